@@ -1,0 +1,94 @@
+"""What is timed against what, and the targets: fastad's time as a multiple of the rival's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from . import workloads
+from .peers import BASELINES, PEERS, Peer, Run, Skip
+from .workloads import Workload
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload, what is done with it, and the limits.
+
+    Attributes
+    ----------
+    name
+        As in the table and on the command line.
+    make
+        Builds the workload; called in the process that times it.
+    mode
+        ``"record"``: compute and keep what a sweep needs, then drop it.  ``"gradient"``: value and
+        both gradients, reclaiming included.  Baselines compute the function alone in both.
+    targets
+        Rival's name -> the largest ratio (fastad's time / rival's time) that passes.
+    """
+
+    name: str
+    make: Callable[[], Workload]
+    mode: str
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+    def run(self, peer: Peer, workload: Workload) -> Run:
+        """Return the checked run of `workload` by `peer`.
+
+        Raises
+        ------
+        Skip
+            If the library does not do what the case asks.
+        WrongAnswer
+            If its value or gradients are wrong.
+        """
+        reason = peer.refusal(workload, self.mode)
+        if reason:
+            raise Skip(reason)
+        run = getattr(peer, self.mode)(workload)
+        # Twice: a second call must not see what the first one left behind.
+        for _ in range(2):
+            workload.check(run.read(run.call()))
+        return run
+
+
+_SCALAR_RECORD = {"floats": 2.0, "xad": 1 / 15, "PyTorch": 1 / 60}
+_MULTIPLY_ADD_STEPS = 500  # 1000 operations
+_MIXED_STEPS = 50          # 400; JAX compiles for half a minute at 1000
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("record/multiply-add", lambda: workloads.multiply_add(_MULTIPLY_ADD_STEPS),
+             "record", _SCALAR_RECORD),
+        Case("record/mixed", lambda: workloads.mixed(_MIXED_STEPS), "record", _SCALAR_RECORD),
+        Case("gradient/multiply-add", lambda: workloads.multiply_add(_MULTIPLY_ADD_STEPS),
+             "gradient", {"floats": 3.0}),
+        Case("gradient/mixed", lambda: workloads.mixed(_MIXED_STEPS), "gradient", {"floats": 3.0}),
+        # One step: what a call of backward costs by itself shows here.  No target was set.
+        Case("gradient/mixed-one-step", lambda: workloads.mixed(1), "gradient"),
+        Case("arrays/3", lambda: workloads.seven_operations(3), "gradient", {"NumPy": 0.7}),
+        Case("arrays/30", lambda: workloads.seven_operations(30), "gradient", {"NumPy": 0.7}),
+        Case("arrays/1000000", lambda: workloads.seven_operations(10**6), "gradient",
+             {"PyTorch": 0.7}),
+        Case("matmul/3", lambda: workloads.matmul(3), "gradient", {"NumPy": 1.0}),
+        Case("matmul/100", lambda: workloads.matmul(100), "gradient"),
+        Case("matmul/500", lambda: workloads.matmul(500), "gradient"),
+    )
+}
+
+
+def pairs(*, peers: bool = True) -> list[tuple[Case, type[Peer]]]:
+    """Return every case with every rival that can run it, installed or not.
+
+    Parameters
+    ----------
+    peers
+        Whether to include other libraries, or floats and NumPy only.
+    """
+    found = []
+    for case in CASES.values():
+        workload = case.make()
+        found += [(case, rival) for rival in BASELINES + (PEERS if peers else ())
+                  if rival.refusal(workload, case.mode) is None]
+    return found

@@ -1,0 +1,188 @@
+"""The measurements.  Each runs in a process of its own: ``python -m benches.measure WHAT ...``.
+
+A measurement prints one line of JSON, which ``python -m benches`` collects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import workloads
+from .cases import CASES
+from .peers import ADAPTERS, Skip
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def in_fresh_process(*arguments: object) -> dict[str, Any]:
+    """Run one measurement of this module in a new process and return what it printed.
+
+    Raises
+    ------
+    Skip
+        If the rival is absent or does not do the case.
+    RuntimeError
+        If the process failed; the text is the end of what it wrote.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "benches.measure", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"benches.measure {' '.join(map(str, arguments))} failed:\n"
+                           + done.stderr[-2000:])
+    result = json.loads(done.stdout.splitlines()[-1])
+    if "skip" in result:
+        raise Skip(result["skip"])
+    return result
+
+
+def one_thread() -> None:
+    """Bind this process to one CPU, so that no library computes on a second one."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def seconds_per_call(call: Callable[[], object], calls: int) -> float:
+    """Return the mean time of `calls` calls, in seconds."""
+    times = itertools.repeat(None, calls)
+    start = time.perf_counter()
+    for _ in times:
+        call()
+    return (time.perf_counter() - start) / calls
+
+
+def calls_for(call: Callable[[], object], block: float) -> int:
+    """Return how many calls last at least `block` seconds; warms `call` up on the way."""
+    calls = 1
+    while seconds_per_call(call, calls) * calls < block:
+        calls *= 2
+    return calls
+
+
+def alternate(
+    ours: Callable[[], object], theirs: Callable[[], object], *, rounds: int, block: float
+) -> tuple[list[float], list[float]]:
+    """Time two callables in turns, so that a noisy machine disturbs both alike.
+
+    Returns
+    -------
+    tuple of list
+        Seconds per call in each round; the i-th entries were measured side by side.
+    """
+    calls = calls_for(ours, block), calls_for(theirs, block)
+    seconds: tuple[list[float], list[float]] = [], []
+    for i in range(rounds):
+        for which in ((0, 1), (1, 0))[i % 2]:
+            seconds[which].append(seconds_per_call((ours, theirs)[which], calls[which]))
+    return seconds
+
+
+def pair(case_name: str, rival_name: str, rounds: int, block: float) -> dict[str, Any]:
+    """Time fastad against one rival on one case; seconds per call in each round."""
+    one_thread()
+    case = CASES[case_name]
+    workload = case.make()
+    theirs = case.run(ADAPTERS[rival_name](), workload)
+    ours = case.run(ADAPTERS["fastad"](), workload)
+    # Collections stay on, as in real use, but need not walk what imports have left.
+    gc.collect()
+    gc.freeze()
+    our_seconds, their_seconds = alternate(ours.call, theirs.call, rounds=rounds, block=block)
+    return {"ours": our_seconds, "theirs": their_seconds, "how": theirs.how,
+            "operations": workload.operations}
+
+
+def _resident(field: str) -> int:
+    """Return a field of this process's status, such as VmRSS or VmHWM, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise Skip(f"the kernel does not tell {field}")
+
+
+def memory(peer_name: str, nodes: int) -> dict[str, Any]:
+    """Record and sweep a chain of `nodes` scalar binary operations.
+
+    Returns
+    -------
+    dict
+        ``added``: bytes of resident memory at the highest point, adjoints included, over those
+        before; ``seconds`` for all; ``bytes_per_node``; and for fastad ``stats``, what its tape
+        says of itself while the chain is alive.
+    """
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        raise Skip("resident memory is read from Linux's /proc")
+    peer = ADAPTERS[peer_name]()
+    small, chain = workloads.multiply_add(500), workloads.multiply_add(nodes // 2)
+    # What the first graph ever built allocates for good is not the chain's.
+    warm = peer.gradient(small)
+    small.check(warm.read(warm.call()))
+    run = peer.gradient(chain)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # restarts VmHWM, the highest point
+    before = _resident("VmRSS")
+    start = time.perf_counter()
+    answer = run.call()
+    seconds = time.perf_counter() - start
+    added = _resident("VmHWM") - before
+    chain.check(run.read(answer))
+    result = {"added": added, "seconds": seconds, "nodes": nodes, "bytes_per_node": added / nodes}
+    if peer_name == "fastad":
+        import fastad._core
+
+        del answer
+        recorded = peer.record(chain)
+        alive = recorded.call()
+        result["stats"] = dict(fastad._core.tape_stats())
+        chain.check(recorded.read(alive))
+    return result
+
+
+def import_time(module: str) -> dict[str, float]:
+    """Time imports in a fresh interpreter.
+
+    Returns
+    -------
+    dict
+        ``numpy``: seconds of ``import numpy``; ``added``: of ``import module`` right after it.
+    """
+    code = ("import time; t = [time.perf_counter()]; import numpy; t.append(time.perf_counter()); "
+            f"import {module}; t.append(time.perf_counter()); print(t[1] - t[0], t[2] - t[1])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return dict(zip(("numpy", "added"), map(float, done.stdout.split()), strict=True))
+
+
+def main() -> None:
+    """Run the one measurement that the command line names and print it as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benches.measure", description=__doc__)
+    commands = parser.add_subparsers(dest="what", required=True)
+    command = commands.add_parser("pair", help="time fastad against a rival")
+    command.add_argument("case_name", choices=CASES)
+    command.add_argument("rival_name", choices=ADAPTERS)
+    command.add_argument("--rounds", type=int, default=15)
+    command.add_argument("--block", type=float, default=0.01, help="seconds per block of calls")
+    command = commands.add_parser("memory", help="record and sweep a chain")
+    command.add_argument("peer_name", choices=ADAPTERS)
+    command.add_argument("nodes", type=int)
+    arguments = vars(parser.parse_args())
+    measurement = {"pair": pair, "memory": memory}[arguments.pop("what")]
+    try:
+        result = measurement(**arguments)
+    except Skip as reason:
+        result = {"skip": str(reason)}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

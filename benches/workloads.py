@@ -1,0 +1,156 @@
+"""What is computed: functions of two leaves, each with its derivatives by hand.
+
+A workload's function is written once, over a namespace ``xp`` (``math``, ``numpy``, ``fastad``,
+``torch`` ...), and every library runs that very text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Answer(NamedTuple):
+    """A value and its two gradients; those of a run that only computed the value are None."""
+
+    value: Any
+    first: Any = None
+    second: Any = None
+
+
+class WrongAnswer(AssertionError):
+    """A library's value or gradient is not the one derived by hand."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A function of two leaves.
+
+    Attributes
+    ----------
+    function
+        ``function(xp, first, second)`` gives the output.
+    leaves
+        Two floats or two float64 arrays; gradients are taken in both.
+    expected
+        Computes the hand-derived `Answer`; called only by checks.
+    operations
+        How many primitives one call records.
+    cotangent
+        What ``backward`` starts from; None for an output that is one number.
+    needs
+        Names that ``xp`` must have.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    leaves: tuple[Any, Any]
+    expected: Callable[[], Answer]
+    operations: int
+    cotangent: np.ndarray | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the leaves are Python floats."""
+        return isinstance(self.leaves[0], float)
+
+    def check(self, answer: Answer) -> None:
+        """Compare `answer` with the hand-derived one to 1e-10 of its largest entry.
+
+        Raises
+        ------
+        WrongAnswer
+            If the value, or a gradient that is present, differs in shape or by more than that.
+        """
+        for what, found, wanted in zip(Answer._fields, answer, self.expected(), strict=True):
+            if found is None:
+                continue
+            found, wanted = np.asarray(found), np.asarray(wanted)
+            if found.shape != wanted.shape:
+                raise WrongAnswer(f"{self.name}: {what} has shape {found.shape}, "
+                                  f"wanted {wanted.shape}")
+            error = np.max(np.abs(found - wanted))
+            if not error <= 1e-10 * np.max(np.abs(wanted)):
+                raise WrongAnswer(f"{self.name}: {what} is off by {error:.3g}")
+
+
+def multiply_add(steps: int) -> Workload:
+    """Return ``y = a*y + x`` repeated: nothing but binary operations on scalars."""
+
+    def function(xp, a, x):
+        y = x
+        for _ in range(steps):
+            y = a * y + x
+        return y
+
+    a, x = 0.999, 0.5
+
+    def expected():
+        y, y_a, y_x = x, 0.0, 1.0
+        for _ in range(steps):
+            y, y_a, y_x = a * y + x, y + a * y_a, a * y_x + 1.0
+        return Answer(y, y_a, y_x)
+
+    return Workload(f"a*y + x, {2 * steps} operations", function, (a, x), expected, 2 * steps)
+
+
+def mixed(steps: int) -> Workload:
+    """Return a recurrence of eight operations per step: sin, exp, quotient, negation, constant."""
+
+    def function(xp, a, x):
+        sin, exp = xp.sin, xp.exp
+        y = x
+        for _ in range(steps):
+            y = sin(y) * exp(-y) / (x + 2.0) + a * y
+        return y
+
+    a, x = 0.7, 0.5
+
+    def expected():
+        y, y_a, y_x = x, 0.0, 1.0
+        for _ in range(steps):
+            wave = math.sin(y) * math.exp(-y) / (x + 2.0)
+            slope = (math.cos(y) - math.sin(y)) * math.exp(-y) / (x + 2.0) + a
+            y, y_a, y_x = wave + a * y, y + slope * y_a, slope * y_x - wave / (x + 2.0)
+        return Answer(y, y_a, y_x)
+
+    return Workload(f"sin(y)*exp(-y)/(x + 2) + a*y, {8 * steps} operations", function, (a, x),
+                    expected, 8 * steps, needs=("sin", "exp"))
+
+
+def seven_operations(size: int) -> Workload:
+    """Return ``(tanh(x*w)*exp(x) + w*x).sum()`` on arrays of `size` elements."""
+
+    def function(xp, x, w):
+        return (xp.tanh(x * w) * xp.exp(x) + w * x).sum()
+
+    rng = np.random.default_rng(7)
+    x, w = rng.uniform(-1.0, 1.0, (2, size))
+
+    def expected():
+        t, e = np.tanh(x * w), np.exp(x)
+        slope = (1.0 - t * t) * e
+        return Answer((t * e + w * x).sum(), slope * w + t * e + w, slope * x + x)
+
+    return Workload(f"7 operations on {size} elements", function, (x, w), expected, 7,
+                    needs=("tanh", "exp"))
+
+
+def matmul(size: int) -> Workload:
+    """Return ``a @ b`` on square matrices, pulled back from a dense cotangent."""
+
+    def function(xp, a, b):
+        return a @ b
+
+    rng = np.random.default_rng(3)
+    a, b, cotangent = rng.uniform(-1.0, 1.0, (3, size, size))
+
+    def expected():
+        return Answer(a @ b, cotangent @ b.T, a.T @ cotangent)
+
+    return Workload(f"{size}x{size} a @ b", function, (a, b), expected, 1, cotangent)

@@ -1,0 +1,21 @@
+"""What other Cython code may `cimport`: the Tensor type and recording on the tape.
+
+Compile with ``include_dirs=[fastad.get_include(), numpy.get_include()]``.
+"""
+from fastad.cfad cimport fad_array, fad_handle
+
+
+cdef class Tensor:
+    cdef fad_handle h           # node and leaf slot
+    cdef double value           # the primal of a 0-d float64 tensor (arr is NULL)
+    cdef fad_array *arr         # anything else
+    cdef bint leaf_requires     # a leaf that collects .grad
+    cdef bint gc_tracked        # the cycle collector knows this object
+    cdef object grad_           # Tensor or None
+    cdef object hooks           # HookList or None
+
+
+cdef Tensor scalar_constant(double value)
+cdef Tensor scalar_leaf(double value)
+cdef Tensor record_unary(str name, Tensor x)
+cdef Tensor record_binary(str name, Tensor a, Tensor b)

@@ -1,0 +1,159 @@
+"""The C core as Cython sees it; see core/fad.h."""
+from libc.stdint cimport int32_t, int64_t, intptr_t, uint16_t, uint64_t, uint8_t
+
+
+cdef extern from "fad.h" nogil:
+    ctypedef enum fad_status:
+        FAD_OK, FAD_NOMEM, FAD_FULL, FAD_CONSUMED, FAD_CALLBACK, FAD_SHAPE, FAD_DTYPE
+    ctypedef int32_t fad_index
+    enum:
+        FAD_F64, FAD_F32, FAD_BOOL, FAD_OTHER, FAD_MAXDIM
+        FAD_A, FAD_B, FAD_C, FAD_X, FAD_Y
+        FAD_OP_FREED, FAD_OP_CONST, FAD_OP_LEAF, FAD_OP_CALL, FAD_OP_LAST_OWNING
+        FAD_OP_FIRST_BINARY, FAD_OP_END
+        FAD_OP_add, FAD_OP_subtract, FAD_OP_multiply, FAD_OP_divide, FAD_OP_power
+        FAD_OP_negative, FAD_OP_positive, FAD_OP_absolute, FAD_OP_floor_divide, FAD_OP_remainder
+        FAD_OP_zmul, FAD_OP_where, FAD_OP_clip, FAD_OP_square, FAD_OP_sqrt, FAD_OP_reciprocal
+        FAD_OPCODE, FAD_ARRAY, FAD_MARK, FAD_CA, FAD_CB, FAD_HOOK, FAD_NEEDED, FAD_LIVE
+        FAD_NO_NODE, FAD_USED_UP
+    uint64_t FAD_UNTOUCHED
+
+    ctypedef struct fad_row:
+        const char *name
+        const char *primal
+        const char *partial[3]
+        const char *numpy
+        int op, arity, reads
+        double lo[3]
+        double hi[3]
+    const fad_row fad_rows[]
+    const int fad_row_count
+    ctypedef struct fad_named_constant:
+        const char *name
+        double value
+    const fad_named_constant fad_constants[]
+    const int fad_constant_count
+    const fad_row *fad_row_of(int op)
+
+    ctypedef struct fad_array:
+        int32_t refs
+        uint8_t dtype, ndim, large, hollow
+        int64_t size
+        void *data
+        void *owner
+        fad_array *next
+        int64_t shape[]
+    fad_array *fad_array_new(int dtype, int ndim, const int64_t *shape)
+    fad_array *fad_array_borrow(int dtype, int ndim, const int64_t *shape, void *data, void *owner)
+    void fad_array_release(fad_array *arr)
+    fad_array *fad_array_share(fad_array *arr)
+    void fad_array_free(fad_array *arr)
+    fad_array *fad_array_copy(const fad_array *src)
+    fad_array *fad_array_cast(const fad_array *src, int dtype)
+    bint fad_same_shape(const fad_array *p, const fad_array *q)
+    fad_array *fad_dead_arrays
+
+    ctypedef struct fad_call:
+        fad_call *next
+        void *rule
+        void *params
+        int32_t n
+        fad_index parent[]
+    fad_call *fad_dead_calls
+    fad_call *fad_call_new(int n)
+    void fad_free(void *block)
+    void fad_fail_allocation(int64_t k)
+    int64_t fad_allocations_left()
+    void fad_pool_clear()
+    int64_t fad_pool_bytes()
+    int64_t fad_large_bytes
+
+    ctypedef union fad_slot:
+        double f
+        uint64_t bits
+        fad_array *arr
+    ctypedef struct fad_args:
+        fad_index a, b
+    ctypedef struct fad_handle:
+        fad_handle *prev
+        fad_handle *next
+        fad_index idx
+        int32_t slot
+    ctypedef struct fad_leaf:
+        fad_handle *handle
+        int32_t nodes
+    ctypedef struct fad_tape:
+        uint16_t *op
+        fad_args *args
+        fad_slot *value
+        fad_slot *bar
+        fad_index n, cap, max, fresh
+        int sweeping
+        fad_handle live
+        fad_leaf *leaf
+        int32_t leaf_n
+        int64_t bytes, bytes_limit
+    fad_status fad_tape_init(fad_tape *t)
+    fad_status fad_reserve(fad_tape *t, fad_index extra)
+    fad_index fad_push(fad_tape *t, unsigned op, fad_index a, fad_index b, double value)
+    fad_index fad_const(fad_tape *t, double v)
+    void fad_link(fad_tape *t, fad_handle *h, fad_index i)
+    void fad_unlink(fad_tape *t, fad_handle *h)
+    void fad_trim(fad_tape *t)
+    void fad_compact(fad_tape *t)
+    fad_status fad_leaf_add(fad_tape *t, fad_handle *h)
+    void fad_leaf_drop(fad_tape *t, fad_handle *h)
+    void fad_leaf_push(fad_tape *t, fad_handle *h, fad_slot value, int is_array)
+    fad_index fad_push_array_slow(fad_tape *t, unsigned op, fad_index a, fad_index b,
+                                  fad_array *value)
+    fad_index fad_push_call(fad_tape *t, unsigned op, fad_call *call, fad_slot value, int is_array)
+    fad_status fad_hook_set(fad_tape *t, fad_index i, fad_call *keeper)
+    fad_call *fad_hook_get(const fad_tape *t, fad_index i)
+    void fad_handle_drop(fad_tape *t, fad_handle *h)
+    fad_call *fad_call_of(const fad_tape *t, fad_index i)
+
+    double fad_eval1(int op, double x)
+    double fad_eval2(int op, double a, double b)
+    double fad_eval3(int op, double a, double b, double c)
+    ctypedef void (*fad_loop)(char **args, const intptr_t *dims, const intptr_t *steps,
+                              void *data) noexcept
+    void fad_set_loop(int op, int dtype, fad_loop fn, void *data)
+    bint fad_has_loop(int op, int dtype)
+    void fad_set_matmul(int dtype, fad_loop fn, void *data)
+    ctypedef struct fad_operand:
+        const fad_array *arr
+        double number
+    fad_status fad_elementwise(int op, int dtype, const fad_operand *src, fad_array **out)
+    fad_status fad_sum_all(const fad_array *x, double *out)
+    fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **out)
+    fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape,
+                                fad_array **out)
+    fad_status fad_fill(int dtype, int ndim, const int64_t *shape, double v, fad_array **out)
+    fad_status fad_transpose(const fad_array *x, const int *axes, fad_array **out)
+    fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb,
+                           int exact, fad_array **out)
+
+    ctypedef struct fad_leaf_bar:
+        int32_t slot
+        int is_array
+        fad_slot bar
+    ctypedef struct fad_sweep:
+        fad_slot *own
+        fad_index start "from"
+        fad_index low, top
+        int consume
+        int clean
+        fad_leaf_bar *leaves
+        int32_t leaf_n
+        void *ctx
+        int (*on_call)(void *ctx, fad_sweep *s, fad_index i, fad_slot g) noexcept
+        int (*on_hook)(void *ctx, fad_sweep *s, fad_index i, fad_slot *g) noexcept
+        int (*on_tick)(void *ctx) noexcept
+    fad_status fad_sweep_begin(fad_tape *t, fad_sweep *s, fad_index start, fad_index end)
+    void fad_sweep_end(fad_tape *t, fad_sweep *s)
+    fad_status fad_reverse(fad_tape *t, fad_sweep *s)
+    void fad_consume(fad_tape *t, fad_sweep *s)
+    void fad_release(fad_tape *t, const fad_index *start, int n)
+    fad_status fad_contribute(fad_tape *t, fad_sweep *s, fad_index p, double c)
+    fad_status fad_contribute_array(fad_tape *t, fad_sweep *s, fad_index p, fad_array *c)
+    fad_status fad_forward(fad_tape *t, fad_sweep *s, fad_index low, fad_index top)

@@ -1,0 +1,621 @@
+/* Arrays: storage, broadcasting, elementwise values, reductions, products. */
+#include <stdlib.h>
+
+#include "kernels.h"
+
+/* ---- storage ------------------------------------------------------------------------------ */
+
+enum { INLINE_BYTES = 1024, PAGE = 4096, POOL_SLOTS = 64 };
+static const int64_t POOL_LIMIT = INT64_C(192) << 20;
+
+/* Freed large blocks of recent sizes.  Fresh pages cost more than the arithmetic on them, and a
+ * loop asks for the same sizes again and again. */
+static struct { void *block; size_t bytes; } pool[POOL_SLOTS];
+static int pool_n;
+static int64_t pool_bytes;
+int64_t fad_large_bytes;
+
+int64_t fad_pool_bytes(void) { return pool_bytes; }
+
+void fad_pool_clear(void)
+{
+    while (pool_n) fad_free(pool[--pool_n].block);
+    pool_bytes = 0;
+}
+
+static size_t rounded(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
+
+static void *large_alloc(size_t bytes)
+{
+    const size_t want = rounded(bytes);
+    for (int k = pool_n - 1; k >= 0; k--) {
+        if (pool[k].bytes != want) continue;
+        void *block = pool[k].block;
+        memmove(pool + k, pool + k + 1, (size_t)(--pool_n - k) * sizeof *pool);
+        pool_bytes -= (int64_t)want;
+        fad_large_bytes += (int64_t)want;
+        return block;
+    }
+    void *block = fad_malloc(want);
+    if (block) fad_large_bytes += (int64_t)want;
+    return block;
+}
+
+static void large_free(void *block, size_t bytes)
+{
+    const size_t size = rounded(bytes);
+    fad_large_bytes -= (int64_t)size;
+    if ((int64_t)size > POOL_LIMIT / 2) {
+        fad_free(block);
+        return;
+    }
+    while (pool_n == POOL_SLOTS || (pool_n && pool_bytes + (int64_t)size > POOL_LIMIT)) {
+        fad_free(pool[0].block);        /* the oldest goes first */
+        pool_bytes -= (int64_t)pool[0].bytes;
+        memmove(pool, pool + 1, (size_t)--pool_n * sizeof *pool);
+    }
+    pool[pool_n].block = block;
+    pool[pool_n++].bytes = size;
+    pool_bytes += (int64_t)size;
+}
+
+size_t fad_itemsize(int dtype) { return dtype == FAD_F64 ? 8 : dtype == FAD_F32 ? 4 : 1; }
+
+static fad_array *header(int dtype, int ndim, const int64_t *shape, size_t extra)
+{
+    fad_array *arr = fad_malloc(sizeof *arr + (size_t)ndim * sizeof(int64_t) + extra);
+    if (!arr) return NULL;
+    memset(arr, 0, sizeof *arr);
+    arr->refs = 1;
+    arr->dtype = (uint8_t)dtype;
+    arr->ndim = (uint8_t)ndim;
+    arr->size = 1;
+    for (int k = 0; k < ndim; k++) arr->size *= arr->shape[k] = shape[k];
+    return arr;
+}
+
+/* NULL where memory is short; a size that overflows counts as that. */
+fad_array *fad_array_new(int dtype, int ndim, const int64_t *shape)
+{
+    int64_t size = 1;
+    for (int k = 0; k < ndim; k++) {
+        if (shape[k] && size > (INT64_MAX / 16) / shape[k]) return NULL;
+        size *= shape[k];
+    }
+    const size_t bytes = (size_t)size * fad_itemsize(dtype);
+    if (bytes <= INLINE_BYTES) {
+        fad_array *arr = header(dtype, ndim, shape, bytes + 8);
+        if (arr) arr->data = arr->shape + ndim;
+        return arr;
+    }
+    fad_array *arr = header(dtype, ndim, shape, 0);
+    if (!arr) return NULL;
+    arr->large = 1;
+    arr->data = large_alloc(bytes);
+    if (!arr->data) {
+        fad_free(arr);
+        return NULL;
+    }
+    return arr;
+}
+
+fad_array *fad_array_borrow(int dtype, int ndim, const int64_t *shape, void *data, void *owner)
+{
+    fad_array *arr = header(dtype, ndim, shape, 0);
+    if (!arr) return NULL;
+    arr->data = data;
+    arr->owner = owner;
+    return arr;
+}
+
+void fad_array_free(fad_array *arr)
+{
+    if (arr->large) large_free(arr->data, (size_t)arr->size * fad_itemsize(arr->dtype));
+    fad_free(arr);
+}
+
+void fad_array_release(fad_array *arr)
+{
+    if (--arr->refs > 0) return;
+    if (arr->owner) {       /* releasing a foreign keeper may run foreign code: the caller's turn */
+        arr->next = fad_dead_arrays;
+        fad_dead_arrays = arr;
+    } else {
+        fad_array_free(arr);
+    }
+}
+
+int fad_same_shape(const fad_array *p, const fad_array *q)
+{
+    if (p->ndim != q->ndim) return 0;
+    for (int k = 0; k < p->ndim; k++)
+        if (p->shape[k] != q->shape[k]) return 0;
+    return 1;
+}
+
+fad_array *fad_array_copy(const fad_array *src)
+{
+    fad_array *arr = fad_array_new(src->dtype, src->ndim, src->shape);
+    if (arr) memcpy(arr->data, src->data, (size_t)src->size * fad_itemsize(src->dtype));
+    return arr;
+}
+
+fad_array *fad_array_cast(const fad_array *src, int dtype)
+{
+    fad_array *arr = fad_array_new(dtype, src->ndim, src->shape);
+    if (!arr) return NULL;
+    if (src->dtype == dtype) {
+        memcpy(arr->data, src->data, (size_t)src->size * fad_itemsize(dtype));
+    } else if (dtype == FAD_F32) {
+        const double *p = src->data;
+        float *q = arr->data;
+        for (int64_t i = 0; i < src->size; i++) q[i] = (float)p[i];
+    } else {
+        const float *p = src->data;
+        double *q = arr->data;
+        for (int64_t i = 0; i < src->size; i++) q[i] = p[i];
+    }
+    return arr;
+}
+
+fad_status fad_fill(int dtype, int ndim, const int64_t *shape, double v, fad_array **out)
+{
+    fad_array *arr = *out = fad_array_new(dtype, ndim, shape);
+    if (!arr) return FAD_NOMEM;
+    if (dtype == FAD_F32)
+        for (int64_t i = 0; i < arr->size; i++) ((float *)arr->data)[i] = (float)v;
+    else
+        for (int64_t i = 0; i < arr->size; i++) ((double *)arr->data)[i] = v;
+    return FAD_OK;
+}
+
+/* ---- walking several arrays with broadcasting ------------------------------------------------ */
+
+enum { MAXOPS = 4 };
+
+/* Up to four strided operands over one shape, with neighbouring axes merged where every
+ * operand's strides allow it.  `inner` runs along the last axis. */
+typedef struct {
+    int ndim, nop;
+    int64_t shape[FAD_MAXDIM], index[FAD_MAXDIM];
+    intptr_t stride[MAXOPS][FAD_MAXDIM];
+    char *ptr[MAXOPS];
+} walk;
+
+/* Strides of `arr` seen as `shape`; 0 where it is broadcast. */
+static void strides_in(const fad_array *arr, int ndim, intptr_t *stride)
+{
+    intptr_t step = (intptr_t)fad_itemsize(arr->dtype);
+    for (int k = ndim - 1, j = arr->ndim - 1; k >= 0; k--, j--) {
+        if (j < 0 || arr->shape[j] == 1) {
+            stride[k] = 0;
+            if (j < 0) continue;
+        } else {
+            stride[k] = step;
+        }
+        step *= (intptr_t)arr->shape[j];
+    }
+}
+
+static void walk_merge(walk *w)
+{
+    int d = 0;
+    for (int k = 0; k < w->ndim; k++) {
+        if (w->shape[k] == 1) continue;
+        int fits = d > 0;
+        for (int o = 0; fits && o < w->nop; o++)
+            fits = w->stride[o][d - 1] == w->stride[o][k] * (intptr_t)w->shape[k];
+        if (fits) {
+            w->shape[d - 1] *= w->shape[k];
+            for (int o = 0; o < w->nop; o++) w->stride[o][d - 1] = w->stride[o][k];
+        } else {
+            w->shape[d] = w->shape[k];
+            for (int o = 0; o < w->nop; o++) w->stride[o][d] = w->stride[o][k];
+            d++;
+        }
+    }
+    if (d == 0) {
+        w->shape[0] = 1;
+        for (int o = 0; o < w->nop; o++) w->stride[o][0] = 0;
+        d = 1;
+    }
+    w->ndim = d;
+    memset(w->index, 0, (size_t)d * sizeof w->index[0]);
+}
+
+/* To the next inner run; 0 at the end. */
+static int walk_next(walk *w)
+{
+    for (int k = w->ndim - 2; k >= 0; k--) {
+        if (++w->index[k] < w->shape[k]) {
+            for (int o = 0; o < w->nop; o++) w->ptr[o] += w->stride[o][k];
+            return 1;
+        }
+        w->index[k] = 0;
+        for (int o = 0; o < w->nop; o++)
+            w->ptr[o] -= w->stride[o][k] * (intptr_t)(w->shape[k] - 1);
+    }
+    return 0;
+}
+
+static fad_status broadcast_shape(const fad_operand *in, int n, int *ndim, int64_t *shape)
+{
+    *ndim = 0;
+    for (int o = 0; o < n; o++)
+        if (in[o].arr && in[o].arr->ndim > *ndim) *ndim = in[o].arr->ndim;
+    for (int k = 0; k < *ndim; k++) shape[k] = 1;
+    for (int o = 0; o < n; o++) {
+        if (!in[o].arr) continue;
+        const int shift = *ndim - in[o].arr->ndim;
+        for (int k = 0; k < in[o].arr->ndim; k++) {
+            const int64_t len = in[o].arr->shape[k];
+            int64_t *have = &shape[k + shift];
+            if (len == *have || len == 1) continue;
+            if (*have != 1) return FAD_SHAPE;
+            *have = len;
+        }
+    }
+    return FAD_OK;
+}
+
+/* ---- elementwise values ------------------------------------------------------------------------ */
+
+static struct { fad_loop fn; void *data; } loops[FAD_OP_END][2];
+static struct { fad_loop fn; void *data; } matmul_loop[2];
+
+void fad_set_loop(int op, int dtype, fad_loop fn, void *data)
+{
+    loops[op][dtype].fn = fn;
+    loops[op][dtype].data = data;
+}
+
+int fad_has_loop(int op, int dtype) { return loops[op][dtype].fn != NULL; }
+
+void fad_set_matmul(int dtype, fad_loop fn, void *data)
+{
+    matmul_loop[dtype].fn = fn;
+    matmul_loop[dtype].data = data;
+}
+
+static double load(const char *p, int dtype)
+{
+    if (dtype == FAD_F64) {
+        double v;
+        memcpy(&v, p, 8);
+        return v;
+    }
+    if (dtype == FAD_F32) {
+        float v;
+        memcpy(&v, p, 4);
+        return v;
+    }
+    return *(const unsigned char *)p != 0;
+}
+
+enum { BLOCK = 512 };
+
+/* n elements at p, `step` apart, as doubles: in place where they are that already. */
+static const double *as_doubles(const char *p, int dtype, intptr_t step, intptr_t n, double *block)
+{
+    if (dtype == FAD_F64 && step == 8) return (const double *)p;
+    if (step == 0) {
+        const double v = load(p, dtype);
+        for (intptr_t i = 0; i < n; i++) block[i] = v;
+    } else {
+        for (intptr_t i = 0; i < n; i++) block[i] = load(p + i * step, dtype);
+    }
+    return block;
+}
+
+static void own_loop(int op, int arity, const int *types, char **p, intptr_t n, const intptr_t *step)
+{
+    double block[4][BLOCK];
+    const double *in[3];
+    for (intptr_t at = 0; at < n; at += BLOCK) {
+        const intptr_t m = n - at < BLOCK ? n - at : BLOCK;
+        for (int o = 0; o < 3; o++)
+            in[o] = o < arity ? as_doubles(p[o] + at * step[o], types[o], step[o], m, block[o])
+                              : in[0];
+        if (types[3] == FAD_F64) {
+            fad_values[op](in[0], in[1], in[2], (double *)p[arity] + at, m);
+        } else {
+            float *out = (float *)p[arity] + at;
+            fad_values[op](in[0], in[1], in[2], block[3], m);
+            for (intptr_t i = 0; i < m; i++) out[i] = (float)block[3][i];
+        }
+    }
+}
+
+fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array **result)
+{
+    const int arity = fad_row_of(op)->arity;
+    const intptr_t item = (intptr_t)fad_itemsize(dtype);
+    union { double d; float f; } number[3];
+    int types[4];
+    intptr_t step[MAXOPS];
+    char *ptr[MAXOPS];
+    int simple = 1;
+    const fad_array *full = NULL;
+
+    /* The usual case first: equal shapes and numbers need no walk. */
+    for (int o = 0; o < arity; o++) {
+        const fad_array *arr = in[o].arr;
+        types[o] = arr ? arr->dtype : dtype;
+        if (!arr) {
+            if (dtype == FAD_F64) number[o].d = in[o].number;
+            else number[o].f = (float)in[o].number;
+            ptr[o] = (char *)&number[o];
+            step[o] = 0;
+            continue;
+        }
+        ptr[o] = arr->data;
+        step[o] = (intptr_t)fad_itemsize(arr->dtype);
+        if (!full) full = arr;
+        else if (simple && full != arr && !fad_same_shape(full, arr)) simple = 0;
+    }
+    types[3] = dtype;
+    const fad_loop fn = types[0] == dtype ? loops[op][dtype].fn : NULL;
+    void *const data = loops[op][dtype].data;
+    if (simple) {
+        fad_array *out = *result = full ? fad_array_new(dtype, full->ndim, full->shape)
+                                        : fad_array_new(dtype, 0, NULL);
+        if (!out) return FAD_NOMEM;
+        ptr[arity] = out->data;
+        step[arity] = item;
+        const intptr_t n = (intptr_t)out->size;
+        if (n == 0) return FAD_OK;
+        if (fn) fn(ptr, &n, step, data);
+        else own_loop(op, arity, types, ptr, n, step);
+        return FAD_OK;
+    }
+    walk w;
+    w.nop = arity + 1;
+    fad_status status = broadcast_shape(in, arity, &w.ndim, w.shape);
+    if (status) return status;
+    fad_array *out = *result = fad_array_new(dtype, w.ndim, w.shape);
+    if (!out) return FAD_NOMEM;
+    if (out->size == 0) return FAD_OK;
+    for (int o = 0; o < arity; o++) {
+        w.ptr[o] = ptr[o];
+        if (in[o].arr) strides_in(in[o].arr, w.ndim, w.stride[o]);
+        else memset(w.stride[o], 0, (size_t)w.ndim * sizeof w.stride[o][0]);
+    }
+    w.ptr[arity] = out->data;
+    strides_in(out, w.ndim, w.stride[arity]);
+    walk_merge(&w);
+    const intptr_t n = (intptr_t)w.shape[w.ndim - 1];
+    for (int o = 0; o < arity; o++) step[o] = w.stride[o][w.ndim - 1];
+    step[arity] = item;
+    do {
+        for (int o = 0; o <= arity; o++) ptr[o] = w.ptr[o];
+        if (fn) fn(ptr, &n, step, data);
+        else own_loop(op, arity, types, ptr, n, step);
+    } while (walk_next(&w));
+    return FAD_OK;
+}
+
+/* ---- sums and copies ------------------------------------------------------------------------------ */
+
+/* Sum of everything: zero plus NumPy's pairwise sum, which its inner loop gives for one output. */
+fad_status fad_sum_all(const fad_array *x, double *out)
+{
+    const int dtype = x->dtype;
+    const intptr_t n = (intptr_t)x->size, step[3] = {0, (intptr_t)fad_itemsize(dtype), 0};
+    union { double d; float f; } s = {0.0};
+    char *args[3] = {(char *)&s, x->data, (char *)&s};
+    if (loops[FAD_OP_add][dtype].fn) {
+        if (n) loops[FAD_OP_add][dtype].fn(args, &n, step, loops[FAD_OP_add][dtype].data);
+        *out = dtype == FAD_F64 ? s.d : s.f;
+        return FAD_OK;
+    }
+    double total = 0.0;
+    for (intptr_t i = 0; i < n; i++) total += load((const char *)x->data + i * step[1], dtype);
+    *out = total;
+    return FAD_OK;
+}
+
+void fad_add_into(fad_array *dst, const fad_array *src)
+{
+    if (dst->dtype == FAD_F64) {
+        double *p = dst->data;
+        const double *q = src->data;
+        for (int64_t i = 0; i < dst->size; i++) p[i] += q[i];
+    } else {
+        float *p = dst->data;
+        const float *q = src->data;
+        for (int64_t i = 0; i < dst->size; i++) p[i] += q[i];
+    }
+}
+
+/* The adjoint of broadcasting `shape` to x's shape. */
+fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **result)
+{
+    fad_array *out;
+    walk w;
+    fad_status status = fad_fill(x->dtype, ndim, shape, 0.0, result);
+    if (status) return status;
+    out = *result;
+    if (ndim > x->ndim) {
+        fad_array_release(out);
+        return FAD_SHAPE;
+    }
+    for (int k = 1; k <= ndim; k++) {
+        if (shape[ndim - k] != 1 && shape[ndim - k] != x->shape[x->ndim - k]) {
+            fad_array_release(out);
+            return FAD_SHAPE;
+        }
+    }
+    if (x->size == 0) return FAD_OK;
+    w.nop = 2;
+    w.ndim = x->ndim;
+    memcpy(w.shape, x->shape, (size_t)x->ndim * sizeof(int64_t));
+    w.ptr[0] = x->data;
+    w.ptr[1] = out->data;
+    strides_in(x, w.ndim, w.stride[0]);
+    strides_in(out, w.ndim, w.stride[1]);
+    walk_merge(&w);
+    const int64_t n = w.shape[w.ndim - 1];
+    const int keep = w.stride[1][w.ndim - 1] != 0;
+    do {
+        if (x->dtype == FAD_F64) {
+            const double *p = (const double *)w.ptr[0];
+            double *q = (double *)w.ptr[1];
+            if (keep) {
+                for (int64_t i = 0; i < n; i++) q[i] += p[i];
+            } else {
+                double s[4] = {0.0, 0.0, 0.0, 0.0};
+                int64_t i = 0;
+                for (; i + 4 <= n; i += 4)
+                    for (int k = 0; k < 4; k++) s[k] += p[i + k];
+                for (; i < n; i++) s[0] += p[i];
+                *q += (s[0] + s[1]) + (s[2] + s[3]);
+            }
+        } else {
+            const float *p = (const float *)w.ptr[0];
+            float *q = (float *)w.ptr[1];
+            if (keep) {
+                for (int64_t i = 0; i < n; i++) q[i] += p[i];
+            } else {
+                double s = 0.0;
+                for (int64_t i = 0; i < n; i++) s += p[i];
+                *q = (float)(*q + s);
+            }
+        }
+    } while (walk_next(&w));
+    return FAD_OK;
+}
+
+/* out is contiguous; x is read through the walk's strides. */
+static void gather(walk *w, size_t item)
+{
+    const int64_t n = w->shape[w->ndim - 1];
+    const intptr_t step = w->stride[0][w->ndim - 1];
+    do {
+        const char *p = w->ptr[0];
+        char *q = w->ptr[1];
+        if (step == (intptr_t)item) memcpy(q, p, (size_t)n * item);
+        else if (item == 8)
+            for (int64_t i = 0; i < n; i++) memcpy(q + 8 * i, p + i * step, 8);
+        else if (item == 4)
+            for (int64_t i = 0; i < n; i++) memcpy(q + 4 * i, p + i * step, 4);
+        else
+            for (int64_t i = 0; i < n; i++) q[i] = p[i * step];
+    } while (walk_next(w));
+}
+
+fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **result)
+{
+    walk w;
+    if (x->ndim > ndim) return FAD_SHAPE;
+    for (int k = 1; k <= x->ndim; k++)
+        if (x->shape[x->ndim - k] != 1 && x->shape[x->ndim - k] != shape[ndim - k])
+            return FAD_SHAPE;
+    fad_array *out = *result = fad_array_new(x->dtype, ndim, shape);
+    if (!out) return FAD_NOMEM;
+    if (out->size == 0) return FAD_OK;
+    w.nop = 2;
+    w.ndim = ndim;
+    memcpy(w.shape, shape, (size_t)ndim * sizeof(int64_t));
+    w.ptr[0] = x->data;
+    w.ptr[1] = out->data;
+    strides_in(x, ndim, w.stride[0]);
+    strides_in(out, ndim, w.stride[1]);
+    walk_merge(&w);
+    gather(&w, fad_itemsize(x->dtype));
+    return FAD_OK;
+}
+
+fad_status fad_transpose(const fad_array *x, const int *axes, fad_array **result)
+{
+    walk w;
+    intptr_t stride[FAD_MAXDIM], step = (intptr_t)fad_itemsize(x->dtype);
+    int64_t shape[FAD_MAXDIM];
+    for (int k = x->ndim - 1; k >= 0; k--) {
+        stride[k] = step;
+        step *= (intptr_t)x->shape[k];
+    }
+    for (int k = 0; k < x->ndim; k++) shape[k] = x->shape[axes[k]];
+    fad_array *out = *result = fad_array_new(x->dtype, x->ndim, shape);
+    if (!out) return FAD_NOMEM;
+    if (out->size == 0) return FAD_OK;
+    w.nop = 2;
+    w.ndim = x->ndim;
+    w.ptr[0] = x->data;
+    w.ptr[1] = out->data;
+    for (int k = 0; k < x->ndim; k++) {
+        w.shape[k] = shape[k];
+        w.stride[0][k] = stride[axes[k]];
+    }
+    step = (intptr_t)fad_itemsize(x->dtype);
+    for (int k = x->ndim - 1; k >= 0; k--) {
+        w.stride[1][k] = step;
+        step *= (intptr_t)shape[k];
+    }
+    walk_merge(&w);
+    gather(&w, fad_itemsize(x->dtype));
+    return FAD_OK;
+}
+
+/* ---- products ---------------------------------------------------------------------------------------- */
+
+static void own_matmul(char **args, const intptr_t *dims, const intptr_t *steps, int dtype)
+{
+    const intptr_t m = dims[1], n = dims[2], p = dims[3];
+    if (dtype == FAD_F64) {
+        const intptr_t sa = steps[4] / 8, sb = steps[5] / 8;
+        for (intptr_t i = 0; i < m; i++) {
+            const double *a = (const double *)(args[0] + i * steps[3]);
+            double *out = (double *)(args[2] + i * steps[7]);
+            for (intptr_t j = 0; j < p; j++) {
+                const double *b = (const double *)(args[1] + j * steps[6]);
+                double s = 0.0;
+                for (intptr_t k = 0; k < n; k++) s += a[k * sa] * b[k * sb];
+                out[j] = s;
+            }
+        }
+        return;
+    }
+    for (intptr_t i = 0; i < m; i++) {
+        for (intptr_t j = 0; j < p; j++) {
+            const char *a = args[0] + i * steps[3], *b = args[1] + j * steps[6];
+            char *out = args[2] + i * steps[7] + j * steps[8];      /* float32 */
+            double s = 0.0;
+            for (intptr_t k = 0; k < n; k++, a += steps[4], b += steps[5])
+                s += (double)*(const float *)a * *(const float *)b;
+            *(float *)out = (float)s;
+        }
+    }
+}
+
+/* Products this small take BLAS longer to start than to compute. */
+enum { SMALL_PRODUCT = 256 };
+
+fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
+                       fad_array **result)
+{
+    const intptr_t item = (intptr_t)fad_itemsize(a->dtype);
+    const int va = a->ndim == 1, vb = b->ndim == 1;
+    int64_t shape[2];
+    int ndim = 0;
+    intptr_t m, n, n2, p, am, an, bn, bp;
+    if (va) { m = 1; n = a->shape[0]; am = n * item; an = item; }
+    else if (!ta) { m = a->shape[0]; n = a->shape[1]; am = n * item; an = item; }
+    else { n = a->shape[0]; m = a->shape[1]; an = m * item; am = item; }
+    if (vb) { n2 = b->shape[0]; p = 1; bn = item; bp = item; }
+    else if (!tb) { n2 = b->shape[0]; p = b->shape[1]; bn = p * item; bp = item; }
+    else { p = b->shape[0]; n2 = b->shape[1]; bp = n2 * item; bn = item; }
+    if (n != n2) return FAD_SHAPE;
+    if (!va) shape[ndim++] = m;
+    if (!vb) shape[ndim++] = p;
+    fad_array *out = *result = fad_array_new(a->dtype, ndim, shape);
+    if (!out) return FAD_NOMEM;
+    const intptr_t dims[4] = {1, m, n, p};
+    const intptr_t steps[9] = {0, 0, 0, am, an, bn, bp, p * item, item};
+    char *args[3] = {a->data, b->data, out->data};
+    const int dtype = a->dtype;
+    if (out->size == 0) return FAD_OK;
+    if (matmul_loop[dtype].fn && (exact || m * n * p > SMALL_PRODUCT))
+        matmul_loop[dtype].fn(args, dims, steps, matmul_loop[dtype].data);
+    else own_matmul(args, dims, steps, dtype);
+    return FAD_OK;
+}

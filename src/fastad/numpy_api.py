@@ -1,0 +1,2038 @@
+"""NumPy's functions over tensors, by NumPy's names and signatures, and NumPy's two protocols.
+
+A function takes tensors, arrays, numbers and nested lists of these and returns a `Tensor`; its
+value is NumPy's, bit for bit.  Truth values of 0-d operands are ``np.bool_``, and functions that
+answer a question about whole arrays (``allclose``, ``shape``) return what NumPy returns.
+
+``np.<name>(tensor)`` comes here through `array_ufunc` and `array_function`, which the tensor's
+``__array_ufunc__`` and ``__array_function__`` call.  An ``out`` argument stands in signatures
+only to keep NumPy's order of arguments: a tensor's value never changes under the tape.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from math import prod as _product
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from . import _core, rules
+from ._core import Tensor, apply, as_tensor
+from ._core import array as _primal
+from .rules import GETITEM, take_index
+from .rules import where as _where
+
+_FLOAT32 = np.dtype(np.float32)
+_maximum = _core.elementwise["maximum"]
+_minimum = _core.elementwise["minimum"]
+_clip = _core.elementwise["clip"]
+_positive = _core.elementwise["positive"]
+_multiply = _core.elementwise["multiply"]
+_rint = _core.elementwise["rint"]
+_sqrt = _core.elementwise["sqrt"]
+_square = _core.elementwise["square"]
+_absolute = _core.elementwise["absolute"]
+
+# Public functions below have the names of these builtins.
+_abs, _all, _any, _divmod, _max, _min = abs, all, any, divmod, max, min
+
+
+# What comes in, what goes out.
+
+
+def _tensor(obj):
+    """Return `obj` as a tensor; lists may hold tensors, whose gradients then flow."""
+    if type(obj) is Tensor:
+        return obj
+    if isinstance(obj, (list, tuple)) and _holds_tensor(obj):
+        return stack(obj)
+    return as_tensor(obj)
+
+
+def _holds_tensor(obj):
+    for item in obj:
+        kind = type(item)
+        if kind is Tensor or (kind in (list, tuple) and _holds_tensor(item)):
+            return True
+    return False
+
+
+def _same_dtype(tensors):
+    """Cast floating tensors to the dtype that NumPy gives to all of them together."""
+    first = tensors[0].dtype
+    for t in tensors:
+        if t.dtype is not first and t.dtype != first:
+            break
+    else:
+        return tensors
+    dtype = np.result_type(*[t.dtype for t in tensors])
+    if dtype.kind != "f":
+        return tensors
+    return [t if t.dtype == dtype else _core.astype(t, dtype) for t in tensors]
+
+
+def _floating(t):
+    """Return `t`, or for integers and bools their values as float64."""
+    return t if t.dtype.kind == "f" else _core.astype(t, np.float64)
+
+
+def _values(obj):
+    """Return `obj` with arrays in place of the tensors in it, also inside lists and dicts."""
+    kind = type(obj)
+    if kind is Tensor:
+        return _primal(obj)
+    if kind is list or kind is tuple:
+        return kind([_values(item) for item in obj])
+    if kind is dict:
+        return {key: _values(item) for key, item in obj.items()}
+    return obj
+
+
+def _wrapped(obj):
+    """Return NumPy's result with tensors in place of its arrays and numbers."""
+    if isinstance(obj, np.bool_):
+        return obj
+    if isinstance(obj, (np.ndarray, np.number)):
+        return _core.wrap(obj, copy=False) if obj.dtype.kind in "fiub" else obj
+    if isinstance(obj, tuple) and type(obj) is not tuple:
+        return type(obj)(*[_wrapped(item) for item in obj])
+    if isinstance(obj, (list, tuple)):
+        return type(obj)([_wrapped(item) for item in obj])
+    return obj
+
+
+def _requires_grad(obj):
+    kind = type(obj)
+    if kind is Tensor:
+        return obj.requires_grad
+    if kind is list or kind is tuple:
+        return _any(map(_requires_grad, obj))
+    return kind is dict and _any(map(_requires_grad, obj.values()))
+
+
+def _no_out(name, out):
+    if out is not None:
+        raise TypeError(
+            f"{name}: out= is not possible, because values on the tape never change; "
+            "use the tensor that is returned"
+        )
+
+
+def _axes(name, axis, ndim):
+    """Return a reduction's axis as None or as a tuple of non-negative axes."""
+    return None if axis is None else normalize_axis_tuple(axis, ndim, name)
+
+
+def _frozen_indices(indices):
+    """Return integer indices as an array of their own."""
+    return np.array(_values(indices)).astype(np.intp, casting="same_kind")
+
+
+# Creation.
+
+
+def _created(values, requires_grad):
+    t = _core.wrap(values, copy=False)
+    if requires_grad:
+        t.requires_grad_(True)
+    return t
+
+
+def zeros(shape, dtype=float, *, requires_grad=False) -> Tensor:
+    """Return a tensor of zeros.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.zeros(3).tolist()
+    [0.0, 0.0, 0.0]
+    """
+    return _created(np.zeros(shape, dtype), requires_grad)
+
+
+def ones(shape, dtype=float, *, requires_grad=False) -> Tensor:
+    """Return a tensor of ones.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.ones((1, 2)).tolist()
+    [[1.0, 1.0]]
+    """
+    return _created(np.ones(shape, dtype), requires_grad)
+
+
+def full(shape, fill_value, dtype=None, *, requires_grad=False) -> Tensor:
+    """Return a tensor in which every element is `fill_value`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.full(2, 7.0).tolist()
+    [7.0, 7.0]
+    """
+    if _requires_grad(fill_value):
+        if dtype is not None:
+            fill_value = _core.astype(fill_value, dtype)
+        return broadcast_to(fill_value, shape)
+    return _created(np.full(shape, _values(fill_value), dtype), requires_grad)
+
+
+def empty(shape, dtype=float, *, requires_grad=False) -> Tensor:
+    """Return a tensor whose values are arbitrary.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.empty((2, 0)).shape
+    (2, 0)
+    """
+    return _created(np.empty(shape, dtype), requires_grad)
+
+
+def arange(start, stop=None, step=1, dtype=None, *, requires_grad=False) -> Tensor:
+    """Return evenly spaced values of the half-open interval from `start` to `stop`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.arange(4, dtype=ad.float32).tolist()
+    [0.0, 1.0, 2.0, 3.0]
+    """
+    if stop is None:
+        start, stop = 0, start
+    bounds = _values((start, stop, step))
+    return _created(np.arange(*bounds, dtype=dtype), requires_grad)
+
+
+def linspace(
+    start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis=0, *, requires_grad=False
+):
+    """Return `num` evenly spaced values from `start` to `stop`, and the step with `retstep`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.linspace(0.0, 1.0, 3).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if _requires_grad((start, stop)):
+        return without_gradient(np.linspace, (start, stop), {})
+    start, stop = _values((start, stop))
+    values = np.linspace(start, stop, num, endpoint, retstep, dtype, axis)
+    if retstep:
+        return _created(values[0], requires_grad), _wrapped(values[1])
+    return _created(values, requires_grad)
+
+
+def eye(N, M=None, k=0, dtype=float, *, requires_grad=False) -> Tensor:
+    """Return a matrix with ones on its k-th diagonal and zeros elsewhere.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.eye(2).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    return _created(np.eye(N, M, k, dtype), requires_grad)
+
+
+def identity(n, dtype=float, *, requires_grad=False) -> Tensor:
+    """Return the identity matrix.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.identity(2).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    return _created(np.identity(n, dtype), requires_grad)
+
+
+def zeros_like(a, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
+    """Return zeros of the shape and dtype of `a`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.zeros_like(ad.tensor([1.0, 2.0])).tolist()
+    [0.0, 0.0]
+    """
+    return _created(np.zeros(*_like(a, shape, dtype)), requires_grad)
+
+
+def ones_like(a, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
+    """Return ones of the shape and dtype of `a`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.ones_like(ad.tensor([1.0, 2.0])).tolist()
+    [1.0, 1.0]
+    """
+    return _created(np.ones(*_like(a, shape, dtype)), requires_grad)
+
+
+def empty_like(prototype, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
+    """Return a tensor of the shape and dtype of `prototype` whose values are arbitrary.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.empty_like(ad.tensor([1.0, 2.0])).shape
+    (2,)
+    """
+    return _created(np.empty(*_like(prototype, shape, dtype)), requires_grad)
+
+
+def full_like(a, fill_value, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
+    """Return a tensor of the shape and dtype of `a` filled with `fill_value`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.full_like(ad.tensor([1.0, 2.0]), 3.0).tolist()
+    [3.0, 3.0]
+    """
+    shape, dtype = _like(a, shape, dtype)
+    return full(shape, fill_value, dtype, requires_grad=requires_grad)
+
+
+def _like(a, shape, dtype):
+    a = _tensor(a)
+    return a.shape if shape is None else shape, a.dtype if dtype is None else dtype
+
+
+def array(object, dtype=None, *, copy=True, ndmin=0, requires_grad=False) -> Tensor:
+    """Return `object` as a tensor of its own; tensors inside lists keep their gradients.
+
+    With `requires_grad` the result is a new leaf.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.tensor(2.0, requires_grad=True)
+    >>> ad.array([x, x * x]).requires_grad
+    True
+    """
+    if type(object) is Tensor or (isinstance(object, (list, tuple)) and _holds_tensor(object)):
+        t = _tensor(object)
+        if dtype is not None and t.dtype != np.dtype(dtype):
+            t = _core.astype(t, dtype)
+        elif copy and t is object:
+            t = _copied(t)
+    else:
+        t = _core.wrap(np.array(object, dtype), copy=False)
+    if t.ndim < ndmin:
+        t = _core.reshape(t, (1,) * (ndmin - t.ndim) + t.shape)
+    if requires_grad:
+        t = t.detach()
+        t.requires_grad_(True)
+    return t
+
+
+def asarray(a, dtype=None, *, copy=None, requires_grad=False) -> Tensor:
+    """Return `a` itself if it is a tensor of that dtype, else a tensor with its values.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.asarray([1.0, 2.0]).tolist()
+    [1.0, 2.0]
+    """
+    return array(a, dtype, copy=bool(copy), requires_grad=requires_grad)
+
+
+def copy(a, order="K") -> Tensor:
+    """Return a copy through which gradients flow.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.copy(ad.tensor([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
+    return _copied(_tensor(a))
+
+
+def _copied(t):
+    return _positive(t) if t.dtype.kind == "f" else _core.wrap(_primal(t))
+
+
+def astype(x, dtype, *, copy=True) -> Tensor:
+    """Return `x` with another dtype; gradients flow between floating dtypes.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.astype(ad.tensor([1.5]), ad.float32).dtype
+    dtype('float32')
+    """
+    t = _tensor(x)
+    if t.dtype == np.dtype(dtype):
+        return _copied(t) if copy else t
+    return _core.astype(t, dtype)
+
+
+# Reductions.
+
+
+def sum(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True) -> Tensor:
+    """Return the sum of elements over `axis` (an integer, a tuple, or None for all).
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.sum(ad.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0).tolist()
+    [4.0, 6.0]
+    """
+    t = a if type(a) is Tensor else _tensor(a)
+    if out is not None:
+        _no_out("sum", out)
+    if where is not True:
+        t = _where(where, t, 0)
+    y = _sum_in(t, axis, dtype, keepdims)
+    return y if initial is None else y + initial
+
+
+def _sum_in(t, axis, dtype, keepdims):
+    if dtype is None or t.dtype == dtype:
+        return _core.sum(t, axis, keepdims)
+    return rules.sum_as(t, _axes("sum", axis, t.ndim), np.dtype(dtype), keepdims)
+
+
+def prod(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True) -> Tensor:
+    """Return the product of elements over `axis`; its derivatives are right at zeros too.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.tensor([0.0, 2.0, 3.0], requires_grad=True)
+    >>> ad.prod(x).backward()
+    >>> x.grad.tolist()
+    [6.0, 0.0, 0.0]
+    """
+    _no_out("prod", out)
+    t = _tensor(a)
+    if dtype is not None and t.dtype != dtype:
+        t = _core.astype(t, dtype)
+    if where is not True:
+        t = _where(where, t, 1)
+    y = rules.prod(t, _axes("prod", axis, t.ndim), keepdims)
+    return y if initial is None else y * initial
+
+
+def max(a, axis=None, out=None, keepdims=False, initial=None, where=True) -> Tensor:
+    """Return the maximum over `axis`; tied elements share its cotangent equally.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.tensor([1.0, 3.0, 3.0], requires_grad=True)
+    >>> ad.max(x).backward()
+    >>> x.grad.tolist()
+    [0.0, 0.5, 0.5]
+    """
+    return _extremum("max", rules.amax, _maximum, a, axis, out, keepdims, initial, where)
+
+
+def min(a, axis=None, out=None, keepdims=False, initial=None, where=True) -> Tensor:
+    """Return the minimum over `axis`; tied elements share its cotangent equally.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.min(ad.tensor([[1.0, 2.0], [3.0, 0.0]]), axis=1).tolist()
+    [1.0, 0.0]
+    """
+    return _extremum("min", rules.amin, _minimum, a, axis, out, keepdims, initial, where)
+
+
+def _extremum(name, reduce, pick, a, axis, out, keepdims, initial, where):
+    _no_out(name, out)
+    t = _tensor(a)
+    if where is not True:
+        if initial is None:
+            raise ValueError(f"{name}: where= needs initial=, the result where nothing is left")
+        t = _where(where, t, initial)
+    axis = _axes(name, axis, t.ndim)
+    if initial is None:
+        return reduce(t, axis, keepdims)
+    if t.size == 0:
+        # a sum of nothing is 0 and has the shape
+        return astype(_core.sum(t, axis, keepdims) + initial, t.dtype, copy=False)
+    return pick(reduce(t, axis, keepdims), initial)
+
+
+def mean(a, axis=None, dtype=None, out=None, keepdims=False) -> Tensor:
+    """Return the mean over `axis`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.mean(ad.tensor([1.0, 2.0, 6.0])).item()
+    3.0
+    """
+    t = a if type(a) is Tensor else _tensor(a)
+    if out is not None:
+        _no_out("mean", out)
+    if dtype is None:
+        t = _floating(t)
+    count = _count("mean", t.shape, axis)
+    return _divided(_sum_in(t, axis, dtype, keepdims), count)
+
+
+def _count(name, shape, axis):
+    """Return how many elements a reduction over `axis` puts together."""
+    if axis is None:
+        return _product(shape)
+    if type(axis) is int:
+        return shape[normalize_axis_index(axis, len(shape), name)]
+    return _product([shape[k] for k in normalize_axis_tuple(axis, len(shape), name)])
+
+
+def _divided(t, count):
+    """Divide by a number of elements as NumPy does: in float64, whatever the dtype."""
+    # in float32 the shorter division rounds the same while the divisor is exact
+    if t.dtype == _FLOAT32 and np.float32(count) != count:
+        return _core.astype(_core.astype(t, np.float64) / float(count), np.float32)
+    return t / float(count)
+
+
+def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False) -> Tensor:
+    """Return the variance over `axis`: squares' sum over the count less `ddof`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.var(ad.tensor([1.0, 3.0])).item()
+    1.0
+    """
+    _no_out("var", out)
+    t = _tensor(a)
+    if dtype is None:
+        t = _floating(t)
+    count = _count("var", t.shape, axis)
+    deviation = t - _divided(_sum_in(t, axis, dtype, True), count)
+    squares = _sum_in(_square(deviation), axis, dtype, keepdims)
+    return _divided(squares, _max(count - ddof, 0))
+
+
+def std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False) -> Tensor:
+    """Return the standard deviation over `axis`; its gradient for equal values is 0.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.tensor([2.0, 2.0], requires_grad=True)
+    >>> ad.std(x).backward()
+    >>> x.grad.tolist()
+    [0.0, 0.0]
+    """
+    _no_out("std", out)
+    return root_or_zero(var(a, axis, dtype, None, ddof, keepdims), _sqrt)
+
+
+def root_or_zero(t, root) -> Tensor:
+    """Return ``root(t)`` whose derivative is 0, not inf, where `t` is 0."""
+    zero = t == 0.0
+    return _where(zero, 0.0, root(_where(zero, 1.0, t)))
+
+
+def all(a, axis=None, out=None, keepdims=False):
+    """Return whether all elements over `axis` are true: a bool tensor or ``np.bool_``.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> bool(ad.all(ad.tensor([1.0, 0.0])))
+    False
+    """
+    _no_out("all", out)
+    return _wrapped(np.all(_values(a), axis=axis, keepdims=keepdims))
+
+
+def any(a, axis=None, out=None, keepdims=False):
+    """Return whether an element over `axis` is true: a bool tensor or ``np.bool_``.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> bool(ad.any(ad.tensor([1.0, 0.0])))
+    True
+    """
+    _no_out("any", out)
+    return _wrapped(np.any(_values(a), axis=axis, keepdims=keepdims))
+
+
+def argmax(a, axis=None, out=None, *, keepdims=False) -> Tensor:
+    """Return the index of the first maximum over `axis`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.argmax(ad.tensor([1.0, 3.0, 2.0])).item()
+    1
+    """
+    _no_out("argmax", out)
+    return _wrapped(np.argmax(_values(a), axis, keepdims=keepdims))
+
+
+def argmin(a, axis=None, out=None, *, keepdims=False) -> Tensor:
+    """Return the index of the first minimum over `axis`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.argmin(ad.tensor([1.0, 3.0, 0.0])).item()
+    2
+    """
+    _no_out("argmin", out)
+    return _wrapped(np.argmin(_values(a), axis, keepdims=keepdims))
+
+
+def cumsum(a, axis=None, dtype=None, out=None) -> Tensor:
+    """Return the sums of all elements up to each along `axis` (None: of the flat tensor).
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.cumsum(ad.tensor([1.0, 2.0, 3.0])).tolist()
+    [1.0, 3.0, 6.0]
+    """
+    _no_out("cumsum", out)
+    t = _tensor(a)
+    if dtype is not None and t.dtype != dtype:
+        t = _core.astype(t, dtype)
+    if axis is None:
+        t, axis = _core.reshape(t, (-1,)), 0
+    return rules.cumsum(t, normalize_axis_index(axis, t.ndim, "cumsum"))
+
+
+# Products.
+
+
+def matmul(x1, x2) -> Tensor:
+    """Return the matrix product, batched over leading axes, as ``x1 @ x2`` does.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.matmul(ad.eye(2), ad.tensor([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
+    return _core.matmul(x1, x2)
+
+
+def dot(a, b, out=None) -> Tensor:
+    """Return the dot product: of vectors, of matrices, or over one axis of each.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.arange(4, dtype=ad.float32, requires_grad=True)
+    >>> y = 2 * ad.dot(x, x)
+    >>> y.backward()
+    >>> x.grad.tolist()
+    [0.0, 4.0, 8.0, 12.0]
+    """
+    if out is not None:
+        _no_out("dot", out)
+    a = a if type(a) is Tensor else _tensor(a)
+    b = b if type(b) is Tensor else _tensor(b)
+    if not a.ndim or not b.ndim:
+        return _multiply(a, b)
+    # both are BLAS underneath: for up to two axes matmul's bits are dot's
+    if a.ndim <= 2 and b.ndim <= 2 and a.shape[-1] == b.shape[0]:
+        return _core.matmul(a, b)
+    return rules.dot(*_same_dtype((a, b)))
+
+
+def vdot(a, b) -> Tensor:
+    """Return the dot product of `a` and `b` taken as vectors.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.vdot(ad.ones((2, 2)), ad.ones((2, 2))).item()
+    4.0
+    """
+    return dot(_core.reshape(_tensor(a), (-1,)), _core.reshape(_tensor(b), (-1,)))
+
+
+def inner(a, b) -> Tensor:
+    """Return the sums of products over the last axes.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.inner(ad.tensor([1.0, 2.0]), ad.tensor([3.0, 4.0])).item()
+    11.0
+    """
+    a, b = _tensor(a), _tensor(b)
+    if not a.ndim or not b.ndim:
+        return _multiply(a, b)
+    return rules.inner(*_same_dtype((a, b)))
+
+
+def outer(a, b, out=None) -> Tensor:
+    """Return the products of all elements of `a` (rows) with all of `b` (columns).
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.outer(ad.tensor([1.0, 2.0]), ad.tensor([3.0, 4.0])).tolist()
+    [[3.0, 4.0], [6.0, 8.0]]
+    """
+    _no_out("outer", out)
+    return _core.reshape(_tensor(a), (-1, 1)) * _core.reshape(_tensor(b), (1, -1))
+
+
+def tensordot(a, b, axes=2) -> Tensor:
+    """Return the sums of products over pairs of axes, or the last and first `axes` of them.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.tensordot(ad.ones((2, 3)), ad.ones((3, 4)), axes=1).shape
+    (2, 4)
+    """
+    a, b = _same_dtype((_tensor(a), _tensor(b)))
+    if isinstance(axes, (int, np.integer)):
+        count = operator.index(axes)
+        if not 0 <= count <= _min(a.ndim, b.ndim):
+            raise ValueError(
+                f"tensordot: shapes {a.shape} and {b.shape} do not have {count} axes to sum over"
+            )
+        axes = range(a.ndim - count, a.ndim), range(count)
+    over_a, over_b = axes
+    over_a = normalize_axis_tuple(over_a, a.ndim, "tensordot")
+    over_b = normalize_axis_tuple(over_b, b.ndim, "tensordot")
+    return rules.tensordot(a, b, (over_a, over_b))
+
+
+def einsum(*operands, out=None, optimize=False) -> Tensor:
+    """Return Einstein's sum of products, in NumPy's notation.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.einsum("ij,j->i", ad.eye(2), ad.tensor([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
+    _no_out("einsum", out)
+    if isinstance(operands[0], str):
+        subscripts, tensors = operands[0], operands[1:]
+    else:
+        subscripts, tensors = _spelled_out(operands)
+    tensors = _same_dtype([_tensor(t) for t in tensors])
+    terms, labels = rules.einsum_terms(subscripts, [t.ndim for t in tensors])
+    return rules.einsum(tensors, subscripts, terms, labels, optimize)
+
+
+def _spelled_out(operands):
+    """Turn einsum's ``(a, [0, 1], b, [1, 2], [0, 2])`` into subscripts and operands."""
+
+    def letters(labels):
+        return "".join(["..." if k is Ellipsis else rules.LETTERS[k] for k in labels])
+
+    pairs = len(operands) // 2
+    subscripts = ",".join([letters(labels) for labels in operands[1 : 2 * pairs : 2]])
+    if len(operands) % 2:
+        subscripts += "->" + letters(operands[-1])
+    return subscripts, operands[: 2 * pairs : 2]
+
+
+def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None) -> Tensor:
+    """Return the sum of a diagonal.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.trace(ad.tensor([[1.0, 2.0], [3.0, 4.0]])).item()
+    5.0
+    """
+    _no_out("trace", out)
+    t = _tensor(a)
+    if dtype is not None and t.dtype != dtype:
+        t = _core.astype(t, dtype)
+    return rules.trace(t, operator.index(offset), *_two_axes("trace", t, axis1, axis2))
+
+
+def _two_axes(name, t, axis1, axis2):
+    if t.ndim < 2:
+        raise ValueError(f"{name}: needs at least two axes, got shape {t.shape}")
+    axis1 = normalize_axis_index(axis1, t.ndim, name)
+    axis2 = normalize_axis_index(axis2, t.ndim, name)
+    if axis1 == axis2:
+        raise ValueError(f"{name}: axis1 and axis2 are both {axis1}; they have to differ")
+    return axis1, axis2
+
+
+# Shapes.
+
+
+def reshape(a, shape, order="C", *, copy=None) -> Tensor:
+    """Return the same elements in another shape; one length may be -1.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.reshape(ad.arange(4), (2, -1)).tolist()
+    [[0, 1], [2, 3]]
+    """
+    t = a if type(a) is Tensor else _tensor(a)
+    if order != "F":
+        return _core.reshape(t, shape)
+    shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    return _core.transpose(_core.reshape(_core.transpose(t), shape[::-1]))
+
+
+def ravel(a, order="C") -> Tensor:
+    """Return the elements in one axis.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.ravel(ad.eye(2)).tolist()
+    [1.0, 0.0, 0.0, 1.0]
+    """
+    return reshape(a, (-1,), order)
+
+
+def transpose(a, axes=None) -> Tensor:
+    """Return the tensor with its axes permuted, reversed by default.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.transpose(ad.zeros((2, 3))).shape
+    (3, 2)
+    """
+    return _core.transpose(_tensor(a), axes)
+
+
+def matrix_transpose(x, /) -> Tensor:
+    """Return the tensor with its last two axes exchanged.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.matrix_transpose(ad.zeros((5, 2, 3))).shape
+    (5, 3, 2)
+    """
+    t = _tensor(x)
+    _two_axes("matrix_transpose", t, -1, -2)
+    return swapaxes(t, -1, -2)
+
+
+def moveaxis(a, source, destination) -> Tensor:
+    """Return the tensor with axes moved to new places, the others in their old order.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.moveaxis(ad.zeros((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
+    t = _tensor(a)
+    source = normalize_axis_tuple(source, t.ndim, "moveaxis: source")
+    destination = normalize_axis_tuple(destination, t.ndim, "moveaxis: destination")
+    if len(source) != len(destination):
+        raise ValueError(
+            f"moveaxis: source and destination must have as many axes, "
+            f"got {len(source)} and {len(destination)}"
+        )
+    order = [k for k in range(t.ndim) if k not in source]
+    for place, axis in sorted(zip(destination, source, strict=True)):
+        order.insert(place, axis)
+    return _core.transpose(t, tuple(order))
+
+
+def swapaxes(a, axis1, axis2) -> Tensor:
+    """Return the tensor with two axes exchanged.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.swapaxes(ad.zeros((2, 3, 4)), 0, 2).shape
+    (4, 3, 2)
+    """
+    t = _tensor(a)
+    order = list(range(t.ndim))
+    axis1 = normalize_axis_index(axis1, t.ndim, "swapaxes")
+    axis2 = normalize_axis_index(axis2, t.ndim, "swapaxes")
+    order[axis1], order[axis2] = axis2, axis1
+    return _core.transpose(t, tuple(order))
+
+
+def squeeze(a, axis=None) -> Tensor:
+    """Return the tensor without axes of length 1 (those in `axis`, or all of them).
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.squeeze(ad.zeros((1, 3, 1))).shape
+    (3,)
+    """
+    t = _tensor(a)
+    if axis is None:
+        return _core.reshape(t, tuple([n for n in t.shape if n != 1]))
+    axes = normalize_axis_tuple(axis, t.ndim, "squeeze")
+    if _any([t.shape[k] != 1 for k in axes]):
+        raise ValueError(f"squeeze: axis {axis} of shape {t.shape} must have length 1")
+    return _core.reshape(t, tuple([n for k, n in enumerate(t.shape) if k not in axes]))
+
+
+def expand_dims(a, axis) -> Tensor:
+    """Return the tensor with axes of length 1 inserted, at these places of the result.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.expand_dims(ad.zeros(3), (0, 2)).shape
+    (1, 3, 1)
+    """
+    t = _tensor(a)
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    ndim = t.ndim + len(axes)
+    axes = normalize_axis_tuple(axes, ndim, "expand_dims")
+    lengths = iter(t.shape)
+    return _core.reshape(t, tuple([1 if k in axes else next(lengths) for k in range(ndim)]))
+
+
+def broadcast_to(array, shape) -> Tensor:
+    """Return the tensor repeated to a new shape by the rules of broadcasting.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.broadcast_to(ad.tensor([1.0, 2.0]), (2, 2)).tolist()
+    [[1.0, 2.0], [1.0, 2.0]]
+    """
+    shape = tuple(shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
+    return _core.broadcast_to(_tensor(array), shape)
+
+
+def broadcast_arrays(*args) -> tuple:
+    """Return tensors that all have the shape to which they broadcast.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> [t.shape for t in ad.broadcast_arrays(ad.zeros((3, 1)), ad.zeros(4))]
+    [(3, 4), (3, 4)]
+    """
+    tensors = [_tensor(t) for t in args]
+    shape = np.broadcast_shapes(*[t.shape for t in tensors])
+    return tuple([_core.broadcast_to(t, shape) for t in tensors])
+
+
+def atleast_1d(*arys):
+    """Return tensors with at least one axis.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.atleast_1d(3.0).shape
+    (1,)
+    """
+    return _each(arys, lambda t: t if t.ndim else _core.reshape(t, (1,)))
+
+
+def atleast_2d(*arys):
+    """Return tensors with at least two axes, new ones in front.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.atleast_2d(ad.zeros(3)).shape
+    (1, 3)
+    """
+    return _each(
+        arys, lambda t: t if t.ndim > 1 else _core.reshape(t, (1,) * (2 - t.ndim) + t.shape)
+    )
+
+
+def atleast_3d(*arys):
+    """Return tensors with at least three axes, as NumPy places them.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.atleast_3d(ad.zeros((2, 3))).shape
+    (2, 3, 1)
+    """
+    return _each(arys, _with_three_axes)
+
+
+def _with_three_axes(t):
+    if t.ndim > 2:
+        return t
+    return _core.reshape(t, {0: (1, 1, 1), 1: (1, *t.shape, 1), 2: (*t.shape, 1)}[t.ndim])
+
+
+def _each(arys, function):
+    tensors = [function(_tensor(t)) for t in arys]
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
+# Joining and splitting.
+
+
+def _sequence(name, arrays):
+    """Return the operands of a joining function as tensors of one dtype."""
+    if type(arrays) is Tensor and not arrays.ndim:
+        raise TypeError(f"{name}: wants a sequence of arrays, got a 0-d tensor")
+    tensors = [a if type(a) is Tensor else _tensor(a) for a in arrays]
+    if not tensors:
+        raise ValueError(f"{name}: needs at least one array")
+    return _same_dtype(tensors)
+
+
+def concatenate(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
+    """Return arrays joined along an axis that they have (None: flattened first).
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.concatenate([ad.zeros(1), [1.0, 2.0]]).tolist()
+    [0.0, 1.0, 2.0]
+    """
+    if out is not None:
+        _no_out("concatenate", out)
+    tensors = _sequence("concatenate", arrays)
+    if axis is None:
+        tensors, axis = [_core.reshape(t, (-1,)) for t in tensors], 0
+    if dtype is not None:
+        tensors = [astype(t, dtype, copy=False) for t in tensors]
+    return rules.concatenate(tensors, axis)
+
+
+def stack(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
+    """Return arrays of one shape joined along a new axis.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.tensor(3.0, requires_grad=True)
+    >>> ad.stack([x, 2 * x]).tolist()
+    [3.0, 6.0]
+    """
+    if out is not None:
+        _no_out("stack", out)
+    tensors = _sequence("stack", arrays)
+    shape = tensors[0].shape
+    for t in tensors:
+        if t.shape != shape:
+            raise ValueError(f"stack: shapes must all be the same, got {shape} and {t.shape}")
+    if dtype is not None:
+        tensors = [astype(t, dtype, copy=False) for t in tensors]
+    return rules.stack(tensors, normalize_axis_index(axis, tensors[0].ndim + 1, "stack"))
+
+
+def vstack(tup, *, dtype=None) -> Tensor:
+    """Return arrays joined as rows.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.vstack([ad.zeros(2), ad.ones(2)]).tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    return concatenate([atleast_2d(t) for t in tup], dtype=dtype)
+
+
+def hstack(tup, *, dtype=None) -> Tensor:
+    """Return arrays joined along the second axis, or the first if there is one only.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.hstack([ad.zeros(2), ad.ones(1)]).tolist()
+    [0.0, 0.0, 1.0]
+    """
+    tensors = [atleast_1d(t) for t in tup]
+    return concatenate(tensors, 0 if tensors and tensors[0].ndim == 1 else 1, dtype=dtype)
+
+
+def dstack(tup) -> Tensor:
+    """Return arrays joined along the third axis.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.dstack([ad.zeros(2), ad.ones(2)]).shape
+    (1, 2, 2)
+    """
+    return concatenate([atleast_3d(t) for t in tup], 2)
+
+
+def column_stack(tup) -> Tensor:
+    """Return vectors joined as the columns of a matrix.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.column_stack([ad.zeros(2), ad.ones(2)]).tolist()
+    [[0.0, 1.0], [0.0, 1.0]]
+    """
+    tensors = [_tensor(t) for t in tup]
+    return concatenate([t if t.ndim > 1 else _core.reshape(t, (-1, 1)) for t in tensors], 1)
+
+
+def split(ary, indices_or_sections, axis=0) -> list:
+    """Return a list of equal parts, or of the parts between indices.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> [t.tolist() for t in ad.split(ad.arange(4), 2)]
+    [[0, 1], [2, 3]]
+    """
+    t = _tensor(ary)
+    axis = normalize_axis_index(axis, t.ndim, "split")
+    if np.ndim(indices_or_sections) == 0 and t.shape[axis] % indices_or_sections:
+        raise ValueError(
+            f"split: axis {axis} of shape {t.shape} does not divide into "
+            f"{indices_or_sections} equal parts; use array_split"
+        )
+    return array_split(t, indices_or_sections, axis)
+
+
+def array_split(ary, indices_or_sections, axis=0) -> list:
+    """Return a list of parts as equal as possible, or of the parts between indices.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> [t.tolist() for t in ad.array_split(ad.arange(3), 2)]
+    [[0, 1], [2]]
+    """
+    t = _tensor(ary)
+    axis = normalize_axis_index(axis, t.ndim, "array_split")
+    n = t.shape[axis]
+    if np.ndim(indices_or_sections) == 0:
+        parts = operator.index(indices_or_sections)
+        if parts <= 0:
+            raise ValueError(f"array_split: the number of parts must be positive, got {parts}")
+        size, longer = _divmod(n, parts)
+        cuts = [k * size + _min(k, longer) for k in range(parts + 1)]
+    else:
+        cuts = [0, *[operator.index(k) for k in indices_or_sections], n]
+    before = (slice(None),) * axis
+    return [
+        take_index(t, (*before, slice(start, stop)), True)
+        for start, stop in zip(cuts, cuts[1:], strict=False)
+    ]
+
+
+def vsplit(ary, indices_or_sections) -> list:
+    """Return parts of the first axis.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> [t.shape for t in ad.vsplit(ad.zeros((4, 3)), 2)]
+    [(2, 3), (2, 3)]
+    """
+    return split(ary, indices_or_sections, 0)
+
+
+def hsplit(ary, indices_or_sections) -> list:
+    """Return parts of the second axis, or of the first if there is one only.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> [t.shape for t in ad.hsplit(ad.zeros((3, 4)), 2)]
+    [(3, 2), (3, 2)]
+    """
+    t = _tensor(ary)
+    return split(t, indices_or_sections, 1 if t.ndim > 1 else 0)
+
+
+def dsplit(ary, indices_or_sections) -> list:
+    """Return parts of the third axis.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> [t.shape for t in ad.dsplit(ad.zeros((1, 2, 4)), 2)]
+    [(1, 2, 2), (1, 2, 2)]
+    """
+    return split(ary, indices_or_sections, 2)
+
+
+def unstack(x, /, *, axis=0) -> tuple:
+    """Return the tensors of which `x` is the stack.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> [t.tolist() for t in ad.unstack(ad.eye(2))]
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    t = _tensor(x)
+    axis = normalize_axis_index(axis, t.ndim, "unstack")
+    before = (slice(None),) * axis
+    return tuple([take_index(t, (*before, k), True) for k in range(t.shape[axis])])
+
+
+# Repeating and rearranging.
+
+
+def tile(A, reps) -> Tensor:
+    """Return the tensor laid side by side `reps` times along each axis.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.tile(ad.tensor([1.0, 2.0]), 2).tolist()
+    [1.0, 2.0, 1.0, 2.0]
+    """
+    t = _tensor(A)
+    reps = tuple([operator.index(r) for r in reps]) if np.ndim(reps) else (operator.index(reps),)
+    ndim = _max(t.ndim, len(reps))
+    shape = (1,) * (ndim - t.ndim) + t.shape
+    reps = (1,) * (ndim - len(reps)) + reps
+    apart = [length for n in shape for length in (1, n)]
+    repeated = [length for r, n in zip(reps, shape, strict=True) for length in (r, n)]
+    y = _core.broadcast_to(_core.reshape(t, tuple(apart)), tuple(repeated))
+    return _core.reshape(y, tuple([r * n for r, n in zip(reps, shape, strict=True)]))
+
+
+def repeat(a, repeats, axis=None) -> Tensor:
+    """Return each element (None) or slice along `axis` repeated, a number of times of its own.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.repeat(ad.tensor([1.0, 2.0]), [1, 2]).tolist()
+    [1.0, 2.0, 2.0]
+    """
+    t = _tensor(a)
+    if axis is None:
+        t, axis = _core.reshape(t, (-1,)), 0
+    axis = normalize_axis_index(axis, t.ndim, "repeat")
+    if np.ndim(repeats):
+        index = np.repeat(np.arange(t.shape[axis]), _values(repeats))
+        return take_index(t, (slice(None),) * axis + (index,))
+    count, shape = operator.index(repeats), t.shape
+    if count < 0:
+        raise ValueError(f"repeat: repeats must not be negative, got {count}")
+    behind = shape[axis + 1 :]
+    y = _core.reshape(t, (*shape[: axis + 1], 1, *behind))
+    y = _core.broadcast_to(y, (*shape[: axis + 1], count, *behind))
+    return _core.reshape(y, (*shape[:axis], shape[axis] * count, *behind))
+
+
+def flip(m, axis=None) -> Tensor:
+    """Return the tensor with its elements along `axis` (None: along all) reversed.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.flip(ad.tensor([1.0, 2.0])).tolist()
+    [2.0, 1.0]
+    """
+    t = _tensor(m)
+    axes = range(t.ndim) if axis is None else normalize_axis_tuple(axis, t.ndim, "flip")
+    backwards = slice(None, None, -1)
+    index = tuple([backwards if k in axes else slice(None) for k in range(t.ndim)])
+    return take_index(t, index, True)
+
+
+def flipud(m) -> Tensor:
+    """Return the tensor with its rows reversed.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.flipud(ad.eye(2)).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    return flip(m, 0)
+
+
+def fliplr(m) -> Tensor:
+    """Return the tensor with its columns reversed.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.fliplr(ad.eye(2)).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    return flip(m, 1)
+
+
+def roll(a, shift, axis=None) -> Tensor:
+    """Return the tensor with its elements moved along; what leaves one end enters the other.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.roll(ad.tensor([1.0, 2.0, 3.0]), 1).tolist()
+    [3.0, 1.0, 2.0]
+    """
+    t = _tensor(a)
+    if axis is None:
+        return _core.reshape(roll(_core.reshape(t, (-1,)), shift, 0), t.shape)
+    shifts, axes = np.broadcast_arrays(shift, axis)
+    moves = {}
+    for s, k in zip(shifts.ravel().tolist(), axes.ravel().tolist(), strict=True):
+        k = normalize_axis_index(k, t.ndim, "roll")
+        moves[k] = moves.get(k, 0) + s
+    for k, s in moves.items():
+        n = t.shape[k]
+        if n and s % n:
+            index = (np.arange(n) - s) % n
+            t = take_index(t, (slice(None),) * k + (index,), True)
+    return t
+
+
+def pad(array, pad_width, mode="constant", **kwargs) -> Tensor:
+    """Return the tensor with borders: constants (``constant_values=``), or its own elements.
+
+    Modes with gradients are ``constant``, ``edge``, ``reflect``, ``symmetric`` and ``wrap``.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.pad(ad.tensor([1.0, 2.0]), 1, mode="edge").tolist()
+    [1.0, 1.0, 2.0, 2.0]
+    """
+    t = _tensor(array)
+    by_index = mode in ("edge", "reflect", "symmetric", "wrap")
+    if _requires_grad(kwargs) or not (
+        mode == "constant" or (by_index and kwargs.get("reflect_type", "even") == "even")
+    ):
+        return without_gradient(np.pad, (t, pad_width, mode), kwargs)
+    if isinstance(pad_width, dict):
+        given = {normalize_axis_index(k, t.ndim, "pad"): w for k, w in pad_width.items()}
+        pad_width = [given.get(k, 0) for k in range(t.ndim)]
+        pad_width = [(w, w) if np.ndim(w) == 0 else w for w in pad_width]
+    width = np.broadcast_to(np.asarray(pad_width), (t.ndim, 2)).tolist()
+    if not by_index:
+        unknown = kwargs.keys() - {"constant_values"}
+        if unknown:
+            raise ValueError(f"pad: mode 'constant' does not take {', '.join(sorted(unknown))}")
+        values = _values(kwargs.get("constant_values", 0))
+        values = np.array(values) if np.ndim(values) else values
+        return rules.pad(t, tuple(map(tuple, width)), values)
+    for k, w in enumerate(width):
+        if _any(w):
+            index = np.pad(np.arange(t.shape[k]), w, mode, **kwargs)
+            t = take_index(t, (slice(None),) * k + (index,))
+    return t
+
+
+def tril(m, k=0) -> Tensor:
+    """Return the tensor with zeros above the k-th diagonal.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.tril(ad.ones((2, 2))).tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+    t = _tensor(m)
+    return _masked(t, np.tri(*t.shape[-2:], k=k, dtype=bool))
+
+
+def triu(m, k=0) -> Tensor:
+    """Return the tensor with zeros below the k-th diagonal.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.triu(ad.ones((2, 2))).tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
+    """
+    t = _tensor(m)
+    return _masked(t, ~np.tri(*t.shape[-2:], k=k - 1, dtype=bool))
+
+
+def _masked(t, mask):
+    if t.dtype.kind == "f":
+        return _where(mask, t, 0.0)
+    return _core.wrap(np.where(mask, _primal(t), t.dtype.type(0)), copy=False)
+
+
+def diagonal(a, offset=0, axis1=0, axis2=1) -> Tensor:
+    """Return a diagonal of two axes as the last axis of the result.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.diagonal(ad.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [1.0, 4.0]
+    """
+    t = _tensor(a)
+    return rules.diagonal(t, operator.index(offset), *_two_axes("diagonal", t, axis1, axis2))
+
+
+def diag(v, k=0) -> Tensor:
+    """Return the k-th diagonal of a matrix, or the matrix that has a vector as diagonal.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.diag(ad.tensor([1.0, 2.0])).tolist()
+    [[1.0, 0.0], [0.0, 2.0]]
+    """
+    t = _tensor(v)
+    if t.ndim == 1:
+        n = t.shape[0] + _abs(k)
+        return rules.from_diagonal(t, (n, n), operator.index(k), 0, 1)
+    if t.ndim != 2:
+        raise ValueError(f"diag: wants one or two axes, got shape {t.shape}")
+    return rules.diagonal(t, operator.index(k), 0, 1)
+
+
+def diff(a, n=1, axis=-1, prepend=None, append=None) -> Tensor:
+    """Return the differences of neighbours along `axis`, taken `n` times.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.diff(ad.tensor([1.0, 4.0, 9.0])).tolist()
+    [3.0, 5.0]
+    """
+    t = _tensor(a)
+    if n < 0:
+        raise ValueError(f"diff: the order must not be negative, got {n}")
+    if n == 0:
+        return t
+    if not t.ndim:
+        raise ValueError("diff: wants at least one axis, got a 0-d tensor")
+    axis = normalize_axis_index(axis, t.ndim, "diff")
+    edge = (*t.shape[:axis], 1, *t.shape[axis + 1 :])
+    ends = [
+        None if end is None else end if end.ndim else _core.broadcast_to(end, edge)
+        for end in (None if end is None else _tensor(end) for end in (prepend, append))
+    ]
+    parts = [part for part in (ends[0], t, ends[1]) if part is not None]
+    if len(parts) > 1:
+        t = concatenate(parts, axis)
+    if t.dtype.kind != "f":
+        return _core.wrap(np.diff(_primal(t), n, axis), copy=False)
+    before = (slice(None),) * axis
+    later, earlier = (*before, slice(1, None)), (*before, slice(None, -1))
+    for _ in range(n):
+        t = take_index(t, later, True) - take_index(t, earlier, True)
+    return t
+
+
+# Selecting and sorting.
+
+
+def take(a, indices, axis=None, out=None, mode="raise") -> Tensor:
+    """Return the elements at integer `indices` along `axis` (None: of the flat tensor).
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.take(ad.tensor([5.0, 6.0, 7.0]), [2, 0]).tolist()
+    [7.0, 5.0]
+    """
+    _no_out("take", out)
+    t = _tensor(a)
+    if axis is None:
+        t, axis = _core.reshape(t, (-1,)), 0
+    axis = normalize_axis_index(axis, t.ndim, "take")
+    index, n = _frozen_indices(indices), t.shape[axis]
+    if mode == "wrap":
+        index %= n
+    elif mode == "clip":
+        index = np.clip(index, 0, n - 1)
+    elif mode != "raise":
+        raise ValueError(f"take: mode must be 'raise', 'wrap' or 'clip', got {mode!r}")
+    before = (slice(None),) * axis
+    if not index.ndim:
+        return take_index(t, (*before, index.item()), True)
+    return take_index(t, (*before, index))
+
+
+def take_along_axis(arr, indices, axis=-1) -> Tensor:
+    """Return elements picked along `axis` by an array of indices that matches the other axes.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.take_along_axis(ad.tensor([[3.0, 4.0]]), ad.tensor([[1]]), axis=1).tolist()
+    [[4.0]]
+    """
+    t = _tensor(arr)
+    if axis is None:
+        t, axis = _core.reshape(t, (-1,)), 0
+    index = _frozen_indices(indices)
+    if index.ndim != t.ndim:
+        raise ValueError(
+            f"take_along_axis: indices and array must have as many axes, "
+            f"got {index.ndim} and {t.ndim}"
+        )
+    axis = normalize_axis_index(axis, t.ndim, "take_along_axis")
+    return take_index(t, _along(index, axis, t.shape))
+
+
+def _along(index, axis, shape):
+    """Complete an array of indices along `axis` to an index of a tensor of that shape."""
+    full_index = []
+    for k, n in enumerate(shape):
+        ones = [1] * len(shape)
+        ones[k] = n
+        full_index.append(index if k == axis else np.arange(n).reshape(ones))
+    return tuple(full_index)
+
+
+def where(condition, x=None, y=None):
+    """Return elements of `x` where the condition holds and of `y` elsewhere.
+
+    With the condition alone, return the indices where it holds, as `nonzero` does.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.tensor([1.0, -1.0])
+    >>> ad.where(x > 0, x, 0.0).tolist()
+    [1.0, 0.0]
+    """
+    if x is None and y is None:
+        return _wrapped(np.nonzero(_values(condition)))
+    if x is None or y is None:
+        raise ValueError("where: give both x and y, or neither")
+    return _where(condition, x, y)
+
+
+def clip(a, a_min=None, a_max=None, out=None, *, min=None, max=None) -> Tensor:
+    """Return the tensor with values held between two bounds, either of which may be None.
+
+    At two bounds the slope is 1; at a single one it is that of ``maximum`` or ``minimum``, 1/2.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.clip(ad.tensor([-1.0, 0.5, 2.0]), 0.0, 1.0).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    _no_out("clip", out)
+    low = a_min if min is None else min
+    high = a_max if max is None else max
+    if low is None:
+        return _copied(_tensor(a)) if high is None else _minimum(a, high)
+    return _maximum(a, low) if high is None else _clip(a, low, high)
+
+
+def round(a, decimals=0, out=None) -> Tensor:
+    """Return the values rounded to a number of decimals; the gradient is 0.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.round(ad.tensor([1.26, 2.5]), 1).tolist()
+    [1.3, 2.5]
+    """
+    _no_out("round", out)
+    t = _tensor(a)
+    if t.dtype.kind != "f":
+        return _wrapped(np.round(_primal(t), decimals))
+    if decimals == 0:
+        return _rint(t)
+    factor = 10.0 ** _abs(decimals)
+    return _rint(t * factor) / factor if decimals > 0 else _rint(t / factor) * factor
+
+
+def divmod(x1, x2, /) -> tuple:
+    """Return the quotients rounded down and the remainders.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> [t.item() for t in ad.divmod(ad.tensor(7.5), 2.0)]
+    [3.0, 1.5]
+    """
+    return _core.elementwise["floor_divide"](x1, x2), _core.elementwise["remainder"](x1, x2)
+
+
+def sort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
+    """Return the elements in ascending order along `axis` (None: of the flat tensor).
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.sort(ad.tensor([3.0, 1.0, 2.0])).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    t = _tensor(a)
+    if axis is None:
+        t, axis = _core.reshape(t, (-1,)), 0
+    axis = normalize_axis_index(axis, t.ndim, "sort")
+    # stable, so that equal elements get their cotangents in a definite order
+    index = np.argsort(_primal(t), axis, "stable")
+    return take_index(t, _along(index, axis, t.shape), True)
+
+
+def argsort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
+    """Return the indices that sort along `axis`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.argsort(ad.tensor([3.0, 1.0, 2.0])).tolist()
+    [1, 2, 0]
+    """
+    return _wrapped(np.argsort(_values(a), axis, kind, order, stable=stable))
+
+
+# Indexing.
+
+
+def getitem(t, index) -> Tensor:
+    """Return ``t[index]`` with NumPy's rules: basic, integer-array and boolean indices.
+
+    Tensors serve as indices; arrays and lists are copied, so they may change afterwards.
+
+    Raises
+    ------
+    IndexError
+        If an index is out of bounds or of no kind that indexes.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.tensor([1.0, -2.0, 3.0])
+    >>> x[x > 0].tolist()
+    [1.0, 3.0]
+    """
+    unique = True
+    kind = type(index)
+    if kind is tuple:
+        parts = []
+        for part in index:
+            kind = type(part)
+            if kind is not int and part is not None and part is not Ellipsis:
+                part, once = _index_part(part, kind)
+                unique = unique and once
+            parts.append(part)
+        index = tuple(parts)
+    elif kind is not int:
+        index, unique = _index_part(index, kind)
+    # spelled out, not rules.record: a call less counts where single elements are read in loops
+    try:
+        return apply(GETITEM, (t,), {"index": index, "unique": unique})
+    except (IndexError, ValueError) as error:
+        raise rules.named("getitem", error) from None
+
+
+def _index_part(part, kind):
+    """Return one index in a form that cannot change, and whether it names nothing twice."""
+    if kind is slice:
+        start, stop, step = part.start, part.stop, part.step
+        if _all([bound is None or type(bound) is int for bound in (start, stop, step)]):
+            return part, True
+        bounds = [None if bound is None else operator.index(bound) for bound in (start, stop, step)]
+        return slice(*bounds), True
+    if part is None or part is Ellipsis or kind is bool or kind is int:
+        return part, True
+    if kind is Tensor:
+        # a tensor's buffer never changes: writers take another one
+        values = _primal(part)
+    elif isinstance(part, np.ndarray):
+        values = part.copy()
+    elif isinstance(part, (list, tuple, range)):
+        values = np.array(_values(part))
+        if not values.size and values.dtype.kind == "f":
+            values = values.astype(np.intp)
+    elif isinstance(part, np.bool_):
+        return part, True
+    else:
+        try:
+            return operator.index(part), True
+        except TypeError:
+            raise _not_an_index(f"{kind.__name__}") from None
+    if values.dtype.kind == "b":
+        return values, True
+    if values.dtype.kind not in "iu":
+        raise _not_an_index(f"an array of {values.dtype}")
+    return (values, False) if values.ndim else (values.item(), True)
+
+
+def _not_an_index(what):
+    return IndexError(
+        "getitem: an index is an integer, a slice, None, ... or an array of integers or bools; "
+        f"got {what}"
+    )
+
+
+# Functions of values alone.
+
+
+def _on_values(function):
+    """Return a NumPy function that takes tensors by value: its result has no gradient."""
+
+    def on_values(*args, **kwargs):
+        if "out" in kwargs:
+            return without_gradient(function, args, kwargs)
+        return _wrapped(function(*_values(args), **_values(kwargs)))
+
+    on_values.__name__ = on_values.__qualname__ = function.__name__
+    on_values.__doc__ = f"Return ``numpy.{function.__name__}`` of the values, without gradient."
+    return on_values
+
+
+# Their results are truth values, integers, indices, dtypes or text: nothing that has a derivative.
+_VALUE_UFUNCS = (
+    "equal not_equal less less_equal greater greater_equal "
+    "logical_and logical_or logical_xor logical_not isnan isinf isfinite signbit "
+    "bitwise_and bitwise_or bitwise_xor invert left_shift right_shift gcd lcm"
+).split()
+_VALUE_FUNCTIONS = (
+    "allclose isclose array_equal array_equiv nonzero flatnonzero argwhere count_nonzero "
+    "searchsorted digitize isin isposinf isneginf isreal iscomplex isrealobj iscomplexobj "
+    "argpartition lexsort nanargmax nanargmin result_type can_cast "
+    "min_scalar_type common_type shares_memory may_share_memory array_repr array_str "
+    "array2string ravel_multi_index unravel_index tril_indices_from triu_indices_from "
+    "diag_indices_from ix_"
+).split()
+
+
+def shape(a) -> tuple:
+    """Return the lengths of the axes.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.shape([[1.0, 2.0]])
+    (1, 2)
+    """
+    return _tensor(a).shape
+
+
+def ndim(a) -> int:
+    """Return the number of axes.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.ndim([[1.0, 2.0]])
+    2
+    """
+    return _tensor(a).ndim
+
+
+def size(a, axis=None) -> int:
+    """Return the number of elements, in all or along `axis`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.size(ad.zeros((2, 3))), ad.size(ad.zeros((2, 3)), 1)
+    (6, 3)
+    """
+    return _count("size", _tensor(a).shape, axis)
+
+
+def real(val) -> Tensor:
+    """Return `val` itself as a tensor: all tensors are real.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.real(ad.tensor(2.0)).item()
+    2.0
+    """
+    return _tensor(val)
+
+
+def real_if_close(a, tol=100) -> Tensor:
+    """Return `a` itself as a tensor: all tensors are real.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.real_if_close(ad.tensor(2.0)).item()
+    2.0
+    """
+    return _tensor(a)
+
+
+def imag(val) -> Tensor:
+    """Return zeros: all tensors are real.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.imag(ad.tensor(2.0)).item()
+    0.0
+    """
+    return zeros_like(val)
+
+
+# The protocols.
+
+amax, amin, around, concat, permute_dims = max, min, round, concatenate, transpose
+
+
+def _ufunc_table():
+    """Return NumPy's ufuncs with the functions that stand for them, by identity."""
+    table = {}
+    for name, function in _core.elementwise.items():
+        ufunc = getattr(np, name, None)
+        if isinstance(ufunc, np.ufunc):
+            table[ufunc] = function
+    for name in _VALUE_UFUNCS:
+        table[getattr(np, name)] = _on_values(getattr(np, name))
+    table[np.matmul] = matmul
+    table[np.divmod] = divmod
+    table[np.conjugate] = table[np.positive]
+    table[np.degrees] = table[np.rad2deg]
+    table[np.radians] = table[np.deg2rad]
+    return table
+
+
+UFUNCS = _ufunc_table()
+
+# SciPy's special functions are ufuncs too; those that the op table has, by SciPy's names.
+_SCIPY_SPECIAL = {
+    "erf": "erf",
+    "erfc": "erfc",
+    "gammaln": "lgamma",
+    "psi": "digamma",
+    "expit": "sigmoid",
+    "xlogy": "xlogy",
+    "xlog1py": "xlog1py",
+}
+
+
+def _scipy_special(ufunc):
+    """Return the function that stands for a ufunc of ``scipy.special``, or None."""
+    name = _SCIPY_SPECIAL.get(ufunc.__name__)
+    special = sys.modules.get("scipy.special")
+    if name is None or getattr(special, ufunc.__name__, None) is not ufunc:
+        return None
+    function = UFUNCS[ufunc] = _core.elementwise[name]
+    return function
+
+
+def _recording(obj):
+    return _core.is_grad_enabled() and _requires_grad(obj)
+
+
+def without_gradient(function, args, kwargs):
+    """Return a NumPy function's result for the values, unless a gradient would be lost.
+
+    Raises
+    ------
+    TypeError
+        If an operand requires gradients while recording is on.
+    """
+    name = function.__name__
+    if _recording((args, kwargs)):
+        if kwargs.get("out") is not None:
+            raise TypeError(
+                f"{name}: out= cannot hold the history of a tensor that requires gradients; "
+                "use the tensor that is returned (`x = x + t` instead of `x += t` on an array), "
+                "or pass `.detach()`"
+            )
+        raise TypeError(
+            f"{name}: called with these arguments it has no gradient, and a tensor among them "
+            "requires one; pass `.detach().numpy()` to compute with the values alone"
+        )
+    out = kwargs.get("out")
+    if type(out) is Tensor or (type(out) is tuple and _any([type(o) is Tensor for o in out])):
+        raise TypeError(
+            f"{name}: out= must be an ndarray, because a tensor's values never change; "
+            "use the tensor that is returned"
+        )
+    result = function(*_values(args), **_values(kwargs))
+    return result if out is not None else _wrapped(result)
+
+
+def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
+    """Compute a NumPy ufunc of tensors: what ``Tensor.__array_ufunc__`` returns.
+
+    Raises
+    ------
+    TypeError
+        If a gradient is required and the ufunc, its method or an option of the call has none.
+
+    Examples
+    --------
+    >>> import fastad as ad, numpy as np
+    >>> np.multiply.outer(ad.tensor([1.0, 2.0]), [3.0]).tolist()
+    [[3.0], [6.0]]
+    """
+    function = UFUNCS.get(ufunc) or _scipy_special(ufunc)
+    if method == "__call__":
+        if function is not None:
+            if not kwargs:
+                return function(*inputs)
+            if kwargs.keys() == {"dtype"}:
+                return function(*[astype(t, kwargs["dtype"], copy=False) for t in inputs])
+        return without_gradient(ufunc, inputs, kwargs)
+    if method == "outer" and function is not None and not kwargs:
+        a, b = map(_tensor, inputs)
+        return function(_core.reshape(a, a.shape + (1,) * b.ndim), b)
+    standard = _METHODS_OF_UFUNCS.get((ufunc, method))
+    if standard is None or kwargs.get("out") is not None:
+        named = getattr(ufunc, method)
+        return without_gradient(_Named(f"{ufunc.__name__}.{method}", named), inputs, kwargs)
+    return standard(*inputs, **{"axis": 0, **kwargs})
+
+
+class _Named:
+    """A ufunc's method together with the name that messages use."""
+
+    def __init__(self, name, function):
+        self.__name__ = name
+        self.function = function
+
+    def __call__(self, *args, **kwargs):
+        return self.function(*args, **kwargs)
+
+
+_METHODS_OF_UFUNCS = {
+    (np.add, "reduce"): sum,
+    (np.multiply, "reduce"): prod,
+    (np.maximum, "reduce"): max,
+    (np.minimum, "reduce"): min,
+    (np.logical_and, "reduce"): all,
+    (np.logical_or, "reduce"): any,
+    (np.add, "accumulate"): cumsum,
+}
+
+
+def array_function(function, types, args, kwargs):
+    """Compute a NumPy function of tensors: what ``Tensor.__array_function__`` returns.
+
+    Raises
+    ------
+    TypeError
+        If a gradient is required and the function, called like this, has none.
+
+    Examples
+    --------
+    >>> import fastad as ad, numpy as np
+    >>> np.sum(ad.tensor([1.0, 2.0])).item()
+    3.0
+    """
+    for kind in types:
+        if kind is not Tensor and not issubclass(kind, np.ndarray):
+            return NotImplemented
+    ours = FUNCTIONS.get(function)
+    if ours is None:
+        return without_gradient(function, args, kwargs)
+    if kwargs:
+        code = getattr(ours, "__code__", None)
+        if code is not None and not code.co_flags & _TAKES_ANY_KEYWORD:
+            known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            for name in kwargs:
+                if name not in known:
+                    return without_gradient(function, args, kwargs)
+    return ours(*args, **kwargs)
+
+
+# Methods of Tensor.
+
+
+def _method_reshape(t, *shape, order="C"):
+    """Return the same elements in another shape; one length may be -1."""
+    return reshape(t, shape[0] if len(shape) == 1 else shape, order)
+
+
+def _method_transpose(t, *axes):
+    """Return the tensor with its axes permuted, reversed by default."""
+    if not axes or axes == (None,):
+        return _core.transpose(t)
+    return _core.transpose(t, tuple(axes[0]) if isinstance(axes[0], (tuple, list)) else axes)
+
+
+def _method_clip(t, min=None, max=None, out=None):
+    """Return the tensor with values held between two bounds, either of which may be None."""
+    return clip(t, min, max, out)
+
+
+def _method_astype(t, dtype, order="K", casting="unsafe", subok=True, copy=True):
+    """Return the tensor with another dtype; gradients flow between floating dtypes."""
+    return astype(t, dtype, copy=copy)
+
+
+def _method_copy(t, order="C"):
+    """Return a copy through which gradients flow."""
+    return _copied(t)
+
+
+METHODS = {
+    "all": all,
+    "any": any,
+    "argmax": argmax,
+    "argmin": argmin,
+    "argsort": argsort,
+    "astype": _method_astype,
+    "clip": _method_clip,
+    "copy": _method_copy,
+    "cumsum": cumsum,
+    "diagonal": diagonal,
+    "dot": dot,
+    "flatten": ravel,
+    "max": max,
+    "mean": mean,
+    "min": min,
+    "nonzero": _on_values(np.nonzero),
+    "prod": prod,
+    "ravel": ravel,
+    "repeat": repeat,
+    "reshape": _method_reshape,
+    "round": round,
+    "squeeze": squeeze,
+    "std": std,
+    "sum": sum,
+    "swapaxes": swapaxes,
+    "take": take,
+    "trace": trace,
+    "transpose": _method_transpose,
+    "var": var,
+}
+
+# Tables by name.
+
+_TAKES_ANY_KEYWORD = 0x08  # CO_VARKEYWORDS; the module `inspect` is too slow to import for it
+
+_OWN_NAMES = """
+all amax amin any arange argmax argmin argsort around array array_split asarray astype atleast_1d
+atleast_2d atleast_3d broadcast_arrays broadcast_to clip column_stack concat concatenate copy
+cumsum diag diagonal diff divmod dot dsplit dstack einsum empty empty_like expand_dims eye flip
+fliplr flipud full full_like hsplit hstack identity imag inner linspace matmul matrix_transpose
+max mean min moveaxis ndim ones ones_like outer pad permute_dims prod ravel real real_if_close
+repeat reshape roll round shape size sort split squeeze stack std sum swapaxes take
+take_along_axis tensordot tile trace transpose tril triu unstack var vdot vsplit vstack where
+zeros zeros_like
+""".split()
+
+
+def _named_by_tables():
+    """Return all functions that tables declare, under every name that NumPy has for them."""
+    named = {name: _on_values(getattr(np, name)) for name in _VALUE_FUNCTIONS}
+    for name, candidate in vars(np).items():
+        if isinstance(candidate, np.ufunc) and candidate in UFUNCS:
+            named[name] = UFUNCS[candidate]
+    named.update(_core.elementwise)
+    # `where` and `clip` above take what NumPy's take
+    for name in _OWN_NAMES:
+        named.pop(name, None)
+    return named
+
+
+_TABLE_NAMES = _named_by_tables()
+globals().update(_TABLE_NAMES)
+__all__ = sorted([*_OWN_NAMES, *_TABLE_NAMES])
+
+FUNCTIONS = {
+    getattr(np, name): globals()[name]
+    for name in __all__
+    if callable(getattr(np, name, None)) and not isinstance(getattr(np, name), np.ufunc)
+}

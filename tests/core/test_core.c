@@ -1,0 +1,1899 @@
+/* Tests of the C core on its own: no Python, so that sanitizers see every byte.
+ *
+ *     gcc -g -fsanitize=address,undefined -DFAD_NO_CLONES -Isrc/fastad/core \
+ *         tests/core/test_core.c src/fastad/core/?*.c -lm
+ *
+ * A `var` below stands for what a Tensor is in Python: a value and a handle on the tape.  With a
+ * word as argument only tests with that word in their name run.  With the argument --leak the
+ * program leaks on purpose, which shows that leaks are seen.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kernels.h"
+
+/* ---- checking -------------------------------------------------------------------------------- */
+
+static int passed, failed, failed_before;
+static const char *running;
+
+static void fail_at(int line, const char *what)
+{
+    failed++;
+    if (failed < failed_before + 10) fprintf(stderr, "%s:%d: %s\n", running, line, what);
+}
+
+#define CHECK(condition) \
+    do { if (condition) passed++; else fail_at(__LINE__, #condition); } while (0)
+#define CLOSE(got, want, tolerance) close_to((got), (want), (tolerance), __LINE__, #got)
+
+static int close_to(double got, double want, double tolerance, int line, const char *what)
+{
+    char text[200];
+    if (fabs(got - want) <= tolerance * (1.0 + fabs(want)) || got == want
+        || (isnan(got) && isnan(want))) {
+        passed++;
+        return 1;
+    }
+    snprintf(text, sizeof text, "%s is %.17g, wanted %.17g", what, got, want);
+    fail_at(line, text);
+    return 0;
+}
+
+static uint64_t random_state = 88172645463325252u;
+
+static uint64_t random_bits(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state;
+}
+
+static int below(int n) { return (int)(random_bits() % (uint64_t)n); }
+static double uniform(double lo, double hi)
+{
+    return lo + (hi - lo) * (double)(random_bits() >> 11) * 0x1p-53;
+}
+
+/* ---- a user of the core ---------------------------------------------------------------------- */
+
+static fad_tape tape, *const t = &tape;
+
+typedef struct {
+    fad_handle h;
+    double number;      /* the value when arr is NULL */
+    fad_array *arr;
+} var;
+
+/* Structured primitives of this program; a call's `rule` points to one of these. */
+typedef enum { TOTAL, SQUARE_BY_SWEEP, REFUSES } rule;
+static rule TOTAL_RULE = TOTAL, SQUARE_RULE = SQUARE_BY_SWEEP, REFUSING_RULE = REFUSES;
+
+static int owners_left;         /* foreign keepers that the core holds */
+static int calls_freed;
+
+/* Take and release what the core has let go. */
+static void drain(void)
+{
+    while (fad_dead_arrays) {
+        fad_array *arr = fad_dead_arrays;
+        fad_dead_arrays = arr->next;
+        owners_left--;
+        fad_array_free(arr);
+    }
+    while (fad_dead_calls) {
+        fad_call *call = fad_dead_calls;
+        fad_dead_calls = call->next;
+        calls_freed++;
+        fad_free(call);
+    }
+}
+
+static void blank(var *x)
+{
+    memset(x, 0, sizeof *x);
+    x->h.idx = FAD_NO_NODE;
+    x->h.slot = -1;
+}
+
+static var number_var(double v)
+{
+    var x;
+    blank(&x);
+    x.number = v;
+    return x;
+}
+
+static fad_status number_leaf(var *x, double v)
+{
+    *x = number_var(v);
+    return fad_leaf_add(t, &x->h);
+}
+
+static double get(const fad_array *arr, int64_t i)
+{
+    return arr->dtype == FAD_F32 ? ((float *)arr->data)[i]
+         : arr->dtype == FAD_F64 ? ((double *)arr->data)[i] : ((unsigned char *)arr->data)[i];
+}
+
+static void put(fad_array *arr, int64_t i, double v)
+{
+    if (arr->dtype == FAD_F32) ((float *)arr->data)[i] = (float)v;
+    else ((double *)arr->data)[i] = v;
+}
+
+/* An array of numbers drawn from lo .. hi. */
+static fad_array *drawn(int dtype, int ndim, const int64_t *shape, double lo, double hi)
+{
+    fad_array *arr = fad_array_new(dtype, ndim, shape);
+    for (int64_t i = 0; arr && i < arr->size; i++) put(arr, i, uniform(lo, hi));
+    return arr;
+}
+
+/* Takes over arr. */
+static fad_status array_leaf(var *x, fad_array *arr)
+{
+    blank(x);
+    if (!arr) return FAD_NOMEM;
+    x->arr = arr;
+    const fad_status status = fad_leaf_add(t, &x->h);
+    if (status) {
+        fad_array_release(arr);
+        x->arr = NULL;
+    }
+    return status;
+}
+
+static fad_status drawn_leaf(var *x, int dtype, int ndim, const int64_t *shape, double lo,
+                             double hi)
+{
+    return array_leaf(x, drawn(dtype, ndim, shape, lo, hi));
+}
+
+static void drop(var *x)
+{
+    if (x->arr) fad_array_release(x->arr);      /* first: the node may hold the last one then */
+    if (x->h.slot >= 0) fad_leaf_drop(t, &x->h);
+    else if (x->h.idx >= 0) fad_handle_drop(t, &x->h);
+    blank(x);
+    drain();
+}
+
+static int is_tracked(const var *x) { return x->h.slot >= 0 || x->h.idx != FAD_NO_NODE; }
+
+/* The node of x, -1 for a constant.  Reserve 1. */
+static fad_index node_of(var *x)
+{
+    if (x->h.slot >= 0 && x->h.idx < 0) {
+        fad_slot value;
+        if (x->arr) value.arr = x->arr;
+        else value.f = x->number;
+        fad_leaf_push(t, &x->h, value, x->arr != NULL);
+    }
+    if (x->h.idx == FAD_USED_UP) return fad_push(t, FAD_OP_FREED, 0, 0, 0.0);
+    return x->h.idx;
+}
+
+static fad_index parent_of(var *x, unsigned *w, unsigned flag)
+{
+    fad_index i = node_of(x);
+    if (i >= 0) return i;
+    *w |= flag;
+    if (!x->arr) return fad_const(t, x->number);
+    return fad_push_array_slow(t, FAD_OP_CONST, 0, 0, fad_array_share(x->arr));
+}
+
+/* y = op(in...), computed and recorded; nothing is left behind on failure. */
+static fad_status record(var *y, int op, int n, var *const *in)
+{
+    fad_operand src[3] = {{NULL, 0.0}, {NULL, 0.0}, {NULL, 0.0}};
+    fad_index parent[3];
+    fad_call *call = NULL;
+    fad_slot value;
+    unsigned w = (unsigned)op;
+    int arrays = 0, tracked = 0, dtype = FAD_F64;
+    var *const at[3] = {in[0], n > 1 ? in[1] : NULL, n > 2 ? in[2] : NULL};
+
+    blank(y);
+    for (int k = 0; k < n; k++) {
+        src[k].arr = at[k]->arr;
+        src[k].number = at[k]->number;
+        arrays |= at[k]->arr != NULL;
+        tracked |= is_tracked(at[k]);
+        if (at[k]->arr && at[k]->arr->dtype == FAD_F32) dtype = FAD_F32;
+    }
+    if (arrays) {
+        const fad_status status = fad_elementwise(op, dtype, src, &y->arr);
+        if (status) {
+            y->arr = NULL;
+            return status;
+        }
+    } else {
+        y->number = n == 1 ? fad_eval1(op, src[0].number)
+                  : n == 2 ? fad_eval2(op, src[0].number, src[1].number)
+                  : fad_eval3(op, src[0].number, src[1].number, src[2].number);
+    }
+    if (!tracked) return FAD_OK;
+    fad_status status = fad_reserve(t, n + 1);
+    if (!status && n == 3 && !(call = fad_call_new(3))) status = FAD_NOMEM;
+    if (status) {
+        if (y->arr) fad_array_release(y->arr);
+        blank(y);
+        return status;
+    }
+    for (int k = 0; k < n; k++)
+        parent[k] = parent_of(at[k], &w, k == 0 ? FAD_CA : k == 1 ? FAD_CB : 0);
+    if (n == 3) {
+        for (int k = 0; k < 3; k++) {
+            call->parent[k] = parent[k];
+            t->op[parent[k]] |= FAD_NEEDED;
+        }
+        if (y->arr) value.arr = fad_array_share(y->arr);
+        else value.f = y->number;
+        fad_link(t, &y->h, fad_push_call(t, (unsigned)op, call, value, arrays));
+        t->op[y->h.idx] |= FAD_NEEDED;
+    } else if (y->arr) {
+        fad_link(t, &y->h, fad_push_array_slow(t, w, parent[0], n > 1 ? parent[1] : 0,
+                                               fad_array_share(y->arr)));
+    } else {
+        fad_link(t, &y->h, fad_push(t, w, parent[0], n > 1 ? parent[1] : 0, y->number));
+    }
+    return FAD_OK;
+}
+
+static fad_status op1(var *y, int op, var *a) { return record(y, op, 1, (var *const[]){a}); }
+static fad_status op2(var *y, int op, var *a, var *b)
+{
+    return record(y, op, 2, (var *const[]){a, b});
+}
+static fad_status op3(var *y, int op, var *a, var *b, var *c)
+{
+    return record(y, op, 3, (var *const[]){a, b, c});
+}
+
+/* y = sum of x, or the square of a number, as a structured primitive. */
+static fad_status record_call(var *y, rule *r, var *x)
+{
+    fad_call *call = fad_call_new(1);
+    unsigned w = 0;
+    blank(y);
+    if (!call) return FAD_NOMEM;
+    const fad_status status = fad_reserve(t, 2);
+    if (status) {
+        fad_free(call);
+        return status;
+    }
+    if (*r == TOTAL) fad_sum_all(x->arr, &y->number);
+    else y->number = x->number * x->number;
+    call->parent[0] = parent_of(x, &w, 0);
+    t->op[call->parent[0]] |= FAD_NEEDED;
+    call->rule = r;
+    fad_link(t, &y->h, fad_push_call(t, FAD_OP_CALL, call, (fad_slot){.f = y->number}, 0));
+    return FAD_OK;
+}
+
+/* ---- sweeps with callbacks ------------------------------------------------------------------- */
+
+typedef struct {
+    fad_status why;         /* reason of FAD_CALLBACK */
+    int forward;
+    int ticks, stop_at_tick;
+    int hooked;
+    fad_index hooked_at[8];
+    double hook_factor;
+    void (*in_hook)(void);
+} context;
+
+static fad_status backward_in_sweep(double x, double *x_bar);
+
+static int on_call(void *ctx, fad_sweep *s, fad_index i, fad_slot g)
+{
+    context *c = ctx;
+    const fad_call *call = fad_call_of(t, i);
+    const rule r = *(rule *)call->rule;
+    const fad_index p = call->parent[0];
+    fad_array *full;
+    double x_bar, sum;
+
+    if (r == REFUSES) {
+        c->why = FAD_CALLBACK;
+        return -1;
+    }
+    if ((t->op[p] & FAD_OPCODE) == FAD_OP_FREED) {      /* the sweep says so when it gets there */
+        fad_contribute(t, s, p, 0.0);
+        return 0;
+    }
+    if (r == TOTAL && c->forward) {
+        fad_sum_all(fad_bars(t, s)[p].arr, &sum);
+        c->why = fad_contribute(t, s, i, sum);
+    } else if (r == TOTAL) {
+        const fad_array *x = t->value[p].arr;
+        c->why = fad_fill(x->dtype, x->ndim, x->shape, g.f, &full);
+        if (!c->why) c->why = fad_contribute_array(t, s, p, full);
+    } else {
+        /* the derivative of the square comes from a graph recorded and swept in here */
+        c->why = backward_in_sweep(t->value[p].f, &x_bar);
+        if (c->why) return -1;
+        if (c->forward) c->why = fad_contribute(t, s, i, fad_bars(t, s)[p].f * x_bar);
+        else c->why = fad_contribute(t, s, p, g.f * x_bar);
+    }
+    return c->why ? -1 : 0;
+}
+
+static int on_hook(void *ctx, fad_sweep *s, fad_index i, fad_slot *g)
+{
+    context *c = ctx;
+    (void)g;
+    if (c->hooked < 8) c->hooked_at[c->hooked] = i;
+    c->hooked++;
+    if (c->in_hook) c->in_hook();
+    fad_slot *slot = &fad_bars(t, s)[i];        /* the tape may have moved */
+    if (c->hook_factor == 0.0) return 0;
+    if (t->op[i] & FAD_ARRAY) {
+        fad_array *scaled = fad_array_copy(slot->arr);
+        if (!scaled) {
+            c->why = FAD_NOMEM;
+            return -1;
+        }
+        for (int64_t k = 0; k < scaled->size; k++) put(scaled, k, c->hook_factor * get(scaled, k));
+        fad_array_release(slot->arr);
+        slot->arr = scaled;
+    } else {
+        slot->f *= c->hook_factor;
+    }
+    return 0;
+}
+
+static int on_tick(void *ctx)
+{
+    context *c = ctx;
+    return ++c->ticks == c->stop_at_tick ? -1 : 0;
+}
+
+/* With `end`, a sweep with adjoints of its own for the nodes below it. */
+static fad_status begin(fad_sweep *s, context *c, fad_index end)
+{
+    const fad_status status = fad_sweep_begin(t, s, 0, end);
+    if (status) return status;
+    s->ctx = c;
+    s->on_call = on_call;
+    s->on_hook = on_hook;
+    s->on_tick = on_tick;
+    return FAD_OK;
+}
+
+/* Sum of what leaf x received, for element i of an array. */
+static double received(const fad_sweep *s, const var *x, int64_t i)
+{
+    double sum = 0.0;
+    for (int32_t k = 0; k < s->leaf_n; k++) {
+        if (s->leaves[k].slot != x->h.slot) continue;
+        sum += s->leaves[k].is_array ? get(s->leaves[k].bar.arr, i) : s->leaves[k].bar.f;
+    }
+    return sum;
+}
+
+static int was_reached(const fad_sweep *s, const var *x)
+{
+    for (int32_t k = 0; k < s->leaf_n; k++)
+        if (s->leaves[k].slot == x->h.slot) return 1;
+    return 0;
+}
+
+enum { KEEP = 0, CONSUME = 1 };
+
+static void forget(var *y)
+{
+    if (y->h.idx >= 0 && y->h.slot < 0 && (t->op[y->h.idx] & FAD_OPCODE) == FAD_OP_FREED) {
+        fad_unlink(t, &y->h);
+        y->h.idx = FAD_USED_UP;
+    }
+}
+
+/* Sweep from y, whose cotangent is `seed` (an array, taken over) or `number`.  When this gives
+ * FAD_OK the caller reads s->leaves and then calls finish(). */
+static fad_status reverse_from(var *y, double number, fad_array *seed, int consume, fad_sweep *s,
+                               context *c)
+{
+    fad_status status = fad_reserve(t, 1);
+    fad_index i = -1;
+    if (!status) {
+        i = node_of(y);
+        status = begin(s, c, 0);
+    }
+    if (status) {
+        if (seed) fad_array_release(seed);
+        return status;
+    }
+    s->consume = consume;
+    status = seed ? fad_contribute_array(t, s, i, seed) : fad_contribute(t, s, i, number);
+    if (!status) status = fad_reverse(t, s);
+    if (status == FAD_CALLBACK && c->why) status = c->why;
+    if (status) {
+        fad_sweep_end(t, s);
+        drain();
+    }
+    return status;
+}
+
+static void finish(var *y, fad_sweep *s, int consume)
+{
+    if (consume) fad_consume(t, s);
+    fad_sweep_end(t, s);
+    if (consume && !t->sweeping) {
+        forget(y);
+        fad_trim(t);
+        t->fresh = t->n;
+    }
+    drain();
+}
+
+/* Gradient of the number y in the leaves xs, which are numbers. */
+static fad_status gradients(var *y, int consume, int n, var *const *xs, double *out)
+{
+    fad_sweep s;
+    context c = {0};
+    const fad_status status = reverse_from(y, 1.0, NULL, consume, &s, &c);
+    if (status) return status;
+    for (int k = 0; k < n; k++) out[k] = received(&s, xs[k], 0);
+    finish(y, &s, consume);
+    return FAD_OK;
+}
+
+static double gradient(var *y, int consume, var *x)
+{
+    double out = NAN;
+    CHECK(gradients(y, consume, 1, (var *const[]){x}, &out) == FAD_OK);
+    return out;
+}
+
+static fad_status backward_in_sweep(double x, double *x_bar)
+{
+    var leaf, y;
+    double out;
+    fad_status status = number_leaf(&leaf, x);
+    if (status) return status;
+    status = op2(&y, FAD_OP_multiply, &leaf, &leaf);
+    if (!status) {
+        status = gradients(&y, KEEP, 1, (var *const[]){&leaf}, &out);
+        *x_bar = out;
+        drop(&y);
+    }
+    drop(&leaf);
+    return status;
+}
+
+/* ---- what is always true of a tape between sweeps -------------------------------------------- */
+
+static int intact(void)
+{
+    int64_t bytes = 0, handles = 0, live = 0, hooks = 0;
+    if (t->sweeping) return 0;
+    if (t->n > t->cap || t->n > t->max || t->ready > t->cap) return 0;
+    for (fad_index i = 0; i < t->n; i++) {
+        const unsigned w = t->op[i], code = w & FAD_OPCODE;
+        if (w & FAD_MARK) return 0;
+        if (code >= FAD_OP_END) return 0;
+        live += (w & FAD_LIVE) != 0;
+        if (w & FAD_HOOK) {
+            hooks++;
+            if (!fad_hook_get(t, i)) return 0;
+        }
+        if (w & FAD_ARRAY) {
+            bytes += fad_array_bytes(t->value[i].arr);
+            if (t->value[i].arr->refs < 1) return 0;
+        }
+        if (code == FAD_OP_LEAF) {
+            if (t->args[i].a < 0 || t->args[i].a >= t->leaf_n) return 0;
+        } else if (code >= FAD_OP_CALL && code <= FAD_OP_LAST_OWNING) {
+            const fad_call *call = fad_call_of(t, i);
+            for (int k = 0; k < call->n; k++)
+                if (call->parent[k] < 0 || call->parent[k] >= i) return 0;
+        } else if (code > FAD_OP_LAST_OWNING) {
+            if (t->args[i].a < 0 || t->args[i].a >= i) return 0;
+            if (code >= FAD_OP_FIRST_BINARY && (t->args[i].b < 0 || t->args[i].b >= i)) return 0;
+        }
+    }
+    for (fad_index i = 0; i < t->ready; i++)
+        if (t->bar[i].bits != FAD_UNTOUCHED) return 0;
+    for (const fad_handle *h = t->live.next; h != &t->live; h = h->next) {
+        handles++;
+        if (h->next->prev != h || h->idx < 0 || h->idx >= t->n) return 0;
+        if (!(t->op[h->idx] & FAD_LIVE)) return 0;
+    }
+    for (int32_t k = 1; k < t->hook_n; k++)
+        if (t->hook[k].node < t->hook[k - 1].node) return 0;
+    for (int32_t slot = 0; slot < t->leaf_n; slot++) {
+        const fad_leaf *leaf = &t->leaf[slot];
+        int32_t nodes = 0;
+        for (fad_index i = 0; i < t->n; i++)
+            nodes += (t->op[i] & FAD_OPCODE) == FAD_OP_LEAF && t->args[i].a == slot;
+        if (leaf->handle && leaf->handle->slot != slot) return 0;
+        if ((leaf->handle || nodes) && leaf->nodes != nodes) return 0;
+    }
+    return handles == live && hooks == t->hook_n && bytes == t->bytes;
+}
+
+/* A number that stands for everything a tape holds. */
+static uint64_t fingerprint(void)
+{
+    uint64_t h = 14695981039346656037u;
+#define MIX(v) (h = (h ^ (uint64_t)(v)) * 1099511628211u)
+    MIX(t->n);
+    for (fad_index i = 0; i < t->n; i++) {
+        MIX(t->op[i]);
+        MIX(t->args[i].a);
+        MIX(t->args[i].b);
+        MIX(t->value[i].bits);
+    }
+    for (int32_t k = 0; k < t->hook_n; k++) MIX(t->hook[k].node);
+    MIX(t->hook_n);
+    MIX(t->bytes);
+#undef MIX
+    return h;
+}
+
+/* Every test starts with an empty tape and must leave one. */
+static void start(void)
+{
+    fad_tape_init(t);
+}
+
+static void end(void)
+{
+    CHECK(t->live.next == &t->live);
+    CHECK(intact());
+    fad_tape_clear(t);
+    drain();
+    CHECK(owners_left == 0);
+    CHECK(fad_large_bytes == 0);
+    fad_large_bytes = 0;                    /* one leak fails one test */
+    fad_pool_clear();
+    CHECK(fad_pool_bytes() == 0);
+}
+
+/* ---- scalar graphs --------------------------------------------------------------------------- */
+
+static void two_paths_of_a_scalar_graph_add_up(void)
+{
+    var x, cube, square, y, three = number_var(3.0);
+    number_leaf(&x, 2.0);
+    op2(&cube, FAD_OP_power, &x, &three);
+    op1(&square, FAD_OP_square, &x);
+    op2(&y, FAD_OP_add, &cube, &square);
+    CLOSE(y.number, 12.0, 0.0);
+    CLOSE(gradient(&y, KEEP, &x), 16.0, 0.0);
+    CLOSE(gradient(&y, KEEP, &x), 16.0, 0.0);
+    CLOSE(gradient(&y, CONSUME, &x), 16.0, 0.0);
+    drop(&cube), drop(&square), drop(&y);
+    CHECK(t->n == 0);
+
+    var sine, quotient;
+    op1(&sine, FAD_OP_sin, &x);
+    op2(&quotient, FAD_OP_divide, &sine, &x);
+    CLOSE(gradient(&quotient, CONSUME, &x), cos(2.0) / 2.0 - sin(2.0) / 4.0, 1e-15);
+    drop(&sine), drop(&quotient), drop(&x);
+}
+
+static void a_consumed_graph_refuses_a_second_sweep(void)
+{
+    var x, a, y, z;
+    fad_sweep s;
+    context c = {0};
+    number_leaf(&x, 0.5);
+    op1(&a, FAD_OP_sin, &x);
+    op1(&y, FAD_OP_exp, &a);
+    gradient(&y, CONSUME, &x);
+    CHECK(y.h.idx == FAD_USED_UP);
+    const uint64_t before = fingerprint();
+    op2(&z, FAD_OP_multiply, &a, &x);      /* a was consumed: no derivative flows through it */
+    CHECK(reverse_from(&z, 1.0, NULL, KEEP, &s, &c) == FAD_CONSUMED);
+    CHECK(intact());
+    CHECK(reverse_from(&y, 1.0, NULL, CONSUME, &s, &c) == FAD_CONSUMED);
+    CHECK(intact());
+    drop(&z);
+    fad_trim(t);
+    CHECK(fingerprint() == before || t->n == 0);
+    drop(&a), drop(&y), drop(&x);
+}
+
+/* Three chains of one leaf: what is released, and only that, refuses a sweep. */
+static void released_graphs_are_consumed_without_computing(void)
+{
+    var x, chain[4][3];
+    fad_sweep s;
+    context c = {0};
+    number_leaf(&x, 0.5);
+    for (int k = 0; k < 4; k++)
+        for (int j = 0; j < 3; j++)
+            op1(&chain[k][j], FAD_OP_sin, j ? &chain[k][j - 1] : &x);
+    const fad_index ends[] = {chain[3][2].h.idx, chain[0][2].h.idx, chain[2][2].h.idx};
+    fad_release(t, ends, 3);
+    CHECK(intact());
+    for (int k = 0; k < 4; k++)
+        for (int j = 0; j < 3; j++) {
+            const fad_status status = reverse_from(&chain[k][j], 1.0, NULL, KEEP, &s, &c);
+            CHECK(status == (k == 1 ? FAD_OK : FAD_CONSUMED));
+            if (status == FAD_OK) finish(&chain[k][j], &s, KEEP);
+        }
+    for (int k = 0; k < 12; k++) drop(&chain[k / 3][k % 3]);
+    drop(&x);
+}
+
+static void an_exact_zero_contributes_exact_zero(void)
+{
+    var x, root, choice, y, zero = number_var(0.0), no = number_var(0.0);
+    number_leaf(&x, 0.0);
+    op1(&root, FAD_OP_sqrt, &x);
+    op3(&choice, FAD_OP_where, &no, &root, &zero);
+    CLOSE(gradient(&choice, KEEP, &x), 0.0, 0.0);
+    op2(&y, FAD_OP_multiply, &root, &zero);
+    CLOSE(gradient(&y, KEEP, &x), 0.0, 0.0);
+    CHECK(isinf(gradient(&root, KEEP, &x)));
+    drop(&root), drop(&choice), drop(&y), drop(&x);
+
+    const int64_t shape[] = {200};
+    var xs, roots, mask, picked, zeros;
+    fad_sweep s;
+    context c = {0};
+    drawn_leaf(&xs, FAD_F64, 1, shape, -1.0, 0.0);
+    op1(&roots, FAD_OP_sqrt, &xs);
+    zeros = number_var(0.0);
+    blank(&mask);
+    static unsigned char bits[200];
+    mask.arr = fad_array_borrow(FAD_BOOL, 1, shape, bits, bits);
+    owners_left++;
+    op3(&picked, FAD_OP_where, &mask, &roots, &zeros);
+    fad_array *ones;
+    fad_fill(FAD_F64, 1, shape, 1.0, &ones);
+    CHECK(reverse_from(&picked, 0.0, ones, CONSUME, &s, &c) == FAD_OK);
+    for (int k = 0; k < 200; k++) CLOSE(received(&s, &xs, k), 0.0, 0.0);
+    finish(&picked, &s, CONSUME);
+    drop(&roots), drop(&mask), drop(&picked), drop(&xs);
+}
+
+/* ---- every row, numbers and arrays, both modes ----------------------------------------------- */
+
+static double value_at(const fad_row *row, const double *at)
+{
+    return row->arity == 1 ? fad_eval1(row->op, at[0])
+         : row->arity == 2 ? fad_eval2(row->op, at[0], at[1])
+         : fad_eval3(row->op, at[0], at[1], at[2]);
+}
+
+static void inside(const fad_row *row, double *at)
+{
+    for (int k = 0; k < row->arity; k++) {
+        const double width = row->hi[k] - row->lo[k];
+        at[k] = uniform(row->lo[k] + 0.05 * width, row->hi[k] - 0.05 * width);
+    }
+}
+
+static int has_partial(const fad_row *row, int k)
+{
+    return strcmp(row->partial[k], "FAD_NAN") != 0 && row->hi[k] > row->lo[k]
+        && !(row->op == FAD_OP_where && k == 0);
+}
+
+static double difference(const fad_row *row, const double *at, int k)
+{
+    double p[3] = {at[0], at[1], at[2]}, q[3] = {at[0], at[1], at[2]};
+    const double h = 1e-6 * (1.0 + fabs(at[k])) * (fabs(at[k]) < 0.1 ? 0.01 : 1.0);
+    p[k] += h;
+    q[k] -= h;
+    return (value_at(row, p) - value_at(row, q)) / (p[k] - q[k]);
+}
+
+static void every_row_agrees_with_differences(void)
+{
+    for (int r = 0; r < fad_row_count; r++) {
+        const fad_row *row = &fad_rows[r];
+        CHECK(fad_row_of(row->op) == row);
+        for (int trial = 0; trial < 5; trial++) {
+            double at[3] = {0.0, 0.0, 0.0}, bars[3];
+            var in[3], y;
+            inside(row, at);
+            for (int k = 0; k < row->arity; k++) number_leaf(&in[k], at[k]);
+            var *const all[3] = {&in[0], &in[1], &in[2]};
+            record(&y, row->op, row->arity, all);
+            CHECK(gradients(&y, KEEP, row->arity, all, bars) == FAD_OK);
+            for (int k = 0; k < row->arity; k++) {
+                if (!has_partial(row, k)) continue;
+                if (!CLOSE(bars[k], difference(row, at, k), 2e-5))
+                    fprintf(stderr, "  in row %s, operand %d at %g\n", row->name, k, at[k]);
+                fad_sweep s;
+                context c = {0};
+                CHECK(begin(&s, &c, t->n) == FAD_OK);
+                fad_contribute(t, &s, in[k].h.idx, 1.0);
+                CHECK(fad_forward(t, &s, 0, y.h.idx) == FAD_OK);
+                if (bars[k] != 0.0 || s.own[y.h.idx].bits != FAD_UNTOUCHED)
+                    CLOSE(s.own[y.h.idx].f, bars[k], 0.0);
+                fad_sweep_end(t, &s);
+            }
+            drop(&y);
+            for (int k = 0; k < row->arity; k++) drop(&in[k]);
+        }
+    }
+}
+
+/* Array derivatives are those of numbers, element by element; sizes lie around block borders. */
+static void every_row_treats_arrays_as_it_treats_numbers(void)
+{
+    static const int64_t sizes[] = {0, 1, 2, 63, 64, 65, 511, 512, 513, 1300};
+    for (int r = 0; r < fad_row_count; r++) {
+        const fad_row *row = &fad_rows[r];
+        for (int z = 0; z < 10; z++) {
+            const int64_t shape[] = {sizes[z]};
+            const int dtype = (r + z) % 2 ? FAD_F64 : FAD_F32;
+            const double tolerance = dtype == FAD_F64 ? 1e-15 : 1e-6;
+            double at[3] = {0.0, 0.0, 0.0};
+            var in[3], y;
+            fad_array *seed = drawn(dtype, 1, shape, -1.0, 1.0);
+            for (int k = 0; k < row->arity; k++) {
+                fad_array *arr = fad_array_new(dtype, 1, shape);
+                for (int64_t i = 0; i < arr->size; i++) {
+                    inside(row, at);
+                    put(arr, i, at[k]);
+                }
+                array_leaf(&in[k], arr);
+            }
+            record(&y, row->op, row->arity, (var *const[]){&in[0], &in[1], &in[2]});
+            fad_sweep s;
+            context c = {0};
+            fad_array_share(seed);
+            CHECK(reverse_from(&y, 0.0, seed, KEEP, &s, &c) == FAD_OK);
+            for (int k = 0; k < row->arity; k++) {
+                if (!has_partial(row, k)) continue;
+                CHECK(was_reached(&s, &in[k]));
+                for (int64_t i = 0; i < shape[0]; i++) {
+                    double g = get(seed, i), want, v[3] = {0.0, 0.0, 0.0};
+                    double result = get(y.arr, i);
+                    for (int j = 0; j < row->arity; j++) v[j] = get(in[j].arr, i);
+                    if (dtype == FAD_F64) CLOSE(result, value_at(row, v), 0.0);
+                    fad_partials[row->op][k](&g, &v[0], &v[1], &v[2], &result, &want, 1);
+                    if (!CLOSE(received(&s, &in[k], i), want, tolerance))
+                        fprintf(stderr, "  in row %s, operand %d\n", row->name, k);
+                }
+            }
+            finish(&y, &s, KEEP);
+            fad_array_release(seed);
+            drop(&y);
+            for (int k = 0; k < row->arity; k++) drop(&in[k]);
+        }
+    }
+}
+
+/* ---- broadcasting, both modes ---------------------------------------------------------------- */
+
+static double inner(const fad_array *a, const fad_array *b)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < a->size; i++) sum += get(a, i) * get(b, i);
+    return sum;
+}
+
+/* <g, J v> from a forward sweep and <J' g, v> from a reverse sweep are one number. */
+static void compare_modes(var *y, int n, var *const *xs, double tolerance)
+{
+    fad_sweep s;
+    context c = {0}, d = {.forward = 1};
+    fad_array *g = NULL, *v[8];
+    double reverse = 0.0, forward = 0.0;
+    const int64_t *shape = y->arr ? y->arr->shape : NULL;
+    const double g_number = uniform(-1.0, 1.0);
+
+    if (y->arr) g = drawn(y->arr->dtype, y->arr->ndim, shape, -1.0, 1.0);
+    for (int k = 0; k < n; k++)
+        v[k] = xs[k]->arr ? drawn(xs[k]->arr->dtype, xs[k]->arr->ndim, xs[k]->arr->shape, -1.0, 1.0)
+                          : drawn(FAD_F64, 0, NULL, -1.0, 1.0);
+    CHECK(reverse_from(y, g_number, g ? fad_array_share(g) : NULL, KEEP, &s, &c) == FAD_OK);
+    for (int k = 0; k < n; k++)
+        for (int64_t i = 0; i < v[k]->size; i++) reverse += received(&s, xs[k], i) * get(v[k], i);
+    finish(y, &s, KEEP);
+
+    CHECK(begin(&s, &d, t->n) == FAD_OK);
+    for (int k = 0; k < n; k++) {
+        if (xs[k]->h.idx < 0) continue;     /* y does not use it */
+        if (xs[k]->arr) fad_contribute_array(t, &s, xs[k]->h.idx, fad_array_share(v[k]));
+        else fad_contribute(t, &s, xs[k]->h.idx, get(v[k], 0));
+    }
+    CHECK(fad_forward(t, &s, 0, y->h.idx) == FAD_OK);
+    const fad_slot dot = s.own[y->h.idx];
+    if (dot.bits != FAD_UNTOUCHED) forward = g ? inner(g, dot.arr) : g_number * dot.f;
+    fad_sweep_end(t, &s);
+    CLOSE(forward, reverse, tolerance);
+    CHECK(intact());
+    if (g) fad_array_release(g);
+    for (int k = 0; k < n; k++) fad_array_release(v[k]);
+}
+
+static void broadcast_operands_receive_sums(void)
+{
+    static const int64_t shapes[][4] = {{3, 1, 5}, {4, 1}, {5}, {1}, {3, 4, 5}, {1, 1, 1, 1},
+                                        {2, 3, 4, 5}, {0, 5}, {1, 0, 1}, {4, 5}};
+    static const int ndims[] = {3, 2, 1, 1, 3, 4, 4, 2, 3, 2};
+    static const int ops[] = {FAD_OP_add, FAD_OP_subtract, FAD_OP_multiply, FAD_OP_divide,
+                              FAD_OP_maximum, FAD_OP_hypot};
+    for (int a = 0; a < 10; a++) {
+        for (int b = 0; b < 10; b++) {
+            for (int which = 0; which < 6; which++) {
+                const int dtype = which % 2 ? FAD_F64 : FAD_F32;
+                var x, z, y;
+                drawn_leaf(&x, dtype, ndims[a], shapes[a], 0.5, 2.0);
+                drawn_leaf(&z, dtype, ndims[b], shapes[b], 0.5, 2.0);
+                const fad_status status = op2(&y, ops[which], &x, &z);
+                if (status == FAD_OK) {
+                    compare_modes(&y, 2, (var *const[]){&x, &z}, dtype == FAD_F64 ? 1e-12 : 2e-4);
+                    drop(&y);
+                } else {
+                    CHECK(status == FAD_SHAPE);
+                }
+                drop(&x), drop(&z);
+            }
+        }
+    }
+    /* numbers with arrays, and the same operand twice */
+    const int64_t shape[] = {7, 100};
+    var x, n, y, z, w;
+    drawn_leaf(&x, FAD_F64, 2, shape, 0.5, 2.0);
+    number_leaf(&n, 1.5);
+    op2(&y, FAD_OP_divide, &n, &x);
+    compare_modes(&y, 2, (var *const[]){&n, &x}, 1e-12);
+    op2(&z, FAD_OP_multiply, &y, &y);
+    op2(&w, FAD_OP_subtract, &z, &z);
+    compare_modes(&z, 2, (var *const[]){&n, &x}, 1e-12);
+    compare_modes(&w, 2, (var *const[]){&n, &x}, 1e-12);
+    drop(&x), drop(&n), drop(&y), drop(&z), drop(&w);
+}
+
+static void shapes_that_do_not_broadcast_are_refused(void)
+{
+    const int64_t three[] = {3}, four[] = {4}, wide[] = {3, 4};
+    fad_array *a = drawn(FAD_F64, 1, three, 0, 1), *b = drawn(FAD_F64, 1, four, 0, 1), *out = NULL;
+    fad_array *m = drawn(FAD_F64, 2, wide, 0, 1);
+    const fad_operand in[2] = {{a, 0.0}, {b, 0.0}};
+    CHECK(fad_elementwise(FAD_OP_add, FAD_F64, in, &out) == FAD_SHAPE);
+    CHECK(fad_matmul2(a, 0, b, 0, 0, &out) == FAD_SHAPE);
+    CHECK(fad_matmul2(m, 0, a, 0, 0, &out) == FAD_SHAPE);
+    CHECK(fad_broadcast_to(a, 1, four, &out) == FAD_SHAPE);
+    CHECK(fad_broadcast_to(m, 1, four, &out) == FAD_SHAPE);
+    CHECK(fad_sum_to(a, 1, four, &out) == FAD_SHAPE);
+    CHECK(fad_sum_to(a, 2, wide, &out) == FAD_SHAPE);
+    const int64_t huge[] = {INT64_MAX / 2, 3};
+    CHECK(fad_array_new(FAD_F64, 2, huge) == NULL);
+    fad_array_release(a), fad_array_release(b), fad_array_release(m);
+}
+
+/* ---- arrays: sums, copies, products ---------------------------------------------------------- */
+
+static void sums_and_copies_are_those_of_the_definition(void)
+{
+    const int64_t shape[] = {3, 4, 5}, row[] = {4, 1}, last[] = {5};
+    for (int dtype = FAD_F64; dtype <= FAD_F32; dtype++) {
+        fad_array *x = drawn(dtype, 3, shape, -1.0, 1.0), *out, *back;
+        const double tolerance = dtype == FAD_F64 ? 1e-14 : 1e-6;
+        double total, sum;
+        fad_sum_all(x, &total);
+        sum = 0.0;
+        for (int64_t i = 0; i < 60; i++) sum += get(x, i);
+        CLOSE(total, sum, tolerance);
+
+        CHECK(fad_sum_to(x, 2, row, &out) == FAD_OK);
+        for (int j = 0; j < 4; j++) {
+            sum = 0.0;
+            for (int i = 0; i < 3; i++)
+                for (int k = 0; k < 5; k++) sum += get(x, 20 * i + 5 * j + k);
+            CLOSE(get(out, j), sum, tolerance);
+        }
+        CHECK(fad_broadcast_to(out, 3, shape, &back) == FAD_OK);
+        for (int64_t i = 0; i < 60; i++) CHECK(get(back, i) == get(out, i / 5 % 4));
+        fad_array_release(out), fad_array_release(back);
+
+        CHECK(fad_sum_to(x, 1, last, &out) == FAD_OK);
+        for (int k = 0; k < 5; k++) {
+            sum = 0.0;
+            for (int i = 0; i < 12; i++) sum += get(x, 5 * i + k);
+            CLOSE(get(out, k), sum, tolerance);
+        }
+        fad_array_release(out);
+
+        const int axes[] = {2, 0, 1};
+        CHECK(fad_transpose(x, axes, &out) == FAD_OK);
+        CHECK(out->shape[0] == 5 && out->shape[1] == 3 && out->shape[2] == 4);
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < 4; j++)
+                for (int k = 0; k < 5; k++)
+                    CHECK(get(out, 12 * k + 4 * i + j) == get(x, 20 * i + 5 * j + k));
+        fad_array_release(out);
+
+        out = fad_array_cast(x, FAD_F32);
+        back = fad_array_cast(out, FAD_F64);
+        for (int64_t i = 0; i < 60; i++) CHECK(get(back, i) == (float)get(x, i));
+        fad_array_release(out), fad_array_release(back), fad_array_release(x);
+    }
+    const int64_t nothing[] = {3, 0}, one[] = {1};
+    fad_array *empty = fad_array_new(FAD_F64, 2, nothing), *out;
+    double total = 1.0;
+    fad_sum_all(empty, &total);
+    CHECK(total == 0.0);
+    CHECK(fad_sum_to(empty, 1, one, &out) == FAD_OK && get(out, 0) == 0.0);
+    fad_array_release(empty), fad_array_release(out);
+}
+
+static void products_are_those_of_the_definition(void)
+{
+    for (int trial = 0; trial < 200; trial++) {
+        const int dtype = trial % 2, ta = below(2), tb = below(2), va = below(4) == 0;
+        const int vb = below(4) == 0, big = trial % 10 == 0;
+        const int64_t m = below(5) + (big ? 20 : 0), n = below(5) + (big ? 20 : 0);
+        const int64_t p = below(5) + (big ? 20 : 0);
+        const int64_t sa[2] = {va || ta ? n : m, ta ? m : n};
+        const int64_t sb[2] = {tb && !vb ? p : n, tb ? n : p};
+        fad_array *a = drawn(dtype, va ? 1 : 2, sa, -1.0, 1.0);
+        fad_array *b = drawn(dtype, vb ? 1 : 2, sb, -1.0, 1.0), *out;
+        CHECK(fad_matmul2(a, ta, b, tb, 0, &out) == FAD_OK);
+        CHECK(out->ndim == 2 - va - vb);
+        for (int64_t i = 0; i < (va ? 1 : m); i++) {
+            for (int64_t j = 0; j < (vb ? 1 : p); j++) {
+                double sum = 0.0;
+                for (int64_t k = 0; k < n; k++)
+                    sum += get(a, va ? k : ta ? k * m + i : i * n + k)
+                         * get(b, vb ? k : tb ? j * n + k : k * p + j);
+                CLOSE(get(out, i * (vb ? 1 : p) + j), sum, dtype == FAD_F64 ? 1e-14 : 1e-5);
+            }
+        }
+        fad_array_release(a), fad_array_release(b), fad_array_release(out);
+    }
+}
+
+static int loop_calls;
+
+static void counted_multiply(char **args, const intptr_t *dims, const intptr_t *steps, void *data)
+{
+    (void)data;
+    loop_calls++;
+    for (intptr_t i = 0; i < dims[0]; i++) {
+        const double a = *(double *)(args[0] + i * steps[0]);
+        *(double *)(args[2] + i * steps[2]) = a * *(double *)(args[1] + i * steps[1]);
+    }
+}
+
+static void a_loop_that_was_handed_over_is_used(void)
+{
+    const int64_t shape[] = {2, 3}, row[] = {3};
+    fad_array *a = drawn(FAD_F64, 2, shape, -1, 1), *b = drawn(FAD_F64, 1, row, -1, 1), *out;
+    const fad_operand in[2] = {{a, 0.0}, {b, 0.0}}, scaled[2] = {{a, 0.0}, {NULL, 3.0}};
+    CHECK(!fad_has_loop(FAD_OP_multiply, FAD_F64));
+    fad_set_loop(FAD_OP_multiply, FAD_F64, counted_multiply, NULL);
+    CHECK(fad_elementwise(FAD_OP_multiply, FAD_F64, in, &out) == FAD_OK);
+    CHECK(loop_calls == 2);             /* one per row */
+    for (int i = 0; i < 6; i++) CHECK(get(out, i) == get(a, i) * get(b, i % 3));
+    fad_array_release(out);
+    CHECK(fad_elementwise(FAD_OP_multiply, FAD_F64, scaled, &out) == FAD_OK);
+    CHECK(loop_calls == 3);
+    for (int i = 0; i < 6; i++) CHECK(get(out, i) == get(a, i) * 3.0);
+    fad_array_release(out);
+    fad_set_loop(FAD_OP_multiply, FAD_F64, NULL, NULL);
+    fad_array_release(a), fad_array_release(b);
+}
+
+static void plain_product(char **args, const intptr_t *dims, const intptr_t *steps, void *data)
+{
+    (void)data;
+    loop_calls++;
+    for (intptr_t i = 0; i < dims[1]; i++)
+        for (intptr_t j = 0; j < dims[3]; j++) {
+            double sum = 0.0;
+            for (intptr_t k = 0; k < dims[2]; k++)
+                sum += *(double *)(args[0] + i * steps[3] + k * steps[4])
+                     * *(double *)(args[1] + k * steps[5] + j * steps[6]);
+            *(double *)(args[2] + i * steps[7] + j * steps[8]) = sum;
+        }
+}
+
+static void a_product_loop_serves_what_is_large_or_must_be_exact(void)
+{
+    const int64_t shape[] = {10, 10}, small[] = {2, 2};
+    fad_array *a = drawn(FAD_F64, 2, shape, -1, 1), *b = drawn(FAD_F64, 2, small, -1, 1);
+    fad_array *with, *without;
+    fad_set_matmul(FAD_F64, plain_product, NULL);
+    loop_calls = 0;
+    CHECK(fad_matmul2(b, 0, b, 1, 0, &with) == FAD_OK && loop_calls == 0);
+    fad_array_release(with);
+    CHECK(fad_matmul2(b, 0, b, 1, 1, &with) == FAD_OK && loop_calls == 1);
+    fad_array_release(with);
+    CHECK(fad_matmul2(a, 1, a, 0, 0, &with) == FAD_OK && loop_calls == 2);
+    fad_set_matmul(FAD_F64, NULL, NULL);
+    CHECK(fad_matmul2(a, 1, a, 0, 0, &without) == FAD_OK && loop_calls == 2);
+    for (int i = 0; i < 100; i++) CLOSE(get(with, i), get(without, i), 1e-14);
+    fad_array_release(with), fad_array_release(without);
+    fad_array_release(a), fad_array_release(b);
+}
+
+static void freed_large_blocks_are_reused_and_can_be_given_back(void)
+{
+    const int64_t shape[] = {5000};
+    fad_array *arr = fad_array_new(FAD_F64, 1, shape);
+    void *block = arr->data;
+    CHECK(arr->large && fad_large_bytes == 40960);
+    fad_array_release(arr);
+    CHECK(fad_large_bytes == 0 && fad_pool_bytes() == 40960);
+    arr = fad_array_new(FAD_F64, 1, shape);
+    CHECK(arr->data == block && fad_pool_bytes() == 0);
+    fad_array_release(arr);
+    for (int64_t k = 1; k < 200; k++) {     /* more sizes than the pool has places for */
+        const int64_t other[] = {512 * k};
+        fad_array_release(fad_array_new(FAD_F64, 1, other));
+    }
+    CHECK(fad_pool_bytes() > 0);
+}
+
+/* ---- leaves, hooks, keepers ------------------------------------------------------------------ */
+
+static void leaf_slots_are_reused_only_when_nothing_refers_to_them(void)
+{
+    var x, z, y;
+    number_leaf(&x, 2.0);
+    const int32_t slot = x.h.slot;
+    op2(&y, FAD_OP_multiply, &x, &x);
+    drop(&x);                               /* its node lives on */
+    number_leaf(&z, 5.0);
+    CHECK(z.h.slot != slot);
+    fad_sweep s;
+    context c = {0};
+    CHECK(reverse_from(&y, 1.0, NULL, CONSUME, &s, &c) == FAD_OK);
+    CHECK(s.leaf_n == 1 && s.leaves[0].slot == slot && t->leaf[slot].handle == NULL);
+    finish(&y, &s, CONSUME);
+    drop(&y);
+    CHECK(t->n == 0);
+    number_leaf(&x, 1.0);
+    CHECK(x.h.slot == slot);
+    drop(&x), drop(&z);
+
+    var many[300];
+    for (int k = 0; k < 300; k++) number_leaf(&many[k], k);
+    for (int k = 0; k < 300; k += 2) drop(&many[k]);
+    for (int k = 0; k < 300; k += 2) number_leaf(&many[k], -k);
+    CHECK(t->leaf_n == 300);
+    for (int k = 0; k < 300; k++) {
+        op1(&y, FAD_OP_square, &many[k]);
+        CLOSE(gradient(&y, CONSUME, &many[k]), 2.0 * many[k].number, 0.0);
+        drop(&y);
+    }
+    for (int k = 0; k < 300; k++) drop(&many[k]);
+}
+
+static void a_leaf_that_was_given_a_new_value_is_a_new_node(void)
+{
+    var x, y, z, w;
+    double out;
+    number_leaf(&x, 2.0);
+    op1(&y, FAD_OP_square, &x);
+    x.number = 3.0;
+    x.h.idx = FAD_NO_NODE;
+    op1(&z, FAD_OP_square, &x);
+    op2(&w, FAD_OP_add, &y, &z);
+    CLOSE(w.number, 13.0, 0.0);
+    CHECK(gradients(&w, CONSUME, 1, (var *const[]){&x}, &out) == FAD_OK);
+    CLOSE(out, 10.0, 0.0);                  /* both nodes report to one slot */
+    drop(&y), drop(&z), drop(&w), drop(&x);
+
+    const int64_t shape[] = {3};
+    for (int dtype = FAD_F64; dtype <= FAD_F32; dtype++) {
+        fad_sweep s;
+        context c = {0};
+        fad_array *ones;
+        drawn_leaf(&x, dtype, 1, shape, 1.0, 2.0);
+        op2(&y, FAD_OP_multiply, &x, &x);
+        x.h.idx = FAD_NO_NODE;
+        op2(&z, FAD_OP_add, &x, &x);
+        op2(&w, FAD_OP_add, &y, &z);
+        fad_fill(dtype, 1, shape, 1.0, &ones);
+        CHECK(reverse_from(&w, 0.0, ones, CONSUME, &s, &c) == FAD_OK);
+        CHECK(s.leaf_n == 1);
+        CLOSE(received(&s, &x, 2), 2.0 * get(x.arr, 2) + 2.0, 1e-7);
+        finish(&w, &s, CONSUME);
+        drop(&y), drop(&z), drop(&w), drop(&x);
+    }
+}
+
+static fad_status hook(var *y)
+{
+    fad_call *keeper = fad_call_new(0);
+    if (!keeper) return FAD_NOMEM;
+    const fad_status status = fad_hook_set(t, y->h.idx, keeper);
+    if (status) fad_free(keeper);
+    return status;
+}
+
+static void hooks_see_and_change_adjoints_and_follow_their_node(void)
+{
+    enum { N = 40 };
+    var x, y[N], garbage[N];
+    number_leaf(&x, 1.0);
+    for (int k = 0; k < N; k++) {
+        op1(&garbage[k], FAD_OP_sin, &x);
+        op1(&y[k], FAD_OP_positive, k ? &y[k - 1] : &x);
+    }
+    /* neither in order nor all */
+    for (int k = 0; k < N; k += 2) CHECK(hook(&y[k * 7 % N]) == FAD_OK);
+    const int hooks = t->hook_n;
+    CHECK(hook(&garbage[3]) == FAD_OK && intact());
+    for (int k = 0; k < N; k++) drop(&garbage[k]);
+    calls_freed = 0;
+    fad_compact(t);
+    drain();
+    CHECK(calls_freed == 1 && t->hook_n == hooks && intact());
+
+    fad_sweep s;
+    context c = {.hook_factor = 2.0};
+    CHECK(reverse_from(&y[N - 1], 1.0, NULL, KEEP, &s, &c) == FAD_OK);
+    CHECK(c.hooked == hooks);
+    for (int k = 1; k < 8; k++) CHECK(c.hooked_at[k] < c.hooked_at[k - 1]);
+    CLOSE(received(&s, &x, 0), ldexp(1.0, hooks), 0.0);
+    finish(&y[N - 1], &s, KEEP);
+
+    calls_freed = 0;
+    for (int k = N - 1; k >= 0; k--) drop(&y[k]);
+    CHECK(calls_freed == hooks && t->hook_n == 0);
+    drop(&x);
+
+    const int64_t shape[] = {600};
+    var xs, ys;
+    fad_array *ones;
+    drawn_leaf(&xs, FAD_F64, 1, shape, 1.0, 2.0);
+    op2(&ys, FAD_OP_add, &xs, &xs);
+    CHECK(hook(&ys) == FAD_OK);
+    fad_fill(FAD_F64, 1, shape, 1.0, &ones);
+    c = (context){.hook_factor = 5.0};
+    CHECK(reverse_from(&ys, 0.0, ones, CONSUME, &s, &c) == FAD_OK);
+    CLOSE(received(&s, &xs, 599), 10.0, 0.0);
+    finish(&ys, &s, CONSUME);
+    drop(&ys), drop(&xs);
+    CHECK(t->hook_n == 0);
+}
+
+static void hooks_of_a_consumed_node_are_not_called(void)
+{
+    var x, y, z;
+    fad_sweep s;
+    context c = {0};
+    number_leaf(&x, 1.0);
+    op1(&y, FAD_OP_exp, &x);
+    CHECK(hook(&y) == FAD_OK);
+    CHECK(reverse_from(&y, 1.0, NULL, CONSUME, &s, &c) == FAD_OK);
+    fad_consume(t, &s);
+    fad_sweep_end(t, &s);
+    drain();
+    op1(&z, FAD_OP_sin, &y);
+    c = (context){0};
+    CHECK(reverse_from(&z, 1.0, NULL, KEEP, &s, &c) == FAD_CONSUMED);
+    CHECK(c.hooked == 0);
+    drop(&z), drop(&y), drop(&x);
+}
+
+static void foreign_keepers_are_handed_back(void)
+{
+    const int64_t shape[] = {4};
+    double data[4] = {1.0, 2.0, 3.0, 4.0};
+    var x, y, z;
+    double total;
+    array_leaf(&x, fad_array_borrow(FAD_F64, 1, shape, data, data));
+    owners_left = 1;
+    op2(&y, FAD_OP_multiply, &x, &x);
+    CHECK(record_call(&z, &TOTAL_RULE, &y) == FAD_OK);
+    fad_sweep s;
+    context c = {0};
+    CHECK(reverse_from(&z, 1.0, NULL, CONSUME, &s, &c) == FAD_OK);
+    total = 0.0;
+    for (int k = 0; k < 4; k++) total += received(&s, &x, k);
+    CLOSE(total, 20.0, 0.0);
+    finish(&z, &s, CONSUME);
+    CHECK(owners_left == 1);
+    drop(&y), drop(&z), drop(&x);
+    CHECK(owners_left == 0);
+    for (int k = 0; k < 4; k++) CHECK(data[k] == k + 1.0);      /* never written to */
+}
+
+static void a_dropped_big_value_that_nobody_reads_is_let_go(void)
+{
+    const int64_t shape[] = {10000};
+    var x, y, z;
+    fad_array *ones;
+    fad_sweep s;
+    context c = {0};
+    drawn_leaf(&x, FAD_F64, 1, shape, 1.0, 2.0);
+    op1(&y, FAD_OP_negative, &x);
+    op1(&z, FAD_OP_negative, &y);
+    const int64_t before = t->bytes;
+    drop(&y);
+    CHECK(t->bytes == before - 80000 && intact());
+    fad_fill(FAD_F64, 1, shape, 1.0, &ones);
+    CHECK(reverse_from(&z, 0.0, ones, KEEP, &s, &c) == FAD_OK);
+    CLOSE(received(&s, &x, 9999), 1.0, 0.0);
+    finish(&z, &s, KEEP);
+    compare_modes(&z, 1, (var *const[]){&x}, 1e-12);
+    drop(&z), drop(&x);
+}
+
+/* ---- reclamation ----------------------------------------------------------------------------- */
+
+static void compaction_keeps_what_live_handles_reach(void)
+{
+    enum { N = 50 };
+    var x, a, keep[N], garbage[N];
+    const int64_t shape[] = {3};
+    number_leaf(&x, 0.3);
+    drawn_leaf(&a, FAD_F64, 1, shape, 0.5, 2.0);
+    for (int k = 0; k < N; k++) {
+        var seven = number_var(k);
+        op2(&garbage[k], k % 2 ? FAD_OP_add : FAD_OP_multiply, k % 3 ? &x : &a, &seven);
+        if (k % 5 == 0) op3(&keep[k], FAD_OP_where, &x, k ? &keep[k - 1] : &x, &seven);
+        else if (k % 5 == 1) record_call(&keep[k], &SQUARE_RULE, &keep[k - 1]);
+        else if (k % 5 == 2) op2(&keep[k], FAD_OP_divide, &seven, &keep[k - 1]);
+        else op1(&keep[k], FAD_OP_sin, &keep[k - 1]);
+    }
+    const double before = gradient(&keep[N - 1], KEEP, &x);
+    CHECK(before != 0.0);
+    for (int k = 0; k < N; k++) {
+        drop(&garbage[k]);
+        if (k != N - 1 && k % 7) drop(&keep[k]);
+    }
+    const fad_index n = t->n;
+    fad_compact(t);
+    drain();
+    CHECK(t->n < n && intact());
+    for (int k = 0; k < N; k++)
+        if (k == N - 1 || k % 7 == 0) CHECK(t->value[keep[k].h.idx].f == keep[k].number);
+    CLOSE(gradient(&keep[N - 1], KEEP, &x), before, 0.0);
+    fad_trim(t);
+    drain();
+    const uint64_t once = fingerprint();
+    fad_compact(t);
+    CHECK(fingerprint() == once);
+    for (int k = 0; k < N; k++)
+        if (k == N - 1 || k % 7 == 0) drop(&keep[k]);
+    fad_trim(t);
+    fad_compact(t);
+    drain();
+    CHECK(t->n == 0);
+    drop(&x), drop(&a);
+}
+
+static void graphs_built_and_dropped_for_ever_need_no_more_room(void)
+{
+    var x, kept, a, b, y;
+    number_leaf(&x, 0.5);
+    op1(&kept, FAD_OP_cos, &x);             /* so the tape is never empty */
+    for (int round = 0; round < 20000; round++) {
+        op1(&a, FAD_OP_sin, &x);
+        op2(&b, FAD_OP_multiply, &a, &kept);
+        op2(&y, FAD_OP_add, &b, &x);
+        if (round % 3 == 0) {
+            fad_sweep s;
+            context c = {0};
+            CHECK(reverse_from(&y, 1.0, NULL, KEEP, &s, &c) == FAD_OK);
+            finish(&y, &s, KEEP);
+        }
+        if (round % 2) drop(&y), drop(&b), drop(&a);
+        else drop(&a), drop(&b), drop(&y);      /* holes below live nodes */
+    }
+    CHECK(t->cap == 4096);
+    drop(&kept), drop(&x);
+}
+
+static void clearing_a_tape_tells_the_handles(void)
+{
+    var x, y;
+    fad_sweep s;
+    context c = {0};
+    number_leaf(&x, 1.0);
+    op1(&y, FAD_OP_exp, &x);
+    fad_tape_clear(t);
+    CHECK(y.h.idx == FAD_USED_UP && t->n == 0);
+    y.h.slot = -1;
+    CHECK(reverse_from(&y, 1.0, NULL, KEEP, &s, &c) == FAD_CONSUMED);
+    blank(&x), blank(&y);
+    fad_trim(t);
+}
+
+/* ---- long chains, interrupts, limits --------------------------------------------------------- */
+
+static void a_chain_of_two_million_nodes_is_ordinary(void)
+{
+    enum { N = 2000000 };
+    var x, y, z, half = number_var(0.5);
+    number_leaf(&x, 1.0);
+    op2(&y, FAD_OP_multiply, &x, &half);
+    for (int k = 1; k < N; k++) {
+        op2(&z, k % 2 ? FAD_OP_divide : FAD_OP_multiply, &y, &half);
+        /* the handle moves on, as in y = y * 0.5 */
+        if (y.h.idx == t->n - 1) fad_handle_drop(t, &y.h);
+        else fad_unlink(t, &y.h);
+        fad_unlink(t, &z.h);
+        y = z;
+        fad_link(t, &y.h, z.h.idx);
+    }
+    CHECK(t->n >= N);
+    fad_sweep s;
+    context c = {0};
+    CHECK(reverse_from(&y, 1.0, NULL, KEEP, &s, &c) == FAD_OK);
+    CLOSE(received(&s, &x, 0), 1.0, 0.0);
+    CHECK(c.ticks >= 6);
+    finish(&y, &s, KEEP);
+
+    /* an interrupt in the middle leaves the tape as it was, in both modes */
+    const uint64_t before = fingerprint();
+    for (int stop = 1; stop < 8; stop += 3) {
+        c = (context){.stop_at_tick = stop};
+        CHECK(reverse_from(&y, 1.0, NULL, CONSUME, &s, &c) == FAD_CALLBACK);
+        CHECK(c.ticks == stop && fingerprint() == before && t->sweeping == 0);
+        for (fad_index i = 0; i < t->n; i++)
+            if (t->bar[i].bits != FAD_UNTOUCHED) {
+                CHECK(!"an adjoint was left behind");
+                break;
+            }
+        c = (context){.stop_at_tick = stop, .forward = 1};
+        CHECK(begin(&s, &c, t->n) == FAD_OK);
+        fad_contribute(t, &s, x.h.idx, 1.0);
+        CHECK(fad_forward(t, &s, 0, y.h.idx) == FAD_CALLBACK);
+        fad_sweep_end(t, &s);
+        CHECK(fingerprint() == before && t->sweeping == 0);
+    }
+    CLOSE(gradient(&y, CONSUME, &x), 1.0, 0.0);
+    drop(&y), drop(&x);
+    CHECK(t->n == 0);
+}
+
+static void a_full_index_space_is_an_error_that_can_be_mended(void)
+{
+    enum { MAX = 500 };
+    var x, y[MAX];
+    int n = 0;
+    fad_status status;
+    t->max = MAX;
+    number_leaf(&x, 1.0);
+    while ((status = op1(&y[n], FAD_OP_sin, &x)) == FAD_OK) n++;
+    CHECK(status == FAD_FULL && n >= MAX - 4 && t->n <= MAX && intact());
+    const uint64_t before = fingerprint();
+    CHECK(op1(&y[n], FAD_OP_sin, &x) == FAD_FULL);
+    CHECK(fingerprint() == before);
+    CLOSE(gradient(&y[n - 1], KEEP, &x), cos(1.0), 1e-15);
+    for (int k = 0; k < n; k += 2) drop(&y[k]);
+    for (int k = 0; k < n; k += 2) CHECK(op1(&y[k], FAD_OP_cos, &x) == FAD_OK);
+    CHECK(intact());
+    for (int k = 0; k < n; k++)
+        CLOSE(gradient(&y[k], KEEP, &x), k % 2 ? cos(1.0) : -sin(1.0), 1e-15);
+    for (int k = 0; k < n; k++) drop(&y[k]);
+    drop(&x);
+}
+
+/* ---- sweeps within sweeps -------------------------------------------------------------------- */
+
+static void a_callback_may_record_and_sweep(void)
+{
+    enum { N = 5000 };                      /* the tape grows, and moves, below the outer sweep */
+    var x, y, z;
+    number_leaf(&x, 1.0000001);
+    var *last = &x;
+    static var chain[N];
+    for (int k = 0; k < N; k++) {
+        record_call(&chain[k], &SQUARE_RULE, last);
+        last = &chain[k];
+        if (chain[k].number > 2.0) chain[k].number = t->value[chain[k].h.idx].f = 1.0000001;
+    }
+    op1(&y, FAD_OP_exp, last);
+    op2(&z, FAD_OP_add, &y, last);
+    const fad_index n = t->n;
+    double want = exp(last->number) + 1.0;
+    for (int k = N - 1; k >= 0; k--) want *= 2.0 * (k ? chain[k - 1].number : x.number);
+    CLOSE(gradient(&z, KEEP, &x), want, 1e-9);
+    fad_trim(t);
+    drain();
+    CHECK(t->n <= n && intact());
+    for (int k = 0; k < N; k++) drop(&chain[k]);
+    drop(&y), drop(&z), drop(&x);
+}
+
+static void a_callback_that_fails_leaves_the_tape_as_it_was(void)
+{
+    const int64_t shape[] = {300};
+    var x, a, b, refuses, y, total;
+    fad_sweep s;
+    context c = {0};
+    drawn_leaf(&x, FAD_F64, 1, shape, 0.5, 2.0);
+    op1(&a, FAD_OP_log, &x);
+    record_call(&total, &TOTAL_RULE, &a);
+    record_call(&refuses, &REFUSING_RULE, &total);
+    record_call(&b, &TOTAL_RULE, &x);
+    op2(&y, FAD_OP_multiply, &refuses, &b);
+    const uint64_t before = fingerprint();
+    CHECK(reverse_from(&y, 1.0, NULL, CONSUME, &s, &c) == FAD_CALLBACK);
+    CHECK(fingerprint() == before && intact());
+    CHECK(reverse_from(&b, 1.0, NULL, KEEP, &s, &c) == FAD_OK);
+    CLOSE(received(&s, &x, 7), 1.0, 0.0);
+    finish(&b, &s, KEEP);
+    drop(&a), drop(&b), drop(&refuses), drop(&y), drop(&total), drop(&x);
+}
+
+static var *inner_output;
+
+static void consume_inside(void)
+{
+    fad_sweep s;
+    context c = {0};
+    if (!inner_output) return;
+    var *y = inner_output;
+    inner_output = NULL;
+    if (reverse_from(y, 1.0, NULL, CONSUME, &s, &c) == FAD_OK) finish(y, &s, CONSUME);
+}
+
+/* A hook sweeps and consumes nodes that the outer sweep has not come to yet, though it has already
+ * left adjoints there. */
+static void a_nested_sweep_may_consume_what_the_outer_one_needs(void)
+{
+    const int64_t shape[] = {400};
+    var x, u, v, hooked, y, side, one;
+    fad_sweep s;
+    context c = {.in_hook = consume_inside};
+    drawn_leaf(&x, FAD_F64, 1, shape, 0.5, 2.0);
+    op1(&u, FAD_OP_exp, &x);
+    record_call(&side, &TOTAL_RULE, &u);
+    op1(&v, FAD_OP_sin, &u);
+    record_call(&hooked, &TOTAL_RULE, &v);
+    CHECK(hook(&hooked) == FAD_OK);
+    record_call(&one, &TOTAL_RULE, &u);     /* above the hook: u has its adjoint by then */
+    op2(&y, FAD_OP_add, &hooked, &one);
+    inner_output = &side;
+    const fad_status status = reverse_from(&y, 1.0, NULL, CONSUME, &s, &c);
+    CHECK(status == FAD_CONSUMED || status == FAD_OK);
+    if (status == FAD_OK) finish(&y, &s, CONSUME);
+    CHECK(intact());
+    drop(&u), drop(&v), drop(&hooked), drop(&y), drop(&side), drop(&one), drop(&x);
+    CHECK(fad_large_bytes == 0);
+}
+
+static var *inner_leaves[2];
+
+static void sweep_two_leaves(void)
+{
+    var y;
+    double out[2];
+    CHECK(op2(&y, FAD_OP_multiply, inner_leaves[0], inner_leaves[1]) == FAD_OK);
+    CHECK(gradients(&y, KEEP, 2, inner_leaves, out) == FAD_OK);
+    drop(&y);
+}
+
+/* The nodes that one leaf has had report once, as one sum, whatever happens in between. */
+static void a_leaf_reports_once_although_a_nested_sweep_meets_it_too(void)
+{
+    var x, z, first, second, middle, y;
+    fad_sweep s;
+    context c = {.in_hook = sweep_two_leaves};
+    int entries = 0;
+    number_leaf(&x, 2.0);
+    number_leaf(&z, 3.0);
+    op1(&first, FAD_OP_square, &x);
+    op1(&middle, FAD_OP_positive, &first);
+    CHECK(hook(&middle) == FAD_OK);
+    x.h.idx = FAD_NO_NODE;
+    op1(&second, FAD_OP_square, &x);
+    op2(&y, FAD_OP_add, &middle, &second);
+    inner_leaves[0] = &z;
+    inner_leaves[1] = &x;
+    CHECK(reverse_from(&y, 1.0, NULL, KEEP, &s, &c) == FAD_OK);
+    for (int32_t k = 0; k < s.leaf_n; k++) entries += s.leaves[k].slot == x.h.slot;
+    CHECK(entries == 1);
+    CLOSE(received(&s, &x, 0), 8.0, 0.0);
+    finish(&y, &s, KEEP);
+    drop(&first), drop(&second), drop(&middle), drop(&y), drop(&x), drop(&z);
+}
+
+/* ---- random graphs --------------------------------------------------------------------------- */
+
+enum { POOL = 24 };
+
+/* Shapes that all broadcast with each other; -1 is a number. */
+static const int64_t some_shapes[][3] = {{1}, {150}, {4, 1}, {4, 150}, {2, 1, 150}, {2, 4, 150}};
+static const int some_ndims[] = {1, 1, 2, 2, 3, 3};
+
+static fad_status random_leaf(var *x)
+{
+    const int k = below(7);
+    if (k == 6) return number_leaf(x, uniform(0.5, 1.5));
+    return drawn_leaf(x, FAD_F64, some_ndims[k], some_shapes[k], 0.5, 1.5);
+}
+
+/* Operations that keep values near 1, so that no derivative runs away. */
+static fad_status random_row(var *y, var *a, var *b, var *c)
+{
+    static const int unary[] = {FAD_OP_sin, FAD_OP_cos, FAD_OP_tanh, FAD_OP_sigmoid, FAD_OP_arctan,
+                                FAD_OP_negative, FAD_OP_softplus, FAD_OP_positive};
+    static const int binary[] = {FAD_OP_add, FAD_OP_subtract, FAD_OP_maximum, FAD_OP_hypot,
+                                 FAD_OP_logaddexp, FAD_OP_minimum};
+    static const int arities[] = {1, 1, 1, 2, 2, 2, 3};
+    const int arity = arities[below(7)];
+    if (arity == 1) return op1(y, unary[below(8)], a);
+    if (arity == 2) return op2(y, binary[below(6)], a, b);
+    return op3(y, FAD_OP_clip, a, b, c);
+}
+
+static fad_status random_node(var *y, var *a, var *b, var *c)
+{
+    if (below(6)) return random_row(y, a, b, c);
+    return record_call(y, a->arr ? &TOTAL_RULE : &SQUARE_RULE, a);
+}
+
+static void random_graphs_agree_in_both_modes_through_any_reclamation(void)
+{
+    for (int graph = 0; graph < 60; graph++) {
+        var x[4], pool[POOL], *all[4] = {&x[0], &x[1], &x[2], &x[3]};
+        int used = 0;
+        for (int k = 0; k < 4; k++) random_leaf(&x[k]);
+        while (used < POOL) {
+            var *in[3];
+            for (int k = 0; k < 3; k++)
+                in[k] = used && below(3) ? &pool[below(used)] : &x[below(4)];
+            CHECK(random_node(&pool[used], in[0], in[1], in[2]) == FAD_OK);
+            used++;
+            if (below(12) == 0) {
+                fad_compact(t);
+                drain();
+            }
+        }
+        CHECK(intact());
+        compare_modes(&pool[POOL - 1], 4, all, 1e-9);
+        for (int k = 0; k < POOL - 1; k++)
+            if (below(2)) drop(&pool[k]);
+        compare_modes(&pool[POOL - 1], 4, all, 1e-9);
+        fad_compact(t);
+        drain();
+        compare_modes(&pool[POOL - 1], 4, all, 1e-9);
+        fad_sweep s;
+        context c = {0};
+        fad_array *seed = NULL;
+        var *y = &pool[POOL - 1];
+        if (y->arr) seed = drawn(FAD_F64, y->arr->ndim, y->arr->shape, -1.0, 1.0);
+        CHECK(reverse_from(y, 1.0, seed, CONSUME, &s, &c) == FAD_OK);
+        finish(y, &s, CONSUME);
+        CHECK(intact());
+        for (int k = 0; k < POOL; k++) drop(&pool[k]);
+        for (int k = 0; k < 4; k++) drop(&x[k]);
+        fad_trim(t);
+        drain();
+        CHECK(t->n == 0);
+    }
+}
+
+/* Long stretches of large nodes are swept tile by tile, forward sweeps are not. */
+static void large_runs_agree_in_both_modes(void)
+{
+    enum { NODES = 130 };
+    static const int64_t shape[] = {4100}, same[] = {2, 2050};
+    static var pool[NODES];
+    for (int graph = 0; graph < 24; graph++) {
+        var x[4], constants[2], *all[4] = {&x[0], &x[1], &x[2], &x[3]};
+        const int nodes = graph % 3 ? 12 : NODES;
+        drawn_leaf(&x[0], FAD_F64, 1, shape, 0.5, 1.5);
+        drawn_leaf(&x[1], FAD_F64, 1, shape, 0.5, 1.5);
+        number_leaf(&x[2], 0.75);
+        if (graph % 4 == 0) drawn_leaf(&x[3], FAD_F64, 2, same, 0.5, 1.5);
+        else drawn_leaf(&x[3], graph % 4 == 1 ? FAD_F32 : FAD_F64, 1, shape, 0.5, 1.5);
+        constants[0] = number_var(1.25);
+        blank(&constants[1]);
+        constants[1].arr = drawn(FAD_F64, 1, shape, 0.5, 1.5);
+        for (int k = 0; k < nodes; k++) {
+            var *in[3];
+            for (int j = 0; j < 3; j++)
+                in[j] = k > 1 && below(4) ? &pool[k - 1 - below(k < 5 ? k : 5)]
+                      : below(4) ? &x[below(3)] : &constants[below(2)];
+            if (!k) in[0] = &x[0];
+            if (below(25) == 0 && in[0]->arr && is_tracked(in[0])) {
+                CHECK(record_call(&pool[k], &TOTAL_RULE, in[0]) == FAD_OK);
+                continue;
+            }
+            if (below(25) == 0) in[1] = &x[3];
+            fad_status status;
+            do {
+                status = random_row(&pool[k], in[0], in[1], in[2]);
+                if (status == FAD_SHAPE) in[1] = &x[1];     /* (4100) does not fit (2, 2050) */
+            } while (status == FAD_SHAPE);
+            CHECK(status == FAD_OK);
+            if (below(20) == 0 && pool[k].h.idx >= 0) CHECK(hook(&pool[k]) == FAD_OK);
+        }
+        CHECK(intact());
+        for (int k = 0; k < nodes - 1; k++)
+            if (below(3) == 0) drop(&pool[k]);
+        for (int k = nodes - 1; k > nodes - 4; k--)
+            if (is_tracked(&pool[k])) compare_modes(&pool[k], 4, all, graph % 4 == 1 ? 1e-4 : 1e-9);
+        for (int k = 0; k < nodes; k++) drop(&pool[k]);
+        for (int k = 0; k < 4; k++) drop(&x[k]);
+        drop(&constants[1]);
+    }
+}
+
+/* Many objects come and go in any order, some are swept, some sweeps consume. */
+static void a_tape_under_random_use_stays_intact(void)
+{
+    var objects[60];
+    for (int k = 0; k < 60; k++) random_leaf(&objects[k]);
+    for (int step = 0; step < 4000; step++) {
+        var *x = &objects[below(60)], y;
+        const int what = below(20);
+        if (what < 12) {
+            var *a = &objects[below(60)], *b = &objects[below(60)], *c = &objects[below(60)];
+            if (x == a || x == b || x == c) continue;
+            CHECK(random_node(&y, a, b, c) == FAD_OK);
+            drop(x);
+            *x = y;
+            if (y.h.idx >= 0) {             /* relink: the handle has moved */
+                x->h.prev->next = &x->h;
+                x->h.next->prev = &x->h;
+            }
+        } else if (what < 15) {
+            drop(x);
+            CHECK(random_leaf(x) == FAD_OK);
+        } else if (what < 16) {
+            fad_compact(t);
+            drain();
+        } else if (is_tracked(x)) {
+            fad_sweep s;
+            context c = {0};
+            const int consume = below(2);
+            fad_array *seed = NULL;
+            if (x->arr) fad_fill(x->arr->dtype, x->arr->ndim, x->arr->shape, 1.0, &seed);
+            const fad_status status = reverse_from(x, 1.0, seed, consume, &s, &c);
+            CHECK(status == FAD_OK || status == FAD_CONSUMED);
+            if (status == FAD_OK) finish(x, &s, consume);
+        }
+        if (step % 50 == 0) CHECK(intact());
+    }
+    CHECK(intact());
+    for (int k = 0; k < 60; k++) drop(&objects[k]);
+}
+
+/* ---- allocations that fail ------------------------------------------------------------------- */
+
+static int out_of_memory;       /* how often in this run */
+
+/* Do a step; if memory runs out, see that nothing has changed, and do it again. */
+#define STEP(call) \
+    do { \
+        const uint64_t before = fingerprint(); \
+        const fad_index nodes = t->n; \
+        fad_status status_ = (call); \
+        if (status_ == FAD_NOMEM) { \
+            out_of_memory++; \
+            fad_fail_allocation(-1); \
+            drain(); \
+            fad_trim(t); \
+            drain(); \
+            CHECK(intact()); \
+            if (t->n == nodes) CHECK(fingerprint() == before); \
+            status_ = (call); \
+        } \
+        CHECK(status_ == FAD_OK); \
+    } while (0)
+
+/* One gradient of an array graph as a step: y's cotangent is all ones. */
+static fad_status array_gradient(var *y, int consume, int n, var *const *xs, double *out)
+{
+    fad_sweep s;
+    context c = {.hook_factor = 1.0};
+    fad_array *seed = NULL;
+    if (y->arr) {
+        fad_status status = fad_fill(y->arr->dtype, y->arr->ndim, y->arr->shape, 1.0, &seed);
+        if (status) return status;
+    }
+    const fad_status status = reverse_from(y, 1.0, seed, consume, &s, &c);
+    if (status) return status;
+    for (int k = 0; k < n; k++) {
+        out[k] = 0.0;
+        for (int64_t i = 0; i < (xs[k]->arr ? xs[k]->arr->size : 1); i++)
+            out[k] += received(&s, xs[k], i);
+    }
+    finish(y, &s, consume);
+    return FAD_OK;
+}
+
+static fad_status forward_total(var *y, var *x, double *out)
+{
+    fad_sweep s;
+    context c = {.forward = 1};
+    fad_array *seed = NULL;
+    fad_status status = begin(&s, &c, t->n);
+    if (status) return status;
+    if (x->arr) status = fad_fill(x->arr->dtype, x->arr->ndim, x->arr->shape, 1.0, &seed);
+    if (!status)
+        status = seed ? fad_contribute_array(t, &s, x->h.idx, seed)
+                      : fad_contribute(t, &s, x->h.idx, 1.0);
+    if (!status) status = fad_forward(t, &s, 0, y->h.idx);
+    if (!status) {
+        if (y->arr) fad_sum_all(s.own[y->h.idx].arr, out);
+        else *out = s.own[y->h.idx].f;
+    }
+    fad_sweep_end(t, &s);
+    drain();
+    return status == FAD_CALLBACK && c.why ? c.why : status;
+}
+
+/* The same numbers in every run, whatever failed before. */
+static fad_status same_leaf(var *x, int ndim, const int64_t *shape)
+{
+    random_state = 42;
+    return drawn_leaf(x, FAD_F64, ndim, shape, 0.5, 1.5);
+}
+
+/* Everything that allocates, in one story.  Its numbers do not depend on what failed. */
+static void story(double *results)
+{
+    const int64_t big[] = {40, 30}, row[] = {30}, column[] = {40, 1}, long_row[] = {4200};
+    var wide, run[6], x, b, n, a, c, d, e, f, g, h, call, many[70], hooked[20], single;
+    fad_array *arr = NULL, *out = NULL;
+    int r = 0;
+    STEP(same_leaf(&x, 2, big));
+    STEP(same_leaf(&b, 1, row));
+    STEP(number_leaf(&n, 0.75));
+    STEP(same_leaf(&wide, 1, long_row));
+    for (int k = 0; k < 70; k++) STEP(number_leaf(&many[k], k));       /* the leaf table grows */
+    STEP(op2(&a, FAD_OP_multiply, &x, &b));
+    STEP(op1(&c, FAD_OP_sin, &a));
+    STEP(op2(&d, FAD_OP_divide, &c, &n));
+    STEP(hook(&d));
+    for (int k = 0; k < 20; k++) {                  /* the hook vector grows */
+        STEP(op1(&hooked[k], FAD_OP_cos, &many[k]));
+        STEP(hook(&hooked[k]));
+    }
+    STEP(op2(&e, FAD_OP_subtract, &d, &x));
+    STEP(op3(&f, FAD_OP_where, &b, &e, &c));
+    STEP(op2(&g, FAD_OP_add, &f, &f));
+    STEP(record_call(&call, &TOTAL_RULE, &g));
+    STEP(op2(&h, FAD_OP_power, &call, &n));
+    STEP(record_call(&single, &SQUARE_RULE, &h));
+    var *const xs[3] = {&x, &b, &n};
+    STEP(array_gradient(&g, KEEP, 3, xs, results + r));
+    r += 3;
+    STEP(array_gradient(&h, KEEP, 3, xs, results + r));
+    r += 3;
+    STEP(array_gradient(&single, KEEP, 3, xs, results + r));
+    r += 3;
+    STEP(op1(&run[0], FAD_OP_sin, &wide));          /* swept tile by tile */
+    STEP(op2(&run[1], FAD_OP_multiply, &run[0], &n));
+    STEP(op2(&run[2], FAD_OP_add, &run[1], &wide));
+    STEP(op2(&run[3], FAD_OP_divide, &run[2], &run[0]));
+    STEP(record_call(&run[4], &TOTAL_RULE, &run[3]));
+    STEP(op2(&run[5], FAD_OP_multiply, &run[4], &run[3]));
+    STEP(array_gradient(&run[5], KEEP, 2, (var *const[]){&wide, &n}, results + r));
+    r += 2;
+    STEP(forward_total(&h, &b, results + r));
+    r++;
+    STEP(forward_total(&g, &n, results + r));
+    r++;
+    STEP(forward_total(&single, &x, results + r));
+    r++;
+    drop(&d), drop(&e);                             /* hollow shells, or not */
+    STEP(array_gradient(&h, KEEP, 3, xs, results + r));
+    r += 3;
+    STEP(fad_sum_to(x.arr, 2, column, &arr));
+    STEP(fad_broadcast_to(arr, 2, big, &out));
+    results[r++] = get(out, 77);
+    fad_array_release(out);
+    fad_array_release(arr);
+    STEP(fad_transpose(x.arr, (const int[]){1, 0}, &arr));
+    STEP(fad_matmul2(x.arr, 0, arr, 0, 0, &out));
+    results[r++] = get(out, 41);
+    fad_array_release(out);
+    fad_array_release(arr);
+    STEP((arr = fad_array_cast(x.arr, FAD_F32)) ? FAD_OK : FAD_NOMEM);
+    fad_array_release(arr);
+    STEP(fad_reserve(t, 10000));
+    STEP(array_gradient(&h, CONSUME, 3, xs, results + r));
+    r += 3;
+    drop(&a), drop(&c), drop(&f), drop(&g), drop(&h), drop(&call), drop(&single);
+    for (int k = 0; k < 20; k++) drop(&hooked[k]);
+    for (int k = 0; k < 70; k++) drop(&many[k]);
+    for (int k = 0; k < 6; k++) drop(&run[k]);
+    drop(&x), drop(&b), drop(&n), drop(&wide);
+    fad_trim(t);
+    fad_compact(t);
+    drain();
+    CHECK(t->n == 0);
+}
+
+static void every_allocation_may_fail(void)
+{
+    double want[40] = {0.0}, got[40];
+    int failures = 0, last = 0;
+    story(want);
+    fad_tape_clear(t);
+    fad_pool_clear();
+    for (int64_t k = 0; !last; k++) {
+        memset(got, 0, sizeof got);
+        out_of_memory = 0;
+        fad_tape_init(t);
+        fad_fail_allocation(k);
+        story(got);
+        last = fad_allocations_left() > 0;      /* there was no k-th allocation */
+        fad_fail_allocation(-1);
+        CHECK(memcmp(got, want, sizeof got) == 0);
+        fad_tape_clear(t);
+        drain();
+        CHECK(fad_large_bytes == 0);
+        fad_pool_clear();
+        failures += out_of_memory;
+    }
+    CHECK(failures > 100);
+}
+
+/* ---- main ------------------------------------------------------------------------------------ */
+
+int main(int argc, char **argv)
+{
+    static void (*const tests[])(void) = {
+#define TEST(name) name,
+#define TESTS \
+    TEST(two_paths_of_a_scalar_graph_add_up) \
+    TEST(a_consumed_graph_refuses_a_second_sweep) \
+    TEST(released_graphs_are_consumed_without_computing) \
+    TEST(an_exact_zero_contributes_exact_zero) \
+    TEST(every_row_agrees_with_differences) \
+    TEST(every_row_treats_arrays_as_it_treats_numbers) \
+    TEST(broadcast_operands_receive_sums) \
+    TEST(shapes_that_do_not_broadcast_are_refused) \
+    TEST(sums_and_copies_are_those_of_the_definition) \
+    TEST(products_are_those_of_the_definition) \
+    TEST(a_loop_that_was_handed_over_is_used) \
+    TEST(a_product_loop_serves_what_is_large_or_must_be_exact) \
+    TEST(freed_large_blocks_are_reused_and_can_be_given_back) \
+    TEST(leaf_slots_are_reused_only_when_nothing_refers_to_them) \
+    TEST(a_leaf_that_was_given_a_new_value_is_a_new_node) \
+    TEST(hooks_see_and_change_adjoints_and_follow_their_node) \
+    TEST(hooks_of_a_consumed_node_are_not_called) \
+    TEST(foreign_keepers_are_handed_back) \
+    TEST(a_dropped_big_value_that_nobody_reads_is_let_go) \
+    TEST(compaction_keeps_what_live_handles_reach) \
+    TEST(graphs_built_and_dropped_for_ever_need_no_more_room) \
+    TEST(clearing_a_tape_tells_the_handles) \
+    TEST(a_chain_of_two_million_nodes_is_ordinary) \
+    TEST(a_full_index_space_is_an_error_that_can_be_mended) \
+    TEST(a_callback_may_record_and_sweep) \
+    TEST(a_callback_that_fails_leaves_the_tape_as_it_was) \
+    TEST(a_nested_sweep_may_consume_what_the_outer_one_needs) \
+    TEST(a_leaf_reports_once_although_a_nested_sweep_meets_it_too) \
+    TEST(random_graphs_agree_in_both_modes_through_any_reclamation) \
+    TEST(large_runs_agree_in_both_modes) \
+    TEST(a_tape_under_random_use_stays_intact) \
+    TEST(every_allocation_may_fail)
+        TESTS
+#undef TEST
+    };
+    static const char *const names[] = {
+#define TEST(name) #name,
+        TESTS
+#undef TEST
+    };
+    int good = 0, bad = 0;
+    if (argc > 1 && !strcmp(argv[1], "--leak")) {
+        const int64_t shape[] = {3};
+        start();
+        return fad_array_new(FAD_F64, 1, shape) == NULL;
+    }
+    for (size_t k = 0; k < sizeof tests / sizeof tests[0]; k++) {
+        if (argc > 1 && !strstr(names[k], argv[1])) continue;
+        running = names[k];
+        failed_before = failed;
+        start();
+        tests[k]();
+        end();
+        if (failed > failed_before) {
+            printf("FAILED %s\n", running);
+            bad++;
+        } else {
+            good++;
+        }
+        fflush(stdout);
+    }
+    printf("%d checks\n%d passed, %d failed\n", passed + failed, good, bad);
+    return bad != 0;
+}

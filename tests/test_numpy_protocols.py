@@ -1,0 +1,415 @@
+"""NumPy's own functions called with tensors, and the tables behind them."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import fastad as ad
+from fastad import _core, numpy_api
+
+ROWS_WITH_UFUNC = [
+    row["name"] for row in _core.table() if isinstance(getattr(np, row["name"], None), np.ufunc)
+]
+ARITY = {row["name"]: row["arity"] for row in _core.table()}
+
+
+def operands(name):
+    row = next(row for row in _core.table() if row["name"] == name)
+    return [np.linspace(lo, hi, 5) for lo, hi in row["intervals"]]
+
+
+def assert_same_bits(got, want):
+    assert isinstance(got, ad.Tensor)
+    assert got.dtype == want.dtype
+    assert got.detach().numpy().tobytes() == np.asarray(want).tobytes()
+
+
+@pytest.mark.parametrize("name", ROWS_WITH_UFUNC)
+def test_ufunc_of_tensors_is_the_row_of_the_table(name):
+    arrays = operands(name)
+    x = [ad.tensor(a, requires_grad=True) for a in arrays]
+    y = getattr(np, name)(*x)
+    assert_same_bits(y, getattr(np, name)(*arrays))
+    same = _core.elementwise[name](*x)
+    want = ad.autograd.grad(ad.sum(same), x)
+    for g, w in zip(ad.autograd.grad(ad.sum(y), x), want, strict=True):
+        assert g.tolist() == w.tolist()
+
+
+@pytest.mark.parametrize("name", [n for n in ROWS_WITH_UFUNC if ARITY[n] == 2])
+def test_ufunc_takes_an_array_or_a_number_on_either_side(name):
+    a, b = operands(name)
+    x, y = ad.tensor(a, requires_grad=True), ad.tensor(b, requires_grad=True)
+    ufunc = getattr(np, name)
+    for result in (ufunc(x, b), ufunc(a, y)):
+        assert_same_bits(result, ufunc(a, b))
+        assert result.requires_grad
+    assert_same_bits(ufunc(x, float(b[0])), ufunc(a, float(b[0])))
+    assert_same_bits(ufunc(np.float64(a[0]), y), ufunc(a[0], b))
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("abs", "absolute"),
+        ("pow", "power"),
+        ("acos", "arccos"),
+        ("atan2", "arctan2"),
+        ("mod", "remainder"),
+        ("true_divide", "divide"),
+        ("degrees", "rad2deg"),
+    ],
+)
+def test_numpys_second_names_are_ours_too(alias, name):
+    arrays = operands(name if name in ARITY else alias)
+    got = getattr(ad, alias)(*map(ad.tensor, arrays))
+    assert_same_bits(got, getattr(np, alias)(*arrays))
+    assert getattr(ad, alias) is getattr(ad, name)
+
+
+def test_ndarray_operators_with_a_tensor_give_tensors_with_gradients():
+    a = np.array([1.0, 2.0])
+    x = ad.tensor([3.0, 4.0], requires_grad=True)
+    for y, want in (
+        (a + x, [1.0, 1.0]),
+        (a - x, [-1.0, -1.0]),
+        (a * x, [1.0, 2.0]),
+        (a / x, [-1.0 / 9.0, -2.0 / 16.0]),
+        (a @ x, [1.0, 2.0]),
+        (np.float64(2.0) * x, [2.0, 2.0]),
+    ):
+        assert isinstance(y, ad.Tensor)
+        (g,) = ad.autograd.grad(ad.sum(y), [x])
+        np.testing.assert_allclose(g.numpy(), want, 1e-15)
+
+
+COMPARISONS = ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"]
+
+
+@pytest.mark.parametrize("name", COMPARISONS + ["logical_and", "logical_or", "logical_xor"])
+def test_comparison_gives_a_bool_tensor_or_a_numpy_bool(name):
+    a, b = np.array([0.0, 1.0, 2.0]), np.array([0.0, 2.0, 0.0])
+    x = ad.tensor(a, requires_grad=True)
+    for result in (
+        getattr(np, name)(x, b),
+        getattr(np, name)(b, x) if name in ("equal", "not_equal") else getattr(np, name)(x, b),
+        getattr(ad, name)(x, ad.tensor(b)),
+    ):
+        assert_same_bits(result, getattr(np, name)(a, b))
+        assert not result.requires_grad
+    number = getattr(np, name)(ad.tensor(1.0, requires_grad=True), 2.0)
+    assert isinstance(number, np.bool_)
+    assert number == getattr(np, name)(1.0, 2.0)
+
+
+@pytest.mark.parametrize("name", ["isnan", "isinf", "isfinite", "signbit", "logical_not"])
+def test_question_about_values_is_answered_without_gradient(name):
+    a = np.array([0.0, -1.0, np.nan, np.inf])
+    x = ad.tensor(a, requires_grad=True)
+    assert_same_bits(getattr(np, name)(x), getattr(np, name)(a))
+    assert_same_bits(getattr(ad, name)(a), getattr(np, name)(a))
+
+
+def test_bitwise_functions_work_on_integer_and_bool_tensors():
+    a, b = np.array([1, 2, 3]), np.array([3, 2, 1])
+    assert_same_bits(np.bitwise_and(ad.tensor(a), b), a & b)
+    assert_same_bits(np.left_shift(ad.tensor(a), 1), a << 1)
+    assert_same_bits(np.invert(ad.tensor(a > 1)), ~(a > 1))
+    assert_same_bits(np.add(ad.tensor(a), ad.tensor(b)), a + b)
+
+
+VALUE_ONLY = {
+    "allclose": lambda xp, x: xp.allclose(x, x),
+    "array_equal": lambda xp, x: xp.array_equal(x, x),
+    "array_equiv": lambda xp, x: xp.array_equiv(x, x),
+    "isclose": lambda xp, x: xp.isclose(x, 2.0),
+    "nonzero": lambda xp, x: xp.nonzero(x),
+    "where alone": lambda xp, x: xp.where(x > 1),
+    "argwhere": lambda xp, x: xp.argwhere(x),
+    "flatnonzero": lambda xp, x: xp.flatnonzero(x),
+    "count_nonzero": lambda xp, x: xp.count_nonzero(x, axis=0),
+    "argmax": lambda xp, x: xp.argmax(x, axis=1),
+    "argmin": lambda xp, x: xp.argmin(x),
+    "argmin kept": lambda xp, x: xp.argmin(x, axis=0, keepdims=True),
+    "argsort": lambda xp, x: xp.argsort(x),
+    "any": lambda xp, x: xp.any(x, axis=0),
+    "all": lambda xp, x: xp.all(x),
+    "searchsorted": lambda xp, x: xp.searchsorted(xp.ravel(x)[1:], 1.5),
+    "digitize": lambda xp, x: xp.digitize(x, [0.5, 1.5]),
+    "isin": lambda xp, x: xp.isin(x, [1.0, 2.0]),
+    "isreal": lambda xp, x: xp.isreal(x),
+    "iscomplexobj": lambda xp, x: xp.iscomplexobj(x),
+    "result_type": lambda xp, x: xp.result_type(x, np.float32),
+    "shape": lambda xp, x: xp.shape(x),
+    "ndim": lambda xp, x: xp.ndim(x),
+    "size": lambda xp, x: xp.size(x),
+    "size of an axis": lambda xp, x: xp.size(x, 1),
+    "tril_indices_from": lambda xp, x: xp.tril_indices_from(x),
+    "zeros_like": lambda xp, x: xp.zeros_like(x),
+    "ones_like": lambda xp, x: xp.ones_like(x, dtype=np.float32),
+    "full_like": lambda xp, x: xp.full_like(x, 3.0),
+    "array2string": lambda xp, x: xp.array2string(x),
+}
+
+
+@pytest.mark.parametrize("name", VALUE_ONLY)
+def test_value_only_function_is_numpys_and_needs_no_detach(name):
+    values = np.array([[0.0, 1.0], [2.0, 3.0]])
+    want = VALUE_ONLY[name](np, values)
+    x = ad.tensor(values, requires_grad=True)
+    for xp in (ad, np):
+        got = VALUE_ONLY[name](xp, x)
+        if isinstance(want, tuple) and name != "shape":
+            for part, other in zip(got, want, strict=True):
+                assert_same_bits(part, other)
+        elif isinstance(want, (np.ndarray, np.number)):
+            assert_same_bits(got, want)
+        else:
+            assert type(got) is type(want)
+            assert got == want
+
+
+# What NumPy's signatures promise.
+
+
+def declared(function):
+    """Parameters of a function; None where it does not say them by name."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return None
+    return None if any(p.kind is p.VAR_POSITIONAL for p in parameters) else parameters
+
+
+NAMED = [
+    function.__name__
+    for function, ours in numpy_api.FUNCTIONS.items()
+    # arange and norm: NumPy renamed the arguments of one, the other lives in linalg
+    if declared(function) and declared(ours) and function.__name__ not in ("arange", "norm")
+]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMED)))
+def test_arguments_are_named_and_ordered_as_numpys(name):
+    ours, theirs = declared(getattr(numpy_api, name)), declared(getattr(np, name))
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ours = [p.name for p in ours if p.kind in positional]
+    theirs = [p.name for p in theirs if p.kind in positional]
+    # NumPy 2.0 still calls reshape's second argument so
+    theirs = ["shape" if name == "newshape" else name for name in theirs]
+    assert ours == theirs[: len(ours)]
+
+
+def test_every_function_is_public_under_its_numpy_name():
+    for name in numpy_api.__all__:
+        assert getattr(ad, name) is getattr(numpy_api, name)
+        assert getattr(ad, name).__doc__, name
+
+
+def test_mixed_lists_of_tensors_arrays_and_numbers_join():
+    x = ad.tensor([1.0, 2.0], requires_grad=True)
+    number = ad.tensor(3.0, requires_grad=True)
+    for y in (
+        np.concatenate([x, np.ones(2)]),
+        np.stack([x, 2.0 * x]),
+        np.hstack((x, [1.0])),
+        np.vstack([np.zeros(2), x]),
+        np.stack([number, 1.0 * number]),
+        np.concatenate([x, [4.0, 5.0]]),
+    ):
+        assert isinstance(y, ad.Tensor)
+        assert y.requires_grad
+    y = np.concatenate([x, np.array([5.0]), x[:1]])
+    assert y.tolist() == [1.0, 2.0, 5.0, 1.0]
+    ad.sum(y).backward()
+    assert x.grad.tolist() == [2.0, 1.0]
+
+
+# Methods of ufuncs.
+
+
+def test_reductions_of_ufuncs_are_the_functions_of_that_name():
+    values = np.array([[1.0, 2.0], [4.0, 3.0]])
+    x = ad.tensor(values, requires_grad=True)
+    for ufunc in (np.add, np.multiply, np.maximum, np.minimum):
+        assert_same_bits(ufunc.reduce(x), ufunc.reduce(values))
+        assert_same_bits(ufunc.reduce(x, axis=1), ufunc.reduce(values, axis=1))
+        assert_same_bits(ufunc.reduce(x, None), ufunc.reduce(values, None))
+        assert_same_bits(
+            ufunc.reduce(x, (0, 1), keepdims=True), ufunc.reduce(values, (0, 1), keepdims=True)
+        )
+        assert ufunc.reduce(x).requires_grad
+    assert_same_bits(np.add.accumulate(x), np.add.accumulate(values))
+    assert_same_bits(np.logical_and.reduce(x), np.logical_and.reduce(values))
+
+
+def test_outer_of_any_binary_ufunc():
+    a, b = np.array([1.0, 2.0]), np.array([[3.0, 4.0]])
+    x = ad.tensor(a, requires_grad=True)
+    assert_same_bits(np.subtract.outer(x, b), np.subtract.outer(a, b))
+    assert np.multiply.outer(b, x).requires_grad
+
+
+def test_ufunc_with_a_dtype_computes_in_it():
+    a = np.array([1.0, 2.0], np.float32)
+    x = ad.tensor(a, requires_grad=True)
+    y = np.exp(x, dtype=np.float64)
+    assert_same_bits(y, np.exp(a, dtype=np.float64))
+    assert y.requires_grad
+
+
+# What cannot be done says what to do instead.
+
+
+def test_out_argument_is_refused_where_it_would_lose_a_gradient():
+    x = ad.tensor([1.0, 2.0], requires_grad=True)
+    target = np.zeros(2)
+    with pytest.raises(TypeError, match=r"add: out= .*`x = x \+ t`"):
+        np.add(x, 1.0, out=target)
+    with pytest.raises(TypeError, match="add: out="):
+        target += x
+    with pytest.raises(TypeError, match="sum: out="):
+        np.sum(x, out=np.zeros(()))
+    assert target.tolist() == [0.0, 0.0]
+
+
+def test_out_argument_takes_values_of_constants():
+    x = ad.tensor([1.0, 2.0])
+    target = np.ones(2)
+    target += x
+    assert target.tolist() == [2.0, 3.0]
+    assert type(target) is np.ndarray
+    assert np.multiply(x, 3.0, out=target) is target
+    assert target.tolist() == [3.0, 6.0]
+
+
+def test_out_argument_cannot_be_a_tensor():
+    x = ad.tensor([1.0, 2.0])
+    with pytest.raises(TypeError, match="add: out= must be an ndarray"):
+        np.add(x, 1.0, out=x)
+
+
+UNSUPPORTED = {
+    "median": lambda x: np.median(x),
+    "percentile": lambda x: np.percentile(x, 30),
+    "modf": lambda x: np.modf(x),
+    "nextafter": lambda x: np.nextafter(x, 1.0),
+    "add.at": lambda x: np.add.at(x, [0], 1.0),
+    "add.reduceat": lambda x: np.add.reduceat(x, [0, 1]),
+    "divide.reduce": lambda x: np.divide.reduce(x),
+    "mean": lambda x: np.mean(x, where=[True, False]),
+    "pad": lambda x: np.pad(x, 1, mode="mean"),
+    "linspace": lambda x: np.linspace(x, 1.0),
+    "inv": lambda x: np.linalg.inv(np.reshape(x, (1, 1)) if x.size == 1 else np.diag(x)),
+    "fft": lambda x: np.fft.fft(x),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_function_without_gradient_refuses_tensors_that_require_one(name):
+    x = ad.tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(TypeError, match=rf"{name}: .*\.detach\(\)\.numpy\(\)"):
+        UNSUPPORTED[name](x)
+
+
+def test_function_without_gradient_computes_with_constants():
+    x = ad.tensor([3.0, 1.0, 2.0])
+    assert_same_bits(np.median(x), np.median([3.0, 1.0, 2.0]))
+    fraction, whole = np.modf(ad.tensor([1.5]))
+    assert (fraction.tolist(), whole.tolist()) == ([0.5], [1.0])
+    values, counts = np.unique(ad.tensor([1, 2, 2]), return_counts=True)
+    assert (values.tolist(), counts.tolist()) == ([1, 2], [1, 2])
+    assert np.mean(x, where=[True, False, True]).item() == 2.5
+
+
+def test_function_without_gradient_computes_under_no_grad():
+    x = ad.tensor([3.0, 1.0, 2.0], requires_grad=True)
+    with ad.no_grad():
+        assert np.median(x).item() == 2.0
+
+
+def test_type_that_knows_better_is_asked_itself():
+    class Other:
+        def __array_function__(self, function, types, args, kwargs):
+            return "other"
+
+    assert np.concatenate([ad.zeros(2), Other()]) == "other"
+
+
+def test_divmod_is_the_quotient_and_the_remainder():
+    x = ad.tensor([7.5, -7.5], requires_grad=True)
+    for q, r in (np.divmod(x, 2.0), divmod(x, 2.0)):
+        assert q.tolist() == [3.0, -4.0]
+        assert r.tolist() == [1.5, 0.5]
+        (g,) = ad.autograd.grad(ad.sum(r), [x])
+        assert g.tolist() == [1.0, 1.0]
+
+
+def test_special_functions_of_scipy_are_rows_of_the_table():
+    special = pytest.importorskip("scipy.special")
+    x = ad.tensor([0.5, 1.5], requires_grad=True)
+    for name, ours in (("erf", "erf"), ("gammaln", "lgamma"), ("expit", "sigmoid")):
+        y = getattr(special, name)(x)
+        assert y.tolist() == _core.elementwise[ours](x).tolist()
+        assert y.requires_grad
+    assert special.xlogy(x, 2.0).requires_grad
+    with pytest.raises(TypeError, match="j0: .*detach"):
+        special.j0(x)
+
+
+# Methods.
+
+
+METHOD_CALLS = {
+    "sum": lambda x: (x.sum(axis=0), x.sum(), x.sum(1, keepdims=True)),
+    "mean": lambda x: (x.mean(axis=0), x.mean()),
+    "prod": lambda x: (x.prod(), x.prod(axis=1, keepdims=True)),
+    "max": lambda x: (x.max(), x.max(axis=0), x.max(1, keepdims=True)),
+    "min": lambda x: (x.min(), x.min(axis=0)),
+    "var": lambda x: (x.var(), x.var(axis=1, ddof=1)),
+    "std": lambda x: (x.std(), x.std(axis=0, keepdims=True)),
+    "cumsum": lambda x: (x.cumsum(), x.cumsum(axis=1)),
+    "argmax": lambda x: (x.argmax(), x.argmax(axis=1)),
+    "argmin": lambda x: (x.argmin(), x.argmin(axis=0)),
+    "argsort": lambda x: (x.argsort(), x.argsort(axis=0)),
+    "any": lambda x: (x.any(axis=0),),
+    "all": lambda x: (x.all(axis=0),),
+    "dot": lambda x: (x.dot(x.T),),
+    "reshape": lambda x: (x.reshape(3, 2), x.reshape((6,)), x.reshape(-1), x.reshape(3, -1)),
+    "reshape by columns": lambda x: (x.reshape((3, 2), order="F"),),
+    "ravel": lambda x: (x.ravel(), x.flatten(), x.ravel("F")),
+    "transpose": lambda x: (x.transpose(), x.transpose(1, 0), x.transpose((0, 1))),
+    "swapaxes": lambda x: (x.swapaxes(0, 1),),
+    "squeeze": lambda x: (x[None].squeeze(), x[None].squeeze(0)),
+    "repeat": lambda x: (x.repeat(2), x.repeat(2, axis=0)),
+    "take": lambda x: (x.take([0, 5]), x.take([1], axis=1)),
+    "diagonal": lambda x: (x.diagonal(), x.diagonal(1)),
+    "trace": lambda x: (x.trace(),),
+    "clip": lambda x: (x.clip(1.0, 2.0), x.clip(min=1.0), x.clip(None, 2.0)),
+    "round": lambda x: (x.round(), x.round(1)),
+    "astype": lambda x: (x.astype(np.float32), x.astype(int)),
+    "copy": lambda x: (x.copy(),),
+    "nonzero": lambda x: x.nonzero(),
+}
+
+
+@pytest.mark.parametrize("name", METHOD_CALLS)
+def test_method_is_numpys(name):
+    values = np.array([[0.25, 3.0, 1.5], [2.0, 0.0, 4.0]])
+    for got, want in zip(
+        METHOD_CALLS[name](ad.tensor(values)), METHOD_CALLS[name](values), strict=True
+    ):
+        assert_same_bits(got, want)
+
+
+def test_every_method_in_the_table_is_called_above():
+    called = {name.split()[0] for name in METHOD_CALLS} | {"flatten"}
+    assert set(numpy_api.METHODS) <= called
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 2, -1])
+def test_round_gives_numpys_bits(decimals):
+    values = np.random.default_rng(3).normal(size=50) * 30.0
+    assert_same_bits(ad.round(ad.tensor(values), decimals), np.round(values, decimals))
+    assert_same_bits(np.around(ad.tensor(values), decimals), np.round(values, decimals))
