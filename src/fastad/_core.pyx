@@ -3392,9 +3392,10 @@ cdef object make_function(const fad_row *row):
 
 cdef object take_loops():
     """Hand NumPy's inner loops to the core."""
-    cdef cnp.ufunc f
     cdef const fad_row *row
-    cdef int r, k
+    cdef fad_loop loop
+    cdef void *data
+    cdef int r
     for r in range(fad_row_count):
         row = &fad_rows[r]
         name = row.numpy.decode()
@@ -3406,29 +3407,35 @@ cdef object take_loops():
         UFUNCS[row.op] = found
         if type(found) is np.ufunc:
             for dtype, typenum in ((FAD_F64, cnp.NPY_DOUBLE), (FAD_F32, cnp.NPY_FLOAT)):
-                k = loop_index(found, typenum)
-                if k >= 0:
-                    fad_set_loop(row.op, dtype, <fad_loop>(<cnp.ufunc>found).functions[k],
-                                 (<cnp.ufunc>found).data[k] if (<cnp.ufunc>found).data != NULL
-                                 else NULL)
+                if ufunc_loop(found, typenum, &loop, &data):
+                    fad_set_loop(row.op, dtype, loop, data)
     for dtype, typenum in ((FAD_F64, cnp.NPY_DOUBLE), (FAD_F32, cnp.NPY_FLOAT)):
-        k = loop_index(np.matmul, typenum)
-        if k >= 0:
-            f = np.matmul
-            fad_set_matmul(dtype, <fad_loop>f.functions[k], f.data[k] if f.data != NULL else NULL)
+        if ufunc_loop(np.matmul, typenum, &loop, &data):
+            fad_set_matmul(dtype, loop, data)
 
 
-cdef int loop_index(object ufunc, int typenum):
-    """Which of a ufunc's loops takes and gives only `typenum`; -1 for none."""
-    cdef cnp.ufunc f = ufunc
-    cdef int k, j, n = f.nin + f.nout
-    for k in range(f.ntypes):
-        for j in range(n):
-            if f.types[k * n + j] != typenum:
-                break
-        else:
-            return k
-    return -1
+cdef extern from *:
+    """
+    #include <numpy/ufuncobject.h>
+
+    /* The loop of a ufunc that takes and gives only `typenum`; 0 when there is none.  In C, since
+     * which fields Cython sees of a ufunc differs between releases of NumPy. */
+    static int ufunc_loop(PyObject *o, int typenum, fad_loop *loop, void **data)
+    {
+        const PyUFuncObject *f = (const PyUFuncObject *)o;
+        const int n = f->nin + f->nout;
+        for (int k = 0; k < f->ntypes; k++) {
+            int j = 0;
+            while (j < n && f->types[k * n + j] == typenum) j++;
+            if (j < n) continue;
+            *loop = (fad_loop)f->functions[k];
+            *data = f->data ? (void *)f->data[k] : NULL;
+            return 1;
+        }
+        return 0;
+    }
+    """
+    bint ufunc_loop(object ufunc, int typenum, fad_loop *loop, void **data)
 
 
 take_loops()
