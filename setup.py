@@ -5,8 +5,8 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-SOURCES = ["tape", "array", "kernels", "sweep"]
-DEPENDS = ["ops.def", "fad.h", "kernels.h", "special.h"]
+SOURCES = ["tape", "array", "kernels", "sweep", "vm"]
+DEPENDS = ["ops.def", "fad.h", "kernels.h", "special.h", "vm.h"]
 
 if sys.platform == "win32":
     flags = ["/O2", "/std:c11", "/fp:precise"]
@@ -25,7 +25,8 @@ setup(
                 "fastad._core",
                 ["src/fastad/_core.pyx"] + [f"src/fastad/core/{name}.c" for name in SOURCES],
                 depends=[f"src/fastad/core/{name}" for name in DEPENDS] + [
-                    "src/fastad/record.h", "src/fastad/tensor_object.h", "src/fastad/cfad.pxd"],
+                    "src/fastad/record.h", "src/fastad/tensor_object.h", "src/fastad/cfad.pxd",
+                    "src/fastad/program.pxi"],
                 include_dirs=["src/fastad/core", "src/fastad", np.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
                 extra_compile_args=flags,

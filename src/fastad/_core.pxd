@@ -9,8 +9,9 @@ cdef class Tensor:
     cdef fad_handle h           # node and leaf slot
     cdef double value           # the primal of a 0-d float64 tensor (arr is NULL)
     cdef fad_array *arr         # anything else
-    cdef bint leaf_requires     # a leaf that collects .grad
-    cdef bint gc_tracked        # the cycle collector knows this object
+    cdef unsigned char leaf_requires    # a leaf that collects .grad
+    cdef unsigned char gc_tracked       # the cycle collector knows this object
+    cdef int born               # the trace in which it was made; 0: in none
     cdef object grad_           # Tensor or None
     cdef object hooks           # HookList or None
 

@@ -9,7 +9,7 @@ push onto the tape: across extension modules the same push costs twice the time.
 cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AS_DOUBLE
-from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, PyObject
+from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.stdlib cimport calloc, free
@@ -24,7 +24,7 @@ import numpy as np
 cnp.import_array()
 
 cdef extern from "record.h":
-    int fad_grad_off
+    int fad_grad_off, fad_trace_id
 
 cdef extern from "tensor_object.h":
     object fad_tensor_new()
@@ -268,7 +268,7 @@ cdef Tensor from_ndarray(object a, bint copy):
 
 def array(Tensor t not None):
     """Read-only ndarray of the value, whether or not `t` requires gradients (internal use)."""
-    return value_array(t)
+    return look(t)
 
 
 def wrap(obj, copy=True):
@@ -317,6 +317,9 @@ def as_tensor(obj):
 cdef fad_index node_slow(Tensor t) noexcept:
     """Index of a tensor whose node is missing, old or consumed; -1 for constants.  Reserve 1."""
     cdef fad_slot value
+    if fad_trace_id and t.born != fad_trace_id:
+        t = shadow_of(t)
+        return t.h.idx if t.h.idx >= tape.fresh else -1
     if t.h.slot >= 0:
         if not t.leaf_requires:
             return -1
@@ -340,8 +343,16 @@ cdef inline fad_index node_of(Tensor t) noexcept:
     return node_slow(t)
 
 
+cdef inline bint active(Tensor t) noexcept:
+    """Whether cotangents flow to t: what the user calls ``requires_grad``."""
+    return t.leaf_requires or (t.h.idx != FAD_NO_NODE and (
+        t.h.idx < 0 or not tape.op[t.h.idx] & FAD_PASSIVE))
+
+
 cdef inline bint tracked(Tensor t) noexcept:
-    return t.h.idx != FAD_NO_NODE or t.leaf_requires
+    """Whether operations on t are taken down: it is active, or a trace follows its value."""
+    return (t.h.idx != FAD_NO_NODE or t.leaf_requires
+            or (fad_trace_id and t.born != fad_trace_id))
 
 
 cdef fad_index const_node(Tensor t, bint needed) except -1:
@@ -349,7 +360,7 @@ cdef fad_index const_node(Tensor t, bint needed) except -1:
     cdef fad_array *shell
     if t.arr == NULL:
         return fad_const(&tape, t.value)
-    if not needed and t.arr.size > 1024:    # keep the shape, not the memory
+    if not needed and t.arr.size > 1024 and not fad_trace_id:   # keep the shape, not the memory
         shell = fad_array_borrow(t.arr.dtype, t.arr.ndim, t.arr.shape, NULL, NULL)
         if shell == NULL:
             fail(FAD_NOMEM, "tape")
@@ -375,7 +386,7 @@ cdef inline object record2(int op, object left, bint left_tensor, double a,
     cdef fad_index ia = -1, ib = -1
     cdef unsigned w = op
     out.value = fad_inline2(op, a, b)
-    if fad_grad_off:
+    if fad_grad_off == 1:
         return out
     if fad_reserve(&tape, 4):
         reserve(4)
@@ -392,6 +403,8 @@ cdef inline object record2(int op, object left, bint left_tensor, double a,
         ib = fad_const(&tape, b)
         w |= FAD_CB
     fad_link(&tape, &out.h, fad_push(&tape, w, ia, ib, out.value))
+    if fad_grad_off:
+        note(out)
     return out
 
 
@@ -435,13 +448,15 @@ cdef inline Tensor record1(int op, Tensor x, double value):
     cdef Tensor out = <Tensor>fad_tensor_new()
     cdef fad_index i
     out.value = value
-    if fad_grad_off:
+    if fad_grad_off == 1:
         return out
     if fad_reserve(&tape, 2):
         reserve(2)
     i = node_of(x)
     if i >= 0:
         fad_link(&tape, &out.h, fad_push(&tape, op, i, 0, value))
+        if fad_grad_off:
+            note(out)
     return out
 
 
@@ -494,7 +509,7 @@ cdef object array_row(int op, int n, object left, object right):
         fad_array_release(arr)
         return None
     out.arr = arr
-    if fad_grad_off:
+    if fad_grad_off == 1:
         return out
     if fad_reserve(&tape, 4):
         reserve(4)
@@ -514,6 +529,8 @@ cdef object array_row(int op, int n, object left, object right):
         ib = (const_node(<Tensor>right, reads & FAD_B) if src[1].arr != NULL
               else fad_const(&tape, src[1].number))
     fad_link(&tape, &out.h, fad_push_array_slow(&tape, w, ia, ib, fad_array_share(arr)))
+    if fad_grad_off:
+        note(out)
     return out
 
 
@@ -707,8 +724,7 @@ cdef object on_integers(int op, tuple args):
     f = UFUNCS[op]
     if f is None:
         return None
-    return from_ndarray(np.asarray(
-        f(*[value_array(x) if type(x) is Tensor else x for x in args])), False)
+    return by_numpy(f, args, {})
 
 
 cdef object record_row(int op, int n, list ops, fad_operand *src, fad_array *arr, double number):
@@ -726,7 +742,7 @@ cdef object record_row(int op, int n, list ops, fad_operand *src, fad_array *arr
     else:
         out = <Tensor>fad_tensor_new()
         out.value = number
-    if fad_grad_off:
+    if fad_grad_off == 1:
         return out
     for k in range(n):
         any_tracked |= ops[k] is not None and tracked(<Tensor>ops[k])
@@ -769,6 +785,8 @@ cdef object record_row(int op, int n, list ops, fad_operand *src, fad_array *arr
     else:
         fad_link(&tape, &out.h, fad_push(
             &tape, w, parent[0], parent[1] if n == 2 else 0, out.value))
+    if fad_grad_off:
+        note(out)
     return out
 
 
@@ -779,7 +797,12 @@ cdef object where3(object c, object a, object b):
     cdef fad_status status
     cdef list ops = [None, None, None]
     cdef int k
+    given = c
     if type(c) is Tensor:
+        if (<Tensor>c).arr == NULL or (<Tensor>c).arr.ndim == 0:
+            look(c)
+        elif fad_trace_id and (<Tensor>c).arr.dtype != FAD_BOOL:
+            given = c = compare(c, 0.0, Py_NE)
         c = value_array(c)
     else:
         c = np.asarray(c)
@@ -787,13 +810,12 @@ cdef object where3(object c, object a, object b):
         c = c != 0
     dtype = promoted((a, b), FAD_OP_where)
     if dtype.kind in "iub":
-        return from_ndarray(np.where(c, value_array(a) if type(a) is Tensor else a,
-                                     value_array(b) if type(b) is Tensor else b), False)
+        return by_numpy(np.where, (given, a, b), {})
     dtype = F32 if dtype == F32 else F64
     src[0].arr = NULL
     src[0].number = 1.0 if c.ndim == 0 and c else 0.0
     if c.ndim:
-        ops[0] = from_ndarray(c, True)
+        ops[0] = given if fad_trace_id and type(given) is Tensor else from_ndarray(c, True)
         src[0].arr = (<Tensor>ops[0]).arr
     for k in range(1, 3):
         ops[k] = operand(b if k == 2 else a, dtype)
@@ -878,6 +900,8 @@ cdef int finish_call(Tensor out, fad_call *call, object rule, object params,
     if reads_output:
         tape.op[i] |= FAD_NEEDED
     fad_link(&tape, &out.h, i)
+    if fad_grad_off:
+        note(out)
     return 0
 
 
@@ -886,9 +910,9 @@ cdef int record_pair(Tensor out, CoreRule rule, Tensor a, Tensor b, object param
     cdef int k, n = 1 if b is None else 2
     cdef fad_call *call
     cdef fad_index i
-    if fad_grad_off or not (tracked(a) or (n == 2 and tracked(b))):
+    if fad_grad_off == 1 or not (tracked(a) or (n == 2 and tracked(b))):
         return 0
-    if out.arr != NULL and out.arr.dtype >= FAD_BOOL:
+    if out.arr != NULL and out.arr.dtype >= FAD_BOOL and not fad_grad_off:
         return 0
     call = begin_call(n)
     try:
@@ -911,11 +935,12 @@ cdef int record_call(Tensor out, object rule, tuple inputs, object params,
     cdef bint any_tracked = False
     cdef fad_call *call
     cdef fad_index i
-    if fad_grad_off:
+    if fad_grad_off == 1:
         return 0
     for k in range(n):
         any_tracked |= tracked(<Tensor>inputs[k])
-    if not any_tracked or (out.arr != NULL and out.arr.dtype >= FAD_BOOL):
+    if not any_tracked or (
+            out.arr != NULL and out.arr.dtype >= FAD_BOOL and not fad_grad_off):
         return 0
     call = begin_call(n)
     try:
@@ -947,7 +972,8 @@ def apply(rule, tuple inputs, dict params):
 
 def record_custom(rule, tuple inputs, Tensor out not None, dict params):
     """A new tensor with `out`'s value, on the tape as a call of `rule` on `inputs`."""
-    cdef Tensor y = out.detach()
+    cdef Tensor y = bare(out)
+    refuse(f"{rule.name} is a Function of one's own, whose forward is not taken down")
     record_call(y, rule, inputs, params, True, True)
     return y
 
@@ -1088,7 +1114,8 @@ cdef inline matrix_product cotangent_product(int k, bint ta, bint tb) noexcept:
 
 @cython.final
 cdef class Matmul(CoreRule):
-    """params: (ta, tb), whether the last two axes of an operand are read transposed."""
+    """params: (ta, tb, exact): whether the last two axes of an operand are read transposed, and
+    whether the bits are NumPy's."""
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         cdef Tensor a = <Tensor>inputs[0], b = <Tensor>inputs[1], ga, gb
         cdef int na = a.arr.ndim, nb = b.arr.ndim
@@ -1160,7 +1187,7 @@ cdef Tensor product(Tensor g, Tensor p, bint tg, bint tp, bint g_first):
     cdef Tensor r = (c_matmul(g, p, tg, tp, False) if g_first
                      else c_matmul(p, g, tp, tg, False))
     cdef Product again
-    if not has_nan(r):
+    if not holds_nan(r):
         return r
     again = Product.__new__(Product)
     again.tg, again.tp, again.g_first = tg, tp, g_first
@@ -1309,7 +1336,7 @@ cdef CoreRule TRANSPOSE = core_rule(Transpose, "transpose", True, False)
 cdef CoreRule CAST = core_rule(Cast, "astype", True, False)
 cdef CoreRule GET_NUMBER = core_rule(GetNumber, "getitem", True, False)
 cdef CoreRule MATMUL = core_rule(Matmul, "matmul", False, True)
-cdef tuple MATMUL_PLAIN = (False, False)
+cdef tuple MATMUL_PLAIN = (False, False, True)
 
 
 cdef Tensor c_sum_to(Tensor x, tuple shape):
@@ -1340,7 +1367,7 @@ cdef Tensor c_broadcast_to(Tensor x, tuple shape):
     if x.arr == NULL:
         status = fad_fill(FAD_F64, n, dims, x.value, &out)
     elif x.arr.dtype >= FAD_BOOL:
-        return from_ndarray(np.broadcast_to(value_array(x), shape), True)
+        return by_numpy(np.broadcast_to, (x, shape), {})
     else:
         if shape == shape_of(x):
             return x
@@ -1355,7 +1382,7 @@ cdef Tensor c_broadcast_like(Tensor x, Tensor like):
     """As c_broadcast_to, to the shape of a tensor; the short way where nothing is recorded."""
     cdef fad_array *out = NULL
     cdef Tensor y
-    if x.arr == NULL and like.arr != NULL and fad_grad_off:
+    if x.arr == NULL and like.arr != NULL and fad_grad_off == 1:
         y = <Tensor>fad_tensor_new()
         if fad_fill(FAD_F64, like.arr.ndim, like.arr.shape, x.value, &out):
             fail(FAD_NOMEM, "broadcast_to")
@@ -1369,7 +1396,7 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
     cdef Tensor y
     cdef object params = None
     if not is_float(x):
-        return from_ndarray(np.asarray(np.sum(value_array(x), axis=axis, keepdims=keepdims)), False)
+        return by_numpy(np.sum, (x,), {"axis": axis, "keepdims": keepdims})
     if x.arr == NULL and axis is None:
         return unary(FAD_OP_positive, x)
     if axis is None and not keepdims and x.arr.dtype == FAD_F64:
@@ -1416,7 +1443,7 @@ cdef Tensor c_reshape(Tensor x, object shape):
     if known != size or (hole >= 0 and dims[hole] < 0):
         raise ValueError(f"reshape: {size} elements of shape {shape_of(x)} do not fit {shape}")
     if not is_float(x):
-        return from_ndarray(value_array(x).reshape(shape), False)
+        return by_numpy(np.reshape, (x, shape), {})
     if x.arr == NULL:
         if n == 0:
             return x
@@ -1462,7 +1489,7 @@ cdef Tensor c_transpose(Tensor x, tuple axes, tuple inverse):
     if x.arr == NULL or n < 2:
         return x
     if not is_float(x):
-        return from_ndarray(value_array(x).transpose(axes), True)
+        return by_numpy(np.transpose, (x, axes), {})
     if x.arr.hollow:
         view_of(x.arr)
     for k in range(n):
@@ -1495,7 +1522,7 @@ cdef Tensor c_matmul(Tensor a, Tensor b, bint ta, bint tb, bint exact=True):
     if a.arr.dtype != b.arr.dtype or a.arr.dtype >= FAD_BOOL:
         dtype = np.result_type(a.dtype, b.dtype)
         if dtype.kind != "f":
-            return from_ndarray(np.asarray(np.matmul(value_array(a), value_array(b))), False)
+            return by_numpy(np.matmul, (a, b), {})
         a = astype(a, dtype)
         b = astype(b, dtype)
     if a.arr.ndim <= 2 and b.arr.ndim <= 2:
@@ -1517,7 +1544,7 @@ cdef Tensor c_matmul(Tensor a, Tensor b, bint ta, bint tb, bint exact=True):
         except ValueError:
             matmul_shapes(a, b)
         y = from_ndarray(v, False)
-    record_pair(y, MATMUL, a, b, MATMUL_PLAIN if not ta and not tb else (ta, tb))
+    record_pair(y, MATMUL, a, b, MATMUL_PLAIN if exact and not ta and not tb else (ta, tb, exact))
     return y
 
 
@@ -1587,10 +1614,15 @@ cpdef Tensor astype(x, dtype):
         y = adopt(out)
         record_pair(y, CAST, t, None, None)
         return y
-    if tracked(t) and not fad_grad_off and dtype.kind not in "iub":
+    if active(t) and not fad_grad_off & 1 and dtype.kind not in "iub":
         raise TypeError(f"astype: {dtype} is not supported; use float64, float32, an integer type "
                         "or bool")
-    return from_ndarray(value_array(t).astype(dtype), False)
+    return by_numpy(np.astype if hasattr(np, "astype") else as_dtype, (t, dtype), {})
+
+
+def as_dtype(x, dtype):
+    """``np.astype`` for NumPy 2.0."""
+    return x.astype(dtype)
 
 
 # ---- the Tensor type --------------------------------------------------------------------------
@@ -1699,6 +1731,8 @@ cdef object compare(object left, object right, int op):
             r = a == b
         else:
             r = a != b
+        if fad_trace_id:
+            guard_comparison(left, right, op, r)
         return True_ if r else False_
     return compare_general(left, right, op)
 
@@ -1710,15 +1744,12 @@ cdef tuple COMPARISONS = (np.less, np.less_equal, np.equal, np.not_equal, np.gre
 cdef object compare_general(object left, object right, int op):
     if not operand_like(left) or not operand_like(right):
         return NotImplemented
-    if type(left) is Tensor:
-        left = value_array(left)
-    if type(right) is Tensor:
-        right = value_array(right)
+    cdef Tensor r
     try:
-        result = COMPARISONS[op](left, right)
+        r = by_numpy(COMPARISONS[op], (left, right), {})
     except (TypeError, ValueError) as error:
         raise type(error)(f"{COMPARISONS[op].__name__}: {error}") from None
-    return result if result.ndim == 0 else from_ndarray(result, False)
+    return look(r)[()] if r.arr.ndim == 0 else r
 
 
 @cython.final
@@ -1794,7 +1825,7 @@ cdef class Tensor:
     def __invert__(self):
         if is_float(self):
             raise TypeError("invert: ~ needs an integer or bool tensor, got " + str(self.dtype))
-        return from_ndarray(np.invert(value_array(self)), False)
+        return by_numpy(np.invert, (self,), {})
 
     def __and__(left, right):
         return bitwise(np.bitwise_and, left, right)
@@ -1845,30 +1876,34 @@ cdef class Tensor:
 
     def __bool__(self):
         if self.arr == NULL:
+            if fad_trace_id:
+                guard_comparison(self, 0.0, Py_NE, self.value != 0.0)
             return self.value != 0.0
         if self.arr.size != 1:
             raise ValueError(
                 f"bool: the truth value of a tensor of shape {self.shape} is ambiguous; use .any() "
                 "or .all()")
-        return bool(value_array(self).item())
+        return bool(look(self).item())
 
     def __float__(self):
-        return self.value if self.arr == NULL else float(self.item())
+        return float(self.item())
 
     def __int__(self):
+        if fad_trace_id and self.arr == NULL:
+            return guard_truncation(self)
         return int(self.item())
 
     def __index__(self):
         if is_float(self):
             raise TypeError("index: only integer tensors can be an index, got " + str(self.dtype))
-        return value_array(self).__index__()
+        return look(self).__index__()
 
     def __complex__(self):
         return complex(self.item())
 
     def __round__(self, ndigits=None):
-        return round(self.item(), ndigits) if self.size == 1 else from_ndarray(
-            np.round(value_array(self), ndigits or 0), False)
+        return round(self.item(), ndigits) if self.size == 1 else by_numpy(
+            np.round, (self, ndigits or 0), {})
 
     def __len__(self):
         if self.arr == NULL or self.arr.ndim == 0:
@@ -1881,8 +1916,7 @@ cdef class Tensor:
         return iter([self[i] for i in range(self.arr.shape[0])])
 
     def __contains__(self, item):
-        return bool(np.any(value_array(self) == (
-            value_array(<Tensor>item) if type(item) is Tensor else item)))
+        return bool(np.any(look(self) == (look(<Tensor>item) if type(item) is Tensor else item)))
 
     def __getitem__(self, index):
         y = number_at(self, index)
@@ -1894,13 +1928,13 @@ cdef class Tensor:
             "concatenate() or stack(), or assign in a NumPy array before tensor()")
 
     def __array__(self, dtype=None, copy=None):
-        if tracked(self):
+        if active(self):
             raise TypeError(
                 "array: this tensor requires gradients, which a NumPy array would drop; use "
                 ".detach().numpy(), or fastad's function of the same name")
         if copy is False and dtype is not None and np.dtype(dtype) != self.dtype:
             raise ValueError("array: another dtype needs a copy")
-        a = value_array(self)
+        a = look(self)
         return a.astype(dtype or a.dtype) if copy or (dtype is not None) else a
 
     __array_priority__ = 1000.0
@@ -1913,6 +1947,8 @@ cdef class Tensor:
 
     def item(self):
         """The value as a Python number; the tensor must have one element."""
+        if fad_trace_id:
+            look(self)
         if self.arr == NULL:
             return self.value
         if self.arr.size != 1:
@@ -1922,7 +1958,7 @@ cdef class Tensor:
 
     def tolist(self):
         """The value as a Python number or nested lists of them."""
-        return self.value if self.arr == NULL else value_array(self).tolist()
+        return look(self).tolist()
 
     def numpy(self):
         """The value as a read-only NumPy array (a snapshot: later updates do not show).
@@ -1932,19 +1968,19 @@ cdef class Tensor:
         RuntimeError
             If the tensor requires gradients; ``t.detach().numpy()`` is the way then.
         """
-        if tracked(self):
+        if active(self):
             raise RuntimeError("numpy: this tensor requires gradients, which a NumPy array would "
                                "drop; use .detach().numpy()")
-        return value_array(self)
+        return look(self)
 
     def __repr__(self):
-        a = value_array(self)
+        a = look(self)
         text = np.array2string(a, separator=", ", prefix="tensor(")
         if a.size == 0:
             text += f", shape={self.shape}"
         if self.leaf_requires:
             text += ", requires_grad=True"
-        elif tracked(self):
+        elif active(self):
             text += f", grad_fn={self.grad_fn!r}"
         if a.dtype.kind != "b" and a.dtype != F64 and a.dtype != np.int64:
             text += f", dtype={a.dtype}"
@@ -1955,23 +1991,23 @@ cdef class Tensor:
 
     def __format__(self, spec):
         if self.arr == NULL:
-            return format(self.value, spec)
+            return format(self.item(), spec)
         if self.arr.ndim == 0 or (spec and self.arr.size == 1):
             return format(self.item(), spec)
         return format(str(self), spec)
 
     def __reduce__(self):
-        if tracked(self) and not self.leaf_requires:
+        if active(self) and not self.leaf_requires:
             raise TypeError("pickle: only leaves can be pickled; use .detach()")
-        return _rebuild, (np.array(value_array(self)), bool(self.leaf_requires))
+        return _rebuild, (np.array(look(self)), bool(self.leaf_requires))
 
     def __copy__(self):
         return self.clone()
 
     def __deepcopy__(self, memo):
-        if tracked(self) and not self.leaf_requires:
+        if active(self) and not self.leaf_requires:
             raise TypeError("deepcopy: only leaves can be copied deeply; use .detach() or +t")
-        cdef Tensor t = _rebuild(np.array(value_array(self)), bool(self.leaf_requires))
+        cdef Tensor t = _rebuild(np.array(look(self)), bool(self.leaf_requires))
         if self.grad_ is not None:
             t.grad = (<Tensor>self.grad_).detach()
         return t
@@ -2020,12 +2056,12 @@ cdef class Tensor:
     @property
     def is_leaf(self):
         """Whether the user made this tensor, rather than an operation that was recorded."""
-        return not tracked(self) or self.leaf_requires
+        return not active(self) or bool(self.leaf_requires)
 
     @property
     def requires_grad(self):
         """Whether operations on this tensor are recorded."""
-        return tracked(self)
+        return active(self)
 
     @requires_grad.setter
     def requires_grad(self, flag):
@@ -2047,7 +2083,9 @@ cdef class Tensor:
         if flag and not is_float(self):
             raise RuntimeError(f"requires_grad_: only floating tensors can require gradients, this "
                                f"one has dtype {self.dtype}; use astype(float) first")
-        if flag and not self.leaf_requires:
+        if flag and self.h.idx >= 0:
+            activate(self)          # a value that a trace follows
+        elif flag and not self.leaf_requires:
             status = fad_leaf_add(&tape, &self.h)
             if status:
                 fail(status, "requires_grad_")
@@ -2083,7 +2121,7 @@ cdef class Tensor:
         """The primitive that made this tensor, or None for a leaf."""
         cdef fad_index i = self.h.idx
         cdef int op
-        if self.leaf_requires or not tracked(self):
+        if self.leaf_requires or not active(self):
             return None
         if i < 0:
             return GradFn("consumed")
@@ -2094,10 +2132,9 @@ cdef class Tensor:
 
     def detach(self):
         """The same value without history."""
-        cdef Tensor t = <Tensor>fad_tensor_new()
-        t.value = self.value
-        if self.arr != NULL:
-            t.arr = fad_array_share(self.arr)
+        cdef Tensor t = bare(self)
+        if fad_trace_id and tracked(self):
+            follow(t, self)
         return t
 
     def clone(self):
@@ -2164,7 +2201,7 @@ cdef class Tensor:
         cdef HookList hooks
         if not callable(hook):
             raise TypeError(f"register_hook: wanted a function, got {type(hook).__name__}")
-        if not tracked(self):
+        if not active(self):
             raise RuntimeError("register_hook: this tensor does not require gradients")
         if self.h.idx == FAD_USED_UP:
             fail(FAD_CONSUMED, "register_hook")
@@ -2188,17 +2225,14 @@ def _rebuild(value, requires):
 cdef object bitwise(object ufunc, object left, object right):
     if not operand_like(left) or not operand_like(right):
         return NotImplemented
-    left = value_array(<Tensor>left) if type(left) is Tensor else left
-    right = value_array(<Tensor>right) if type(right) is Tensor else right
     try:
-        result = ufunc(left, right)
+        return by_numpy(ufunc, (left, right), {})
     except TypeError:
-        raise TypeError(
-            f"{ufunc.__name__}: needs integer or bool operands, got {np.asarray(left).dtype} and "
-            f"{np.asarray(right).dtype}") from None
+        kinds = [x.dtype if type(x) is Tensor else np.asarray(x).dtype for x in (left, right)]
+        raise TypeError(f"{ufunc.__name__}: needs integer or bool operands, got {kinds[0]} and "
+                        f"{kinds[1]}") from None
     except ValueError as error:
         raise ValueError(f"{ufunc.__name__}: {error}") from None
-    return from_ndarray(np.asarray(result), False)
 
 
 cdef object in_place(Tensor t, object result, str symbol):
@@ -2208,7 +2242,9 @@ cdef object in_place(Tensor t, object result, str symbol):
     if result is NotImplemented:
         return result
     r = result
-    if t.leaf_requires and not fad_grad_off:
+    if fad_trace_id and t.born != fad_trace_id:
+        refuse(f"{symbol} changes a tensor that was there before")
+    if t.leaf_requires and not fad_grad_off & 1:
         raise RuntimeError(
             f"{symbol}: a leaf that requires gradients cannot be changed while recording; update "
             "it under no_grad(), or write x = x ... for a new tensor")
@@ -2349,14 +2385,14 @@ def tensor(data, dtype=None, requires_grad=False):
 def set_recording(bint on):
     """Switch recording in this thread; returns what it was."""
     global fad_grad_off
-    was = not fad_grad_off
-    fad_grad_off = 0 if on else 1
+    was = not fad_grad_off & 1
+    fad_grad_off = (fad_grad_off & 2) | (0 if on else 1)
     return was
 
 
 def is_grad_enabled():
     """Whether operations on tensors that require gradients are recorded in this thread."""
-    return not fad_grad_off
+    return not fad_grad_off & 1
 
 
 # ---- sweeps -----------------------------------------------------------------------------------
@@ -2450,7 +2486,7 @@ cdef int pull_call(SweepState state, fad_index i, fad_slot g) except -1:
         inputs = tuple([value_of(call.parent[k]) for k in range(n)])
     bars = vjp_of(rule, gt, y, inputs, call, params)
     for k in range(n):
-        if bars[k] is not None and (tape.op[call.parent[k]] & FAD_OPCODE) != FAD_OP_CONST:
+        if bars[k] is not None and not fad_stops(&tape, call.parent[k]):
             contribute(state, call.parent[k], bars[k])
     return 0
 
@@ -2491,7 +2527,7 @@ cdef tuple vjp_of(object rule, Tensor g, Tensor y, tuple inputs, fad_call *call,
     cdef int k
     if isinstance(rule, CoreRule):
         return (<CoreRule>rule).pull(g, y, inputs, params)
-    needs = tuple([(tape.op[call.parent[k]] & FAD_OPCODE) != FAD_OP_CONST for k in range(call.n)])
+    needs = tuple([not fad_stops(&tape, call.parent[k]) for k in range(call.n)])
     bars = rule.vjp(g, y, inputs, needs, **params)
     if type(bars) is not tuple or len(bars) != call.n:
         raise RuntimeError(f"{rule.name}: vjp must return a tuple of {call.n} cotangents")
@@ -2683,7 +2719,7 @@ set_up_tensor_type()
 cdef Tensor seed_for(Tensor y, object gradient):
     """The cotangent that a sweep from y starts with."""
     cdef Tensor g
-    if not tracked(y):
+    if not active(y):
         raise RuntimeError(
             "backward: this tensor has no history and does not require gradients; make a leaf with "
             "requires_grad=True before computing, or leave no_grad()")
@@ -2766,6 +2802,7 @@ cdef object sweep(Tensor y, object gradient, bint retain):
     cdef int was_off = fad_grad_off
     cdef list commits = []
     global fad_grad_off
+    refuse("backward() changes .grad")
     g = seed_for(y, gradient)
     check_not_consumed(y, "backward")
     state = new_state()
@@ -2824,7 +2861,7 @@ cdef int commit(list commits) except -1:
             fad_tensor_track(t)
             continue
         old = <Tensor>t.grad_
-        if tracked(g) or tracked(old):
+        if active(g) or active(old):
             t.grad_ = g
             continue
         # PyTorch's rule: .grad stays the same object and is added to
@@ -2849,13 +2886,20 @@ def run_backward(list outputs, list gradients, bint retain, bint create_graph, i
         if type(x) is not Tensor:
             raise TypeError(f"backward: inputs must be Tensors, got {type(x).__name__}")
         t = x
-        if not tracked(t):
+        if not active(t):
             raise RuntimeError("backward: one of the inputs does not require gradients")
         check_not_consumed(t, "backward")
     for y in outputs:
         check_not_consumed(y, "backward")
-    if create_graph:
+    if fad_trace_id and accumulate:
+        refuse("backward() changes .grad")
+    if create_graph or (fad_trace_id and not accumulate):
+        if fad_trace_id:
+            outputs = [shadow_of(y) for y in outputs]
+            inputs = None if inputs is None else [shadow_of(t) for t in inputs]
         pairs, results = graph_sweep(outputs, seeds, inputs)
+        if not create_graph and results is not None:
+            results = [None if g is None else g.detach() for g in results]
         if not allow_unused:
             check_used(results)
         if not retain:
@@ -2866,7 +2910,7 @@ def run_backward(list outputs, list gradients, bint retain, bint create_graph, i
         for t, g in pairs:
             # a tensor of its own for every .grad: it is added to in place later
             commits.append(t)
-            commits.append(accumulated(t, unary(FAD_OP_positive, g) if tracked(g) else g.detach()))
+            commits.append(accumulated(t, unary(FAD_OP_positive, g) if active(g) else g.detach()))
         commit(commits)
     return results
 
@@ -2997,7 +3041,7 @@ cdef class GraphSweep:
         if op == FAD_OP_FREED:
             fail(FAD_CONSUMED, "backward")
         t = value_of(i)
-        if op != FAD_OP_CONST and not fad_grad_off:
+        if (op != FAD_OP_CONST or w & FAD_PASSIVE) and fad_grad_off != 1:
             # a second handle of a node is a new node that passes everything on
             reserve(1)
             if w & FAD_ARRAY:
@@ -3005,6 +3049,8 @@ cdef class GraphSweep:
                     &tape, FAD_OP_positive, i, 0, fad_array_share(t.arr)))
             else:
                 fad_link(&tape, &t.h, fad_push(&tape, FAD_OP_positive, i, 0, t.value))
+            if fad_grad_off:
+                note(t)
         self.made[i] = t
         return t
 
@@ -3058,7 +3104,7 @@ cdef int parents(fad_index i, fad_index *out) noexcept:
 
 
 cdef bint is_const(fad_index p) noexcept:
-    return (tape.op[p] & FAD_OPCODE) == FAD_OP_CONST
+    return fad_stops(&tape, p)
 
 
 cdef tuple graph_sweep(list outputs, list seeds, object inputs):
@@ -3081,7 +3127,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
     for t in inputs or ():
         swept_node(t)
     tape.sweeping += 1      # from here on nothing is moved or dropped: the leaves' nodes stay
-    fad_grad_off = 0
+    fad_grad_off &= 2
     try:
         for y, g in zip(outputs, seeds):
             i = y.h.idx
@@ -3096,7 +3142,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
             i = -heappop(pending)
             g = bars.pop(i)
             op = tape.op[i] & FAD_OPCODE
-            if op == FAD_OP_CONST:
+            if is_const(i):
                 continue
             if op == FAD_OP_FREED:
                 fail(FAD_CONSUMED, "backward")
@@ -3187,6 +3233,8 @@ cdef int release_graph(list outputs) except -1:
 
 def depends_on_others(list outputs, list inputs):
     """Whether `outputs` depend on a living leaf by a path that does not start at `inputs`."""
+    if fad_trace_id:
+        return True             # the trace takes down everything
     return walk_down(outputs, {(<Tensor>t).h.idx for t in inputs if (<Tensor>t).h.slot < 0},
                      {(<Tensor>t).h.slot for t in inputs if (<Tensor>t).h.slot >= 0}, False)
 
@@ -3248,6 +3296,11 @@ def run_forward(list outputs, list inputs, list tangents, bint create_graph):
     cdef int was_off = fad_grad_off
     cdef list seeds = []
     global fad_grad_off
+    cdef bint keep = create_graph
+    if fad_trace_id:
+        outputs = [shadow_of(y) for y in outputs]
+        inputs = [shadow_of(t) for t in inputs]
+        create_graph = True
     for t, d in zip(inputs, tangents):
         if shape_of(t) != shape_of(d):
             raise ValueError(f"jvp: tangent of shape {shape_of(d)} for a primal of shape "
@@ -3271,8 +3324,9 @@ def run_forward(list outputs, list inputs, list tangents, bint create_graph):
     tape.sweeping += 1      # from here on nothing is moved or dropped: the leaves' nodes stay
     try:
         if create_graph:
-            fad_grad_off = 0
-            return graph_forward(outputs, inputs, seeds, low, top)
+            fad_grad_off &= 2
+            result = graph_forward(outputs, inputs, seeds, low, top)
+            return result if keep else [None if d is None else d.detach() for d in result]
         fad_grad_off = 1
         begin(state, low, top + 1)
         state.forward = True
@@ -3525,3 +3579,6 @@ cdef Tensor record_unary(str name, Tensor x):
 
 cdef Tensor record_binary(str name, Tensor a, Tensor b):
     return elementwise_functions[name](a, b)
+
+
+include "program.pxi"

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, intptr_t, uint16_t, uint64_t, uint8_t
 
 cdef extern from "fad.h" nogil:
     ctypedef enum fad_status:
-        FAD_OK, FAD_NOMEM, FAD_FULL, FAD_CONSUMED, FAD_CALLBACK, FAD_SHAPE, FAD_DTYPE
+        FAD_OK, FAD_NOMEM, FAD_FULL, FAD_CONSUMED, FAD_CALLBACK, FAD_SHAPE, FAD_DTYPE, FAD_GUARD
     ctypedef int32_t fad_index
     enum:
         FAD_F64, FAD_F32, FAD_BOOL, FAD_OTHER, FAD_MAXDIM
@@ -14,7 +14,7 @@ cdef extern from "fad.h" nogil:
         FAD_OP_add, FAD_OP_subtract, FAD_OP_multiply, FAD_OP_divide, FAD_OP_power
         FAD_OP_negative, FAD_OP_positive, FAD_OP_absolute, FAD_OP_floor_divide, FAD_OP_remainder
         FAD_OP_zmul, FAD_OP_where, FAD_OP_clip, FAD_OP_square, FAD_OP_sqrt, FAD_OP_reciprocal
-        FAD_OPCODE, FAD_ARRAY, FAD_MARK, FAD_CA, FAD_CB, FAD_HOOK, FAD_NEEDED, FAD_LIVE
+        FAD_OPCODE, FAD_PASSIVE, FAD_ARRAY, FAD_MARK, FAD_CA, FAD_CB, FAD_HOOK, FAD_NEEDED, FAD_LIVE
         FAD_NO_NODE, FAD_USED_UP
     uint64_t FAD_UNTOUCHED
 
@@ -111,6 +111,7 @@ cdef extern from "fad.h" nogil:
     fad_call *fad_hook_get(const fad_tape *t, fad_index i)
     void fad_handle_drop(fad_tape *t, fad_handle *h)
     fad_call *fad_call_of(const fad_tape *t, fad_index i)
+    bint fad_stops(const fad_tape *t, fad_index p)
 
     double fad_eval1(int op, double x)
     double fad_eval2(int op, double a, double b)
@@ -157,3 +158,57 @@ cdef extern from "fad.h" nogil:
     fad_status fad_contribute(fad_tape *t, fad_sweep *s, fad_index p, double c)
     fad_status fad_contribute_array(fad_tape *t, fad_sweep *s, fad_index p, fad_array *c)
     fad_status fad_forward(fad_tape *t, fad_sweep *s, fad_index low, fad_index top)
+
+
+cdef extern from "vm.h" nogil:
+    enum:
+        FAD_VM_ALIAS, FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE
+        FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_FOREIGN
+        FAD_GUARD_NE, FAD_GUARD_BITS, FAD_GUARD_TRUNC, FAD_GUARD_BYTES, FAD_GUARD_NO_NAN
+    ctypedef struct fad_vm_call:
+        int kind, ta, tb, exact, pure
+        int32_t foreign
+        int64_t offset
+        int axes[64]
+    ctypedef struct fad_guard:
+        int kind, wanted
+        fad_index a, b, at
+        double number
+        const void *bytes
+        size_t size
+        void *keeper
+    ctypedef struct fad_build:
+        const fad_tape *tape
+        fad_index start, end
+        const fad_index *inputs "in"
+        const fad_index *out
+        int32_t n_in, n_out, n_guard
+        const fad_guard *guard
+        int (*classify)(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what) noexcept
+        void *ctx
+    ctypedef struct fad_program:
+        pass
+    ctypedef struct fad_place:
+        bint is_array
+        int32_t where
+    ctypedef struct fad_workspace:
+        double *reg
+        char *arena
+        fad_array **array
+        int32_t failed
+        fad_workspace *next
+    ctypedef struct fad_vm_calls:
+        void *ctx
+        int (*call)(void *ctx, fad_workspace *w, int32_t k, int32_t n, const fad_place *src,
+                    fad_place out) noexcept
+        int (*tick)(void *ctx) noexcept
+    ctypedef struct fad_program_stats:
+        int64_t instructions, registers, constants, arrays, arena_bytes, guards, foreign, work
+    fad_status fad_program_build(const fad_build *b, fad_program **out)
+    void fad_program_free(fad_program *p)
+    fad_status fad_workspace_new(const fad_program *p, fad_workspace **out)
+    void fad_workspace_free(const fad_program *p, fad_workspace *w)
+    fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_calls *calls)
+    const fad_place *fad_program_inputs(const fad_program *p)
+    const fad_place *fad_program_outputs(const fad_program *p)
+    fad_program_stats fad_program_describe(const fad_program *p)

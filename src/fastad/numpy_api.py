@@ -78,6 +78,15 @@ def _floating(t):
     return t if t.dtype.kind == "f" else _core.astype(t, np.float64)
 
 
+def _by_numpy(function, args, kwargs):
+    """Return a NumPy function's result for values: a tensor, or ``np.bool_`` for one truth value.
+
+    While a trace is recorded this follows the values of the tensors among `args`.
+    """
+    t = _core.by_numpy(function, args, kwargs)
+    return t if t.dtype.kind != "b" or t.ndim else _primal(t)[()]
+
+
 def _values(obj):
     """Return `obj` with arrays in place of the tensors in it, also inside lists and dicts."""
     kind = type(obj)
@@ -551,7 +560,7 @@ def all(a, axis=None, out=None, keepdims=False):
     False
     """
     _no_out("all", out)
-    return _wrapped(np.all(_values(a), axis=axis, keepdims=keepdims))
+    return _by_numpy(np.all, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
 
 
 def any(a, axis=None, out=None, keepdims=False):
@@ -564,7 +573,7 @@ def any(a, axis=None, out=None, keepdims=False):
     True
     """
     _no_out("any", out)
-    return _wrapped(np.any(_values(a), axis=axis, keepdims=keepdims))
+    return _by_numpy(np.any, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
 
 
 def argmax(a, axis=None, out=None, *, keepdims=False) -> Tensor:
@@ -577,7 +586,7 @@ def argmax(a, axis=None, out=None, *, keepdims=False) -> Tensor:
     1
     """
     _no_out("argmax", out)
-    return _wrapped(np.argmax(_values(a), axis, keepdims=keepdims))
+    return _by_numpy(np.argmax, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
 
 
 def argmin(a, axis=None, out=None, *, keepdims=False) -> Tensor:
@@ -590,7 +599,7 @@ def argmin(a, axis=None, out=None, *, keepdims=False) -> Tensor:
     2
     """
     _no_out("argmin", out)
-    return _wrapped(np.argmin(_values(a), axis, keepdims=keepdims))
+    return _by_numpy(np.argmin, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
 
 
 def cumsum(a, axis=None, dtype=None, out=None) -> Tensor:
@@ -1572,7 +1581,7 @@ def sort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
         t, axis = _core.reshape(t, (-1,)), 0
     axis = normalize_axis_index(axis, t.ndim, "sort")
     # stable, so that equal elements get their cotangents in a definite order
-    index = np.argsort(_primal(t), axis, "stable")
+    index = _primal(_core.by_numpy(np.argsort, (t, axis, "stable"), {}))
     return take_index(t, _along(index, axis, t.shape), True)
 
 
@@ -1585,7 +1594,7 @@ def argsort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
     >>> ad.argsort(ad.tensor([3.0, 1.0, 2.0])).tolist()
     [1, 2, 0]
     """
-    return _wrapped(np.argsort(_values(a), axis, kind, order, stable=stable))
+    return _by_numpy(np.argsort, (_tensor(a), axis, kind, order), {"stable": stable})
 
 
 # Indexing.
@@ -1677,11 +1686,20 @@ def _on_values(function):
     def on_values(*args, **kwargs):
         if "out" in kwargs:
             return without_gradient(function, args, kwargs)
+        if _core.is_tracing() and function.__name__ in _ONE_ARRAY and not _holds_tensor(
+            kwargs.values()
+        ):
+            return _by_numpy(function, tuple(map(_flat_operand, args)), kwargs)
         return _wrapped(function(*_values(args), **_values(kwargs)))
 
     on_values.__name__ = on_values.__qualname__ = function.__name__
     on_values.__doc__ = f"Return ``numpy.{function.__name__}`` of the values, without gradient."
     return on_values
+
+
+def _flat_operand(obj):
+    """Return a list that holds tensors as one tensor, anything else as it is."""
+    return _tensor(obj) if isinstance(obj, (list, tuple)) and _holds_tensor(obj) else obj
 
 
 # Their results are truth values, integers, indices, dtypes or text: nothing that has a derivative.
@@ -1698,6 +1716,13 @@ _VALUE_FUNCTIONS = (
     "array2string ravel_multi_index unravel_index tril_indices_from triu_indices_from "
     "diag_indices_from ix_"
 ).split()
+
+
+# Those of them whose result is one array, of a shape that follows from the operands' shapes.
+_ONE_ARRAY = frozenset(
+    [*_VALUE_UFUNCS, *"isclose isin isposinf isneginf iscomplex searchsorted digitize "
+     "count_nonzero argpartition lexsort nanargmax nanargmin ravel_multi_index".split()]
+)
 
 
 def shape(a) -> tuple:

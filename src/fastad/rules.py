@@ -133,7 +133,7 @@ def zero_safe(product, g, p):
     meet a nonzero `g` is counted by products of masks.
     """
     y = product(g, p)
-    if not np.isnan(array(y)).any():
+    if not _core.holds_nan(y):
         return y
     primal = array(p)
     bad = ~np.isfinite(primal)
@@ -649,7 +649,7 @@ def _times_others(v, labels, k, inputs, terms, out, optimize):
     others = inputs[:k] + inputs[k + 1 :]
     other_terms = terms[:k] + terms[k + 1 :]
     y = _einsum((v, *others), (labels, *other_terms), out, optimize)
-    if not others or not np.isnan(array(y)).any():
+    if not others or not _core.holds_nan(y):
         return y
     # rare: multiply the others out first, so that only one product is left to take care of
     if len(others) > 1:

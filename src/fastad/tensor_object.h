@@ -10,6 +10,7 @@
 #include <Python.h>
 
 #include "fad.h"
+#include "record.h"
 
 /* The layout that Cython gives `cdef class Tensor`; fad_tensor_setup checks it. */
 typedef struct {
@@ -17,7 +18,8 @@ typedef struct {
     fad_handle h;
     double value;
     fad_array *arr;
-    int leaf_requires, gc_tracked;
+    unsigned char leaf_requires, gc_tracked;
+    int born;               /* the trace in which it was made; 0: in none */
     PyObject *grad, *hooks;
 } fad_tensor;
 
@@ -58,6 +60,7 @@ static inline PyObject *fad_tensor_new(void)
     t->h.slot = -1;
     t->arr = NULL;
     t->leaf_requires = t->gc_tracked = 0;
+    t->born = fad_trace_id;
     t->value = 0.0;
     Py_INCREF(Py_None);
     Py_INCREF(Py_None);

@@ -62,7 +62,9 @@ class _Inputs:
         trees = [np.asarray(args[k]) if _is_numbers(args[k]) else args[k] for k in argnums]
         given = _leaves(trees, [])
         self.trees = trees
-        self.plain = not any(isinstance(x, Tensor) for x in _leaves(list(args), []))
+        self.plain = not _core.is_tracing() and not any(
+            isinstance(x, Tensor) for x in _leaves(list(args), [])
+        )
         self.outer = any(isinstance(x, Tensor) and x.requires_grad for x in given)
         self.tensors = [_fresh(name, x) for x in given]
         new = iter(self.tensors)

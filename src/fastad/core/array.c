@@ -326,71 +326,103 @@ static void own_loop(int op, int arity, const int *types, char **p, intptr_t n, 
     }
 }
 
-fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array **result)
-{
-    const int arity = fad_row_of(op)->arity;
-    const intptr_t item = (intptr_t)fad_itemsize(dtype);
+/* The operands as a loop reads them; `simple` when equal shapes and numbers need no walk. */
+typedef struct {
     union { double d; float f; } number[3];
-    int types[4];
+    int types[4], arity, simple;
     intptr_t step[MAXOPS];
     char *ptr[MAXOPS];
-    int simple = 1;
-    const fad_array *full = NULL;
+    const fad_array *full;
+    fad_loop fn;
+    void *data;
+} operands;
 
-    /* The usual case first: equal shapes and numbers need no walk. */
-    for (int o = 0; o < arity; o++) {
+static void operands_of(operands *r, int op, int dtype, const fad_operand *in)
+{
+    r->arity = fad_row_of(op)->arity;
+    r->types[0] = dtype;
+    r->simple = 1;
+    r->full = NULL;
+    for (int o = 0; o < r->arity; o++) {
         const fad_array *arr = in[o].arr;
-        types[o] = arr ? arr->dtype : dtype;
+        r->types[o] = arr ? arr->dtype : dtype;
         if (!arr) {
-            if (dtype == FAD_F64) number[o].d = in[o].number;
-            else number[o].f = (float)in[o].number;
-            ptr[o] = (char *)&number[o];
-            step[o] = 0;
+            if (dtype == FAD_F64) r->number[o].d = in[o].number;
+            else r->number[o].f = (float)in[o].number;
+            r->ptr[o] = (char *)&r->number[o];
+            r->step[o] = 0;
             continue;
         }
-        ptr[o] = arr->data;
-        step[o] = (intptr_t)fad_itemsize(arr->dtype);
-        if (!full) full = arr;
-        else if (simple && full != arr && !fad_same_shape(full, arr)) simple = 0;
+        r->ptr[o] = arr->data;
+        r->step[o] = (intptr_t)fad_itemsize(arr->dtype);
+        if (!r->full) r->full = arr;
+        else if (r->simple && r->full != arr && !fad_same_shape(r->full, arr)) r->simple = 0;
     }
-    types[3] = dtype;
-    const fad_loop fn = types[0] == dtype ? loops[op][dtype].fn : NULL;
-    void *const data = loops[op][dtype].data;
-    if (simple) {
-        fad_array *out = *result = full ? fad_array_new(dtype, full->ndim, full->shape)
-                                        : fad_array_new(dtype, 0, NULL);
-        if (!out) return FAD_NOMEM;
-        ptr[arity] = out->data;
-        step[arity] = item;
-        const intptr_t n = (intptr_t)out->size;
-        if (n == 0) return FAD_OK;
-        if (fn) fn(ptr, &n, step, data);
-        else own_loop(op, arity, types, ptr, n, step);
-        return FAD_OK;
-    }
+    r->types[3] = dtype;
+    r->fn = r->types[0] == dtype ? loops[op][dtype].fn : NULL;
+    r->data = loops[op][dtype].data;
+}
+
+static void run_loop(operands *r, int op, char **ptr, intptr_t n)
+{
+    if (r->fn) r->fn(ptr, &n, r->step, r->data);
+    else own_loop(op, r->arity, r->types, ptr, n, r->step);
+}
+
+static void elementwise_into(operands *r, int op, const fad_operand *in, fad_array *out)
+{
     walk w;
+    char *ptr[MAXOPS];
+    const int arity = r->arity;
+    r->step[arity] = (intptr_t)fad_itemsize(out->dtype);
+    if (out->size == 0) return;
+    if (r->simple) {
+        r->ptr[arity] = out->data;
+        run_loop(r, op, r->ptr, (intptr_t)out->size);
+        return;
+    }
     w.nop = arity + 1;
-    fad_status status = broadcast_shape(in, arity, &w.ndim, w.shape);
-    if (status) return status;
-    fad_array *out = *result = fad_array_new(dtype, w.ndim, w.shape);
-    if (!out) return FAD_NOMEM;
-    if (out->size == 0) return FAD_OK;
+    w.ndim = out->ndim;
+    memcpy(w.shape, out->shape, (size_t)out->ndim * sizeof *w.shape);
     for (int o = 0; o < arity; o++) {
-        w.ptr[o] = ptr[o];
+        w.ptr[o] = r->ptr[o];
         if (in[o].arr) strides_in(in[o].arr, w.ndim, w.stride[o]);
         else memset(w.stride[o], 0, (size_t)w.ndim * sizeof w.stride[o][0]);
     }
     w.ptr[arity] = out->data;
     strides_in(out, w.ndim, w.stride[arity]);
     walk_merge(&w);
-    const intptr_t n = (intptr_t)w.shape[w.ndim - 1];
-    for (int o = 0; o < arity; o++) step[o] = w.stride[o][w.ndim - 1];
-    step[arity] = item;
+    for (int o = 0; o < arity; o++) r->step[o] = w.stride[o][w.ndim - 1];
     do {
         for (int o = 0; o <= arity; o++) ptr[o] = w.ptr[o];
-        if (fn) fn(ptr, &n, step, data);
-        else own_loop(op, arity, types, ptr, n, step);
+        run_loop(r, op, ptr, (intptr_t)w.shape[w.ndim - 1]);
     } while (walk_next(&w));
+}
+
+void fad_elementwise_into(int op, int dtype, const fad_operand *in, fad_array *out)
+{
+    operands r;
+    operands_of(&r, op, dtype, in);
+    elementwise_into(&r, op, in, out);
+}
+
+fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array **result)
+{
+    operands r;
+    int ndim = 0;
+    int64_t shape[FAD_MAXDIM];
+    const int64_t *full = shape;
+    operands_of(&r, op, dtype, in);
+    if (!r.simple) {
+        fad_status status = broadcast_shape(in, r.arity, &ndim, shape);
+        if (status) return status;
+    } else if (r.full) {
+        ndim = r.full->ndim;
+        full = r.full->shape;
+    }
+    fad_array *out = *result = fad_array_new(dtype, ndim, full);
+    if (!out) return FAD_NOMEM;
+    elementwise_into(&r, op, in, out);
     return FAD_OK;
 }
 
@@ -430,22 +462,20 @@ void fad_add_into(fad_array *dst, const fad_array *src)
 /* The adjoint of broadcasting `shape` to x's shape. */
 fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **result)
 {
-    fad_array *out;
+    if (ndim > x->ndim) return FAD_SHAPE;
+    for (int k = 1; k <= ndim; k++)
+        if (shape[ndim - k] != 1 && shape[ndim - k] != x->shape[x->ndim - k]) return FAD_SHAPE;
+    *result = fad_array_new(x->dtype, ndim, shape);
+    if (!*result) return FAD_NOMEM;
+    fad_sum_into(x, *result);
+    return FAD_OK;
+}
+
+void fad_sum_into(const fad_array *x, fad_array *out)
+{
     walk w;
-    fad_status status = fad_fill(x->dtype, ndim, shape, 0.0, result);
-    if (status) return status;
-    out = *result;
-    if (ndim > x->ndim) {
-        fad_array_release(out);
-        return FAD_SHAPE;
-    }
-    for (int k = 1; k <= ndim; k++) {
-        if (shape[ndim - k] != 1 && shape[ndim - k] != x->shape[x->ndim - k]) {
-            fad_array_release(out);
-            return FAD_SHAPE;
-        }
-    }
-    if (x->size == 0) return FAD_OK;
+    memset(out->data, 0, (size_t)out->size * fad_itemsize(out->dtype));
+    if (x->size == 0) return;
     w.nop = 2;
     w.ndim = x->ndim;
     memcpy(w.shape, x->shape, (size_t)x->ndim * sizeof(int64_t));
@@ -482,7 +512,6 @@ fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_ar
             }
         }
     } while (walk_next(&w));
-    return FAD_OK;
 }
 
 /* out is contiguous; x is read through the walk's strides. */
@@ -505,55 +534,63 @@ static void gather(walk *w, size_t item)
 
 fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **result)
 {
-    walk w;
     if (x->ndim > ndim) return FAD_SHAPE;
     for (int k = 1; k <= x->ndim; k++)
         if (x->shape[x->ndim - k] != 1 && x->shape[x->ndim - k] != shape[ndim - k])
             return FAD_SHAPE;
-    fad_array *out = *result = fad_array_new(x->dtype, ndim, shape);
-    if (!out) return FAD_NOMEM;
-    if (out->size == 0) return FAD_OK;
+    *result = fad_array_new(x->dtype, ndim, shape);
+    if (!*result) return FAD_NOMEM;
+    fad_broadcast_into(x, *result);
+    return FAD_OK;
+}
+
+void fad_broadcast_into(const fad_array *x, fad_array *out)
+{
+    walk w;
+    if (out->size == 0) return;
     w.nop = 2;
-    w.ndim = ndim;
-    memcpy(w.shape, shape, (size_t)ndim * sizeof(int64_t));
+    w.ndim = out->ndim;
+    memcpy(w.shape, out->shape, (size_t)out->ndim * sizeof(int64_t));
     w.ptr[0] = x->data;
     w.ptr[1] = out->data;
-    strides_in(x, ndim, w.stride[0]);
-    strides_in(out, ndim, w.stride[1]);
+    strides_in(x, out->ndim, w.stride[0]);
+    strides_in(out, out->ndim, w.stride[1]);
     walk_merge(&w);
     gather(&w, fad_itemsize(x->dtype));
-    return FAD_OK;
 }
 
 fad_status fad_transpose(const fad_array *x, const int *axes, fad_array **result)
 {
+    int64_t shape[FAD_MAXDIM];
+    for (int k = 0; k < x->ndim; k++) shape[k] = x->shape[axes[k]];
+    *result = fad_array_new(x->dtype, x->ndim, shape);
+    if (!*result) return FAD_NOMEM;
+    fad_transpose_into(x, axes, *result);
+    return FAD_OK;
+}
+
+void fad_transpose_into(const fad_array *x, const int *axes, fad_array *out)
+{
     walk w;
     intptr_t stride[FAD_MAXDIM], step = (intptr_t)fad_itemsize(x->dtype);
-    int64_t shape[FAD_MAXDIM];
+    if (out->size == 0) return;
     for (int k = x->ndim - 1; k >= 0; k--) {
         stride[k] = step;
         step *= (intptr_t)x->shape[k];
     }
-    for (int k = 0; k < x->ndim; k++) shape[k] = x->shape[axes[k]];
-    fad_array *out = *result = fad_array_new(x->dtype, x->ndim, shape);
-    if (!out) return FAD_NOMEM;
-    if (out->size == 0) return FAD_OK;
     w.nop = 2;
     w.ndim = x->ndim;
     w.ptr[0] = x->data;
     w.ptr[1] = out->data;
-    for (int k = 0; k < x->ndim; k++) {
-        w.shape[k] = shape[k];
-        w.stride[0][k] = stride[axes[k]];
-    }
+    memcpy(w.shape, out->shape, (size_t)x->ndim * sizeof(int64_t));
+    for (int k = 0; k < x->ndim; k++) w.stride[0][k] = stride[axes[k]];
     step = (intptr_t)fad_itemsize(x->dtype);
     for (int k = x->ndim - 1; k >= 0; k--) {
         w.stride[1][k] = step;
-        step *= (intptr_t)shape[k];
+        step *= (intptr_t)out->shape[k];
     }
     walk_merge(&w);
     gather(&w, fad_itemsize(x->dtype));
-    return FAD_OK;
 }
 
 /* ---- products ---------------------------------------------------------------------------------------- */
@@ -590,32 +627,55 @@ static void own_matmul(char **args, const intptr_t *dims, const intptr_t *steps,
 /* Products this small take BLAS longer to start than to compute. */
 enum { SMALL_PRODUCT = 256 };
 
-fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
-                       fad_array **result)
+/* Sizes and strides of a product; 0 where the operands do not fit. */
+typedef struct { intptr_t m, n, p, am, an, bn, bp; } product_shape;
+
+static int product_of(const fad_array *a, int ta, const fad_array *b, int tb, product_shape *s)
 {
     const intptr_t item = (intptr_t)fad_itemsize(a->dtype);
     const int va = a->ndim == 1, vb = b->ndim == 1;
-    int64_t shape[2];
-    int ndim = 0;
-    intptr_t m, n, n2, p, am, an, bn, bp;
-    if (va) { m = 1; n = a->shape[0]; am = n * item; an = item; }
-    else if (!ta) { m = a->shape[0]; n = a->shape[1]; am = n * item; an = item; }
-    else { n = a->shape[0]; m = a->shape[1]; an = m * item; am = item; }
-    if (vb) { n2 = b->shape[0]; p = 1; bn = item; bp = item; }
-    else if (!tb) { n2 = b->shape[0]; p = b->shape[1]; bn = p * item; bp = item; }
-    else { p = b->shape[0]; n2 = b->shape[1]; bp = n2 * item; bn = item; }
-    if (n != n2) return FAD_SHAPE;
-    if (!va) shape[ndim++] = m;
-    if (!vb) shape[ndim++] = p;
-    fad_array *out = *result = fad_array_new(a->dtype, ndim, shape);
-    if (!out) return FAD_NOMEM;
-    const intptr_t dims[4] = {1, m, n, p};
-    const intptr_t steps[9] = {0, 0, 0, am, an, bn, bp, p * item, item};
+    intptr_t n2;
+    if (va) { s->m = 1; s->n = a->shape[0]; s->am = s->n * item; s->an = item; }
+    else if (!ta) { s->m = a->shape[0]; s->n = a->shape[1]; s->am = s->n * item; s->an = item; }
+    else { s->n = a->shape[0]; s->m = a->shape[1]; s->an = s->m * item; s->am = item; }
+    if (vb) { n2 = b->shape[0]; s->p = 1; s->bn = item; s->bp = item; }
+    else if (!tb) { n2 = b->shape[0]; s->p = b->shape[1]; s->bn = s->p * item; s->bp = item; }
+    else { s->p = b->shape[0]; n2 = b->shape[1]; s->bp = n2 * item; s->bn = item; }
+    return s->n == n2;
+}
+
+static void multiply_into(const fad_array *a, const fad_array *b, const product_shape *s, int exact,
+                          fad_array *out)
+{
+    const intptr_t item = (intptr_t)fad_itemsize(a->dtype);
+    const intptr_t dims[4] = {1, s->m, s->n, s->p};
+    const intptr_t steps[9] = {0, 0, 0, s->am, s->an, s->bn, s->bp, s->p * item, item};
     char *args[3] = {a->data, b->data, out->data};
     const int dtype = a->dtype;
-    if (out->size == 0) return FAD_OK;
-    if (matmul_loop[dtype].fn && (exact || m * n * p > SMALL_PRODUCT))
+    if (out->size == 0) return;
+    if (matmul_loop[dtype].fn && (exact || s->m * s->n * s->p > SMALL_PRODUCT))
         matmul_loop[dtype].fn(args, dims, steps, matmul_loop[dtype].data);
     else own_matmul(args, dims, steps, dtype);
+}
+
+fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
+                       fad_array **result)
+{
+    product_shape s;
+    int64_t shape[2];
+    int ndim = 0;
+    if (!product_of(a, ta, b, tb, &s)) return FAD_SHAPE;
+    if (a->ndim > 1) shape[ndim++] = s.m;
+    if (b->ndim > 1) shape[ndim++] = s.p;
+    *result = fad_array_new(a->dtype, ndim, shape);
+    if (!*result) return FAD_NOMEM;
+    multiply_into(a, b, &s, exact, *result);
     return FAD_OK;
+}
+
+void fad_matmul_into(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
+                     fad_array *out)
+{
+    product_shape s;
+    if (product_of(a, ta, b, tb, &s)) multiply_into(a, b, &s, exact, out);
 }

@@ -22,7 +22,8 @@ typedef enum {
     FAD_CONSUMED,   /* a sweep met a node that an earlier sweep freed */
     FAD_CALLBACK,   /* a callback failed; it has said why to its own world */
     FAD_SHAPE,      /* shapes do not broadcast */
-    FAD_DTYPE       /* a dtype that this primitive does not take */
+    FAD_DTYPE,      /* a dtype that this primitive does not take */
+    FAD_GUARD       /* a run met a value on which the recording does not hold */
 } fad_status;
 
 typedef int32_t fad_index;
@@ -70,6 +71,7 @@ enum fad_op {
 };
 #define FAD_OP_LAST_OWNING (FAD_OP_LAST_OWNING_PLUS_ONE - 1)
 #define FAD_OP_FIRST_ROW (FAD_OP_CALL + 1)
+_Static_assert(FAD_OP_END <= 256, "opcodes have eight bits of the op word");
 
 typedef struct {
     const char *name, *primal, *partial[3], *numpy;
@@ -150,9 +152,10 @@ typedef struct { fad_index a, b; } fad_args;
  * contribution is added as `c + 0.0`, a reached adjoint is never -0.0 again. */
 #define FAD_UNTOUCHED UINT64_C(0x8000000000000000)
 
-/* op word:  LIVE NEEDED HOOK CB CA MARK ARRAY | opcode (9 bits) */
+/* op word:  LIVE NEEDED HOOK CB CA MARK ARRAY PASSIVE | opcode (8 bits) */
 enum {
-    FAD_OPCODE = 0x01ff,
+    FAD_OPCODE = 0x00ff,
+    FAD_PASSIVE = 0x0100,   /* only a trace needs this node: no cotangent flows here */
     FAD_ARRAY = 0x0200,     /* value and adjoint are arrays, not numbers */
     FAD_MARK = 0x0400,      /* reached; used within one sweep or one compaction */
     FAD_CA = 0x0800,        /* first operand is constant */
@@ -252,9 +255,15 @@ static inline fad_index fad_const(fad_tape *t, double v)
     const unsigned at = (unsigned)((bits * UINT64_C(0x9E3779B97F4A7C15)) >> 56);
     const fad_index i = t->cache[at];
     if (i < t->n && t->value[i].bits == bits
-        && (t->op[i] & (FAD_OPCODE | FAD_ARRAY)) == FAD_OP_CONST)
+        && (t->op[i] & (FAD_OPCODE | FAD_ARRAY | FAD_PASSIVE)) == FAD_OP_CONST)
         return i;
     return fad_const_slow(t, v, bits, at);
+}
+
+/* Whether cotangents stop at this node. */
+static inline int fad_stops(const fad_tape *t, fad_index p)
+{
+    return (t->op[p] & FAD_OPCODE) == FAD_OP_CONST || (t->op[p] & FAD_PASSIVE);
 }
 
 static inline void fad_link(fad_tape *t, fad_handle *h, fad_index i)
@@ -298,6 +307,8 @@ void fad_set_matmul(int dtype, fad_loop fn, void *data);
  * bool), or are numbers: arr == NULL, then `number` (already rounded to dtype) is meant. */
 typedef struct { const fad_array *arr; double number; } fad_operand;
 fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array **out);
+/* The same into an array of the right shape, which may be that of an operand. */
+void fad_elementwise_into(int op, int dtype, const fad_operand *in, fad_array *out);
 fad_status fad_sum_all(const fad_array *x, double *out);
 fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **out);
 fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **out);
@@ -308,6 +319,12 @@ fad_status fad_transpose(const fad_array *x, const int *axes, fad_array **out);
 fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
                        fad_array **out);
 void fad_add_into(fad_array *dst, const fad_array *src);
+/* As their namesakes, into arrays of the right shape that overlap no operand. */
+void fad_sum_into(const fad_array *x, fad_array *out);
+void fad_broadcast_into(const fad_array *x, fad_array *out);
+void fad_transpose_into(const fad_array *x, const int *axes, fad_array *out);
+void fad_matmul_into(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
+                     fad_array *out);
 
 /* ---- sweeps ------------------------------------------------------------------------------ */
 

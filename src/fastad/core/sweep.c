@@ -75,7 +75,7 @@ static inline void reach(fad_sweep *s, fad_index p)
 
 fad_status fad_contribute(fad_tape *t, fad_sweep *s, fad_index p, double c)
 {
-    if ((t->op[p] & FAD_OPCODE) == FAD_OP_CONST) return FAD_OK;
+    if (fad_stops(t, p)) return FAD_OK;
     fad_bars(t, s)[p].f += c + 0.0;
     reach(s, p);
     return FAD_OK;
@@ -84,7 +84,7 @@ fad_status fad_contribute(fad_tape *t, fad_sweep *s, fad_index p, double c)
 /* Takes over the reference; on failure too. */
 fad_status fad_contribute_array(fad_tape *t, fad_sweep *s, fad_index p, fad_array *c)
 {
-    if ((t->op[p] & FAD_OPCODE) == FAD_OP_CONST) {
+    if (fad_stops(t, p)) {
         fad_array_release(c);
         return FAD_OK;
     }
@@ -209,7 +209,7 @@ static void parents_of(const fad_tape *t, fad_index i, shape_of_node *n)
         const fad_call *call = fad_call_of(t, i);
         for (int k = 0; k < 3; k++) {
             n->parent[k] = call->parent[k];
-            n->is_const[k] = (t->op[n->parent[k]] & FAD_OPCODE) == FAD_OP_CONST;
+            n->is_const[k] = fad_stops(t, n->parent[k]);
         }
     } else {
         n->parent[0] = t->args[i].a;

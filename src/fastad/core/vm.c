@@ -1,0 +1,936 @@
+/* Building programs from the tape, and running them. */
+#include <stdlib.h>
+
+#include "kernels.h"
+#include "special.h"
+#include "vm.h"
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Wunused-variable"
+#endif
+
+/* ---- code ---------------------------------------------------------------------------------- */
+
+/* Up to two operands; a third is in the word that follows.  Below 256 the opcodes are the tape's
+ * rows over registers. */
+typedef struct { uint16_t op, spare; int32_t d, a, b; } word;
+
+enum {
+    VM_END = 256,
+    VM_COPY,        /* d = a */
+    VM_MULADD,      /* d = a * b + c */
+    VM_ZMULADD,     /* d = c + zmul(a, b) */
+    VM_ARRAY,       /* array instruction a */
+    VM_GUARD        /* guard a */
+};
+
+typedef struct {
+    uint8_t kind;               /* VM_ROW or a fad_vm_kind */
+    uint8_t dtype, ta, tb, exact, arity;
+    uint16_t op;
+    int32_t foreign, n_in, first_in;
+    fad_place in[3], out;
+    int64_t offset;
+    int32_t axes;               /* where in program->axes */
+} array_ins;
+enum { VM_ROW = 64 };
+
+/* Who owns the bytes of an array of the workspace. */
+enum { FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS };
+typedef struct {
+    fad_array *like;            /* shape and dtype, and the contents of a constant; a reference */
+    uint8_t from;
+    int32_t root;               /* FROM_ALIAS: whose bytes */
+    size_t offset;              /* FROM_ARENA */
+} array_place;
+
+typedef struct { int kind, wanted; fad_place a, b; double number; const void *bytes; size_t size; }
+    guard_ins;
+
+struct fad_program {
+    word *code;
+    array_ins *arrays_code;
+    array_place *array;
+    guard_ins *guard;
+    fad_place *in, *out, *arglist;
+    double *constants;          /* what the first registers hold */
+    int *axes;
+    int32_t n_code, n_arrays_code, n_array, n_guard, n_in, n_out, n_arglist, n_constant, n_reg;
+    int32_t n_axes, n_foreign;
+    size_t arena;
+    int64_t work;
+};
+
+/* A vector that grows; `n` counts elements. */
+#define PUSH(v, n, cap, item) \
+    ((n) < (cap) || grow((void **)&(v), &(cap), sizeof *(v)) ? ((v)[(n)++] = (item), 1) : 0)
+
+static int grow(void **v, int32_t *cap, size_t item)
+{
+    if (*cap > INT32_MAX / 2) return 0;
+    const int32_t want = *cap ? 2 * *cap : 64;
+    void *p = fad_realloc(*v, (size_t)want * item);
+    if (!p) return 0;
+    *v = p;
+    *cap = want;
+    return 1;
+}
+
+/* ---- from the tape to values and steps --------------------------------------------------------- */
+
+typedef struct {
+    uint8_t is_array, constant, pinned;
+    int32_t where;              /* register or array, once it has one; -1 before */
+    int32_t root;               /* of an alias, the value whose bytes it shows; else itself */
+    int32_t uses, last;         /* steps that read it; the last of them */
+    int32_t step;               /* the step that makes it, or -1 */
+    fad_array *like;            /* borrowed from the tape */
+    double number;
+} value;
+
+enum { STEP_ROW, STEP_CALL, STEP_GUARD, STEP_MULADD, STEP_ZMULADD, STEP_NONE };
+typedef struct {
+    uint8_t kind;
+    uint16_t op;
+    int32_t n, arg[3], many;    /* more than three arguments stand in `args` from `many` on */
+    int32_t out;
+    int32_t what;               /* call or guard */
+} step;
+
+typedef struct {
+    const fad_build *b;
+    fad_program *p;
+    unsigned char *needed;
+    int32_t *value_of;          /* node -> value, or -1 */
+    value *values;
+    step *steps;
+    int32_t *args;
+    fad_vm_call *calls;
+    int32_t *table;             /* common subexpressions: hash -> step, or -1 */
+    int32_t n_values, cap_values, n_steps, cap_steps, n_args, cap_args, n_calls, cap_calls;
+    uint32_t table_mask;
+    int32_t cap_in, cap_out;
+} builder;
+
+static int mark_needed(builder *u)
+{
+    const fad_build *b = u->b;
+    const fad_tape *t = b->tape;
+    for (int32_t k = 0; k < b->n_out; k++) u->needed[b->out[k]] = 1;
+    for (int32_t k = 0; k < b->n_guard; k++) {
+        u->needed[b->guard[k].a] = 1;
+        if (b->guard[k].b >= 0) u->needed[b->guard[k].b] = 1;
+    }
+    for (fad_index i = b->end - 1; i >= b->start; i--) {
+        const unsigned code = t->op[i] & FAD_OPCODE;
+        if (!u->needed[i] || code < FAD_OP_CALL) continue;
+        if (code <= FAD_OP_LAST_OWNING) {
+            const fad_call *call = fad_call_of(t, i);
+            for (int32_t k = 0; k < call->n; k++) u->needed[call->parent[k]] = 1;
+        } else {
+            u->needed[t->args[i].a] = 1;
+            if (code >= FAD_OP_FIRST_BINARY) u->needed[t->args[i].b] = 1;
+        }
+    }
+    return 1;
+}
+
+/* A new value of the kind of tape node i; -1 without memory. */
+static int32_t new_value(builder *u, fad_index i, int constant, int32_t made_by)
+{
+    const fad_tape *t = u->b->tape;
+    value v;
+    memset(&v, 0, sizeof v);
+    v.is_array = (t->op[i] & FAD_ARRAY) != 0;
+    v.constant = (uint8_t)constant;
+    v.where = -1;
+    v.root = u->n_values;
+    v.last = -1;
+    v.step = made_by;
+    if (v.is_array) v.like = t->value[i].arr;
+    else v.number = t->value[i].f;
+    return PUSH(u->values, u->n_values, u->cap_values, v) ? u->n_values - 1 : -1;
+}
+
+static int32_t value_at(builder *u, fad_index i)
+{
+    if (u->value_of[i] < 0) u->value_of[i] = new_value(u, i, 1, -1);
+    return u->value_of[i];
+}
+
+static uint32_t hash_step(unsigned op, const int32_t *arg, int n)
+{
+    uint64_t h = op;
+    for (int k = 0; k < n; k++) h = (h ^ (uint32_t)arg[k]) * UINT64_C(0x9E3779B97F4A7C15);
+    return (uint32_t)(h >> 32);
+}
+
+/* The value of an equal earlier step, or -1; `at` is where to note the new one. */
+static int32_t find_equal(builder *u, unsigned op, const int32_t *arg, int n, uint32_t *at)
+{
+    uint32_t h = hash_step(op, arg, n) & u->table_mask;
+    for (;; h = (h + 1) & u->table_mask) {
+        const int32_t s = u->table[h];
+        if (s < 0) break;
+        const step *have = &u->steps[s];
+        if (have->op == op && have->n == n && !memcmp(have->arg, arg, (size_t)n * sizeof *arg))
+            return have->out;
+    }
+    *at = h;
+    return -1;
+}
+
+static int is_number(const value *v, double f)
+{
+    return v->constant && !v->is_array && v->number == f && !signbit(v->number) == !signbit(f);
+}
+
+/* An operand that the row passes on bit for bit, or -1. */
+static int32_t passed_on(const builder *u, unsigned op, const int32_t *arg, fad_index i)
+{
+    const value *a = &u->values[arg[0]], *b = &u->values[arg[1]];
+    const unsigned is_array = (u->b->tape->op[i] & FAD_ARRAY) != 0;
+    if (op == FAD_OP_positive) return arg[0];
+    if (is_array) return -1;            /* shapes and dtypes could change */
+    if (op == FAD_OP_multiply && is_number(b, 1.0)) return arg[0];
+    if (op == FAD_OP_multiply && is_number(a, 1.0)) return arg[1];
+    if (op == FAD_OP_divide && is_number(b, 1.0)) return arg[0];
+    if (op == FAD_OP_subtract && is_number(b, 0.0)) return arg[0];
+    return -1;
+}
+
+static int take_row(builder *u, fad_index i)
+{
+    const fad_tape *t = u->b->tape;
+    const unsigned code = t->op[i] & FAD_OPCODE;
+    step s;
+    uint32_t at = 0;
+    int constant = 1;
+    memset(&s, 0, sizeof s);
+    s.kind = STEP_ROW;
+    s.op = (uint16_t)code;
+    s.n = fad_row_of((int)code)->arity;
+    for (int k = 0; k < s.n; k++) {
+        const fad_index p = s.n == 3 ? fad_call_of(t, i)->parent[k]
+            : k ? t->args[i].b : t->args[i].a;
+        s.arg[k] = value_at(u, p);
+        if (s.arg[k] < 0) return 0;
+        constant &= u->values[s.arg[k]].constant;
+    }
+    if (s.n < 2) s.arg[1] = s.arg[0];
+    if (constant) return (u->value_of[i] = new_value(u, i, 1, -1)) >= 0;
+    const int32_t same = passed_on(u, code, s.arg, i);
+    if (same >= 0) {
+        u->value_of[i] = same;
+        return 1;
+    }
+    if (s.n < 2) s.arg[1] = 0;
+    if ((code == FAD_OP_add || code == FAD_OP_multiply || code == FAD_OP_zmul)
+        && s.arg[0] > s.arg[1] && u->values[s.arg[0]].is_array == u->values[s.arg[1]].is_array) {
+        /* equal up to the order: look for both, keep the one that was written */
+        const int32_t swapped[2] = {s.arg[1], s.arg[0]};
+        u->value_of[i] = find_equal(u, code, swapped, 2, &at);
+        if (u->value_of[i] >= 0 && !u->values[u->value_of[i]].is_array) return 1;
+    }
+    u->value_of[i] = find_equal(u, code, s.arg, s.n, &at);
+    if (u->value_of[i] >= 0) return 1;
+    s.out = new_value(u, i, 0, u->n_steps);
+    if (s.out < 0 || !PUSH(u->steps, u->n_steps, u->cap_steps, s)) return 0;
+    u->table[at] = u->n_steps - 1;
+    u->value_of[i] = s.out;
+    return 1;
+}
+
+static fad_status take_call(builder *u, fad_index i)
+{
+    const fad_tape *t = u->b->tape;
+    const fad_call *call = fad_call_of(t, i);
+    fad_vm_call what;
+    step s;
+    int constant = 1;
+    memset(&what, 0, sizeof what);
+    memset(&s, 0, sizeof s);
+    s.kind = STEP_CALL;
+    s.op = FAD_OP_CALL;
+    s.n = call->n;
+    s.many = u->n_args;
+    if (call->n > 3) s.op = FAD_OP_FREED;       /* never equal to another */
+    for (int32_t k = 0; k < call->n; k++) {
+        const int32_t v = value_at(u, call->parent[k]);
+        if (v < 0 || !PUSH(u->args, u->n_args, u->cap_args, v)) return FAD_NOMEM;
+        if (k < 3) s.arg[k] = v;
+        constant &= u->values[v].constant;
+    }
+    if (u->b->classify(u->b->ctx, i, call, &what)) return FAD_CALLBACK;
+    if (constant && what.pure) {
+        u->value_of[i] = new_value(u, i, 1, -1);
+        return u->value_of[i] < 0 ? FAD_NOMEM : FAD_OK;
+    }
+    s.what = u->n_calls;
+    s.out = new_value(u, i, 0, u->n_steps);
+    if (s.out < 0 || !PUSH(u->calls, u->n_calls, u->cap_calls, what)
+        || !PUSH(u->steps, u->n_steps, u->cap_steps, s)) return FAD_NOMEM;
+    if (what.kind == FAD_VM_ALIAS && u->values[s.arg[0]].is_array && u->values[s.out].is_array)
+        u->values[s.out].root = u->values[s.arg[0]].root;
+    u->value_of[i] = s.out;
+    return FAD_OK;
+}
+
+static fad_status take_guard(builder *u, int32_t k)
+{
+    const fad_guard *g = &u->b->guard[k];
+    step s;
+    memset(&s, 0, sizeof s);
+    s.kind = STEP_GUARD;
+    s.what = k;
+    s.out = -1;
+    s.n = g->b >= 0 ? 2 : 1;
+    s.arg[0] = value_at(u, g->a);
+    s.arg[1] = g->b >= 0 ? value_at(u, g->b) : 0;
+    if (s.arg[0] < 0 || s.arg[1] < 0) return FAD_NOMEM;
+    if (u->values[s.arg[0]].constant && u->values[s.arg[1]].constant) return FAD_OK;
+    return PUSH(u->steps, u->n_steps, u->cap_steps, s) ? FAD_OK : FAD_NOMEM;
+}
+
+static fad_status take_nodes(builder *u)
+{
+    const fad_build *b = u->b;
+    int32_t next = 0;
+    for (int32_t k = 0; k < b->n_in; k++) {
+        const int32_t v = new_value(u, b->in[k], 0, -1);
+        if (v < 0) return FAD_NOMEM;
+        u->value_of[b->in[k]] = v;
+    }
+    for (fad_index i = b->start; i < b->end; i++) {
+        while (next < b->n_guard && b->guard[next].at <= i) {
+            const fad_status status = take_guard(u, next++);
+            if (status) return status;
+        }
+        const unsigned code = b->tape->op[i] & FAD_OPCODE;
+        if (!u->needed[i] || u->value_of[i] >= 0 || code < FAD_OP_CALL) continue;
+        if (code == FAD_OP_CALL) {
+            const fad_status status = take_call(u, i);
+            if (status) return status;
+        } else if (!take_row(u, i)) {
+            return FAD_NOMEM;
+        }
+    }
+    while (next < b->n_guard) {
+        const fad_status status = take_guard(u, next++);
+        if (status) return status;
+    }
+    for (int32_t k = 0; k < b->n_out; k++) {
+        const int32_t v = value_at(u, b->out[k]);
+        if (v < 0) return FAD_NOMEM;
+        u->values[v].pinned = u->values[u->values[v].root].pinned = 1;
+    }
+    return FAD_OK;
+}
+
+/* ---- from steps to code ---------------------------------------------------------------------- */
+
+static const int32_t *args_of(const builder *u, const step *s)
+{
+    return s->kind == STEP_CALL ? u->args + s->many : s->arg;
+}
+
+static void count_uses(builder *u)
+{
+    for (int32_t k = 0; k < u->n_values; k++) u->values[k].uses = 0;
+    for (int32_t k = 0; k < u->n_steps; k++) {
+        const step *s = &u->steps[k];
+        if (s->kind == STEP_NONE) continue;
+        const int32_t *arg = args_of(u, s);
+        for (int32_t j = 0; j < s->n; j++) {
+            value *v = &u->values[arg[j]];
+            v->uses++;
+            v->last = k;
+            if (u->values[v->root].last < k) u->values[v->root].last = k;
+        }
+    }
+}
+
+/* A sum with a product that nobody else reads becomes one step. */
+static void fuse(builder *u)
+{
+    count_uses(u);
+    for (int32_t k = 0; k < u->n_steps; k++) {
+        step *s = &u->steps[k];
+        if (s->kind != STEP_ROW || s->op != FAD_OP_add || u->values[s->out].is_array) continue;
+        for (int side = 1; side >= 0; side--) {
+            const value *v = &u->values[s->arg[side]];
+            if (v->uses != 1 || v->pinned || v->step < 0) continue;
+            step *m = &u->steps[v->step];
+            if (m->kind != STEP_ROW || (m->op != FAD_OP_multiply && m->op != FAD_OP_zmul)) continue;
+            s->arg[2] = s->arg[1 - side];
+            s->kind = m->op == FAD_OP_zmul ? STEP_ZMULADD : STEP_MULADD;
+            s->arg[0] = m->arg[0];
+            s->arg[1] = m->arg[1];
+            s->n = 3;
+            m->kind = STEP_NONE;
+            break;
+        }
+    }
+    count_uses(u);
+}
+
+/* Free stretches of the arena, by offset; neighbours are joined. */
+typedef struct { size_t offset, bytes; } stretch;
+typedef struct { stretch *free; int32_t n, cap; size_t top; } arena_plan;
+enum { ALIGN = 64 };
+
+static size_t padded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
+
+static size_t arena_take(arena_plan *a, size_t bytes)
+{
+    int32_t best = -1;
+    for (int32_t k = 0; k < a->n; k++)
+        if (a->free[k].bytes >= bytes && (best < 0 || a->free[k].bytes < a->free[best].bytes))
+            best = k;
+    if (best >= 0) {
+        const size_t offset = a->free[best].offset;
+        a->free[best].offset += bytes;
+        a->free[best].bytes -= bytes;
+        if (!a->free[best].bytes)
+            memmove(a->free + best, a->free + best + 1,
+                    (size_t)(--a->n - best) * sizeof *a->free);
+        return offset;
+    }
+    if (a->n && a->free[a->n - 1].offset + a->free[a->n - 1].bytes == a->top) {
+        const size_t offset = a->free[--a->n].offset;
+        a->top = offset + bytes;
+        return offset;
+    }
+    a->top += bytes;
+    return a->top - bytes;
+}
+
+static int arena_give(arena_plan *a, size_t offset, size_t bytes)
+{
+    const stretch new = {offset, bytes};
+    int32_t k = 0;
+    if (!bytes) return 1;
+    if (!PUSH(a->free, a->n, a->cap, new)) return 0;
+    while (a->free[k].offset < offset) k++;
+    memmove(a->free + k + 1, a->free + k, (size_t)(a->n - 1 - k) * sizeof *a->free);
+    a->free[k] = new;
+    if (k + 1 < a->n && a->free[k].offset + a->free[k].bytes == a->free[k + 1].offset) {
+        a->free[k].bytes += a->free[k + 1].bytes;
+        memmove(a->free + k + 1, a->free + k + 2, (size_t)(--a->n - k - 1) * sizeof *a->free);
+    }
+    if (k && a->free[k - 1].offset + a->free[k - 1].bytes == a->free[k].offset) {
+        a->free[k - 1].bytes += a->free[k].bytes;
+        memmove(a->free + k, a->free + k + 1, (size_t)(--a->n - k) * sizeof *a->free);
+    }
+    return 1;
+}
+
+typedef struct {
+    builder *u;
+    arena_plan arena;
+    int32_t *spare;             /* registers that are free again */
+    int32_t n_spare, cap_spare;
+    int32_t cap_code, cap_arrays_code, cap_array, cap_arglist, cap_axes, cap_guard;
+} emitter;
+
+static size_t bytes_of(const fad_array *arr)
+{
+    return padded((size_t)arr->size * fad_itemsize(arr->dtype));
+}
+
+static int new_array(emitter *e, int32_t v, int from)
+{
+    fad_program *p = e->u->p;
+    value *x = &e->u->values[v];
+    array_place place;
+    memset(&place, 0, sizeof place);
+    place.like = fad_array_share(x->like);
+    place.from = (uint8_t)from;
+    if (from == FROM_ARENA) place.offset = arena_take(&e->arena, bytes_of(x->like));
+    else if (from == FROM_ALIAS) place.root = e->u->values[x->root].where;
+    x->where = p->n_array;
+    if (PUSH(p->array, p->n_array, e->cap_array, place)) return 1;
+    fad_array_release(place.like);
+    return 0;
+}
+
+static int new_register(emitter *e, int32_t v)
+{
+    value *x = &e->u->values[v];
+    x->where = e->n_spare ? e->spare[--e->n_spare] : e->u->p->n_reg++;
+    return 1;
+}
+
+static fad_place place_of(const emitter *e, int32_t v)
+{
+    return (fad_place){e->u->values[v].is_array, e->u->values[v].where};
+}
+
+/* Give back what `arg` held, unless somebody reads it later; `kept` stays. */
+static int drop_dead(emitter *e, const step *s, int32_t k, int32_t kept)
+{
+    const int32_t *arg = args_of(e->u, s);
+    for (int32_t j = 0; j < s->n; j++) {
+        const int32_t r = e->u->values[arg[j]].root;
+        value *v = &e->u->values[r];
+        if (v->constant || v->pinned || v->last != k || v->where < 0) continue;
+        v->last = -2;                   /* once */
+        if (r == kept) continue;
+        if (!v->is_array) {
+            if (!PUSH(e->spare, e->n_spare, e->cap_spare, v->where)) return 0;
+        } else if (e->u->p->array[v->where].from == FROM_ARENA) {
+            if (!arena_give(&e->arena, e->u->p->array[v->where].offset, bytes_of(v->like)))
+                return 0;
+        }
+    }
+    return 1;
+}
+
+static int emit_word(emitter *e, unsigned op, int32_t d, int32_t a, int32_t b)
+{
+    const word w = {(uint16_t)op, 0, d, a, b};
+    return PUSH(e->u->p->code, e->u->p->n_code, e->cap_code, w);
+}
+
+/* The operand whose bytes an elementwise result may take over: of its shape, read last here. */
+static int32_t reusable(const emitter *e, const step *s, int32_t k)
+{
+    const value *out = &e->u->values[s->out];
+    for (int32_t j = 0; j < s->n; j++) {
+        const int32_t r = e->u->values[s->arg[j]].root;
+        const value *v = &e->u->values[r], *shown = &e->u->values[s->arg[j]];
+        if (!v->is_array || v->constant || v->pinned || v->last != k) continue;
+        if (e->u->p->array[v->where].from != FROM_ARENA) continue;
+        if (shown->like->dtype == out->like->dtype && fad_same_shape(shown->like, out->like))
+            return r;
+    }
+    return -1;
+}
+
+static int emit_array_step(emitter *e, const step *s, int32_t k)
+{
+    builder *u = e->u;
+    fad_program *p = u->p;
+    value *out = &u->values[s->out];
+    const int32_t *arg = args_of(u, s);
+    array_ins ins;
+    int32_t taken = -1;
+    memset(&ins, 0, sizeof ins);
+    ins.n_in = s->n;
+    ins.first_in = p->n_arglist;
+    if (s->kind == STEP_ROW) {
+        ins.kind = VM_ROW;
+        ins.op = s->op;
+        ins.dtype = out->like->dtype;
+        taken = reusable(e, s, k);
+    } else {
+        const fad_vm_call *what = &u->calls[s->what];
+        ins.kind = (uint8_t)what->kind;
+        ins.ta = (uint8_t)what->ta;
+        ins.tb = (uint8_t)what->tb;
+        ins.exact = (uint8_t)what->exact;
+        ins.foreign = what->foreign;
+        ins.offset = what->offset;
+        ins.axes = p->n_axes;
+        if (what->kind == FAD_VM_FOREIGN) p->n_foreign++;
+        if (what->kind == FAD_VM_TRANSPOSE)
+            for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
+                if (!PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
+    }
+    for (int32_t j = 0; j < s->n; j++) {
+        const fad_place place = place_of(e, arg[j]);
+        if (j < 3) ins.in[j] = place;
+        if (!PUSH(p->arglist, p->n_arglist, e->cap_arglist, place)) return 0;
+    }
+    const int alias = out->root != s->out;
+    if (!out->is_array) {
+        if (!new_register(e, s->out)) return 0;
+    } else if (alias) {
+        if (!new_array(e, s->out, FROM_ALIAS)) return 0;
+    } else if (out->like->dtype >= FAD_BOOL) {
+        if (!new_array(e, s->out, FROM_FOREIGN)) return 0;
+    } else if (taken >= 0) {
+        const size_t offset = p->array[u->values[taken].where].offset;
+        if (!new_array(e, s->out, FROM_ALIAS)) return 0;
+        p->array[out->where].from = FROM_ARENA;
+        p->array[out->where].offset = offset;
+    } else if (!new_array(e, s->out, FROM_ARENA)) {
+        return 0;
+    }
+    ins.out = place_of(e, s->out);
+    p->work += out->is_array ? out->like->size : 1;
+    if (s->kind == STEP_CALL) p->work += u->values[arg[0]].is_array ? u->values[arg[0]].like->size : 0;
+    if (!drop_dead(e, s, k, taken)) return 0;
+    if (alias) return 1;                /* nothing to do when it runs */
+    if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
+    return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0);
+}
+
+static int emit_step(emitter *e, int32_t k)
+{
+    builder *u = e->u;
+    fad_program *p = u->p;
+    const step *s = &u->steps[k];
+    if (s->kind == STEP_NONE) return 1;
+    if (s->kind == STEP_GUARD) {
+        const fad_guard *g = &u->b->guard[s->what];
+        guard_ins ins;
+        memset(&ins, 0, sizeof ins);
+        ins.kind = g->kind;
+        ins.wanted = g->wanted;
+        ins.number = g->number;
+        ins.bytes = g->bytes;
+        ins.size = g->size;
+        ins.a = place_of(e, s->arg[0]);
+        if (s->n > 1) ins.b = place_of(e, s->arg[1]);
+        return PUSH(p->guard, p->n_guard, e->cap_guard, ins)
+            && emit_word(e, VM_GUARD, 0, p->n_guard - 1, 0) && drop_dead(e, s, k, -1);
+    }
+    if (s->kind == STEP_CALL || u->values[s->out].is_array) return emit_array_step(e, s, k);
+    for (int32_t j = 0; j < s->n; j++)          /* a number out of arrays of no axes */
+        if (u->values[s->arg[j]].is_array) return emit_array_step(e, s, k);
+    const int32_t a = u->values[s->arg[0]].where;
+    const int32_t b = s->n > 1 ? u->values[s->arg[1]].where : a;
+    const int32_t c = s->n > 2 ? u->values[s->arg[2]].where : 0;
+    if (!drop_dead(e, s, k, -1) || !new_register(e, s->out)) return 0;
+    const int32_t d = u->values[s->out].where;
+    p->work++;
+    if (s->kind == STEP_MULADD || s->kind == STEP_ZMULADD)
+        return emit_word(e, s->kind == STEP_MULADD ? VM_MULADD : VM_ZMULADD, d, a, b)
+            && emit_word(e, VM_COPY, c, 0, 0);
+    return emit_word(e, s->op, d, a, b) && (s->n < 3 || emit_word(e, VM_COPY, c, 0, 0));
+}
+
+static fad_status emit(builder *u)
+{
+    emitter e;
+    fad_program *p = u->p;
+    const fad_build *b = u->b;
+    int ok = 1;
+    int32_t cap_constants = 0;
+    memset(&e, 0, sizeof e);
+    e.u = u;
+    /* constants first: their registers are filled once per workspace */
+    for (int32_t v = 0; v < u->n_values && ok; v++) {
+        value *x = &u->values[v];
+        if (!x->constant || (!x->uses && !x->pinned)) continue;
+        if (x->is_array) {
+            ok = new_array(&e, v, FROM_CONSTANT);
+        } else {
+            x->where = p->n_reg++;
+            ok = PUSH(p->constants, p->n_constant, cap_constants, x->number);
+        }
+    }
+    for (int32_t k = 0; k < b->n_in && ok; k++) {
+        const int32_t v = u->value_of[b->in[k]];
+        if (u->values[v].is_array) ok = new_array(&e, v, FROM_INPUT);
+        else ok = new_register(&e, v);
+        const fad_place place = place_of(&e, v);
+        ok = ok && PUSH(p->in, p->n_in, u->cap_in, place);
+    }
+    for (int32_t k = 0; k < u->n_steps && ok; k++) ok = emit_step(&e, k);
+    for (int32_t k = 0; k < b->n_out && ok; k++) {
+        const fad_place place = place_of(&e, u->value_of[b->out[k]]);
+        ok = PUSH(p->out, p->n_out, u->cap_out, place);
+    }
+    ok = ok && emit_word(&e, VM_END, 0, 0, 0);
+    p->arena = e.arena.top;
+    fad_free(e.arena.free);
+    fad_free(e.spare);
+    return ok ? FAD_OK : FAD_NOMEM;
+}
+
+fad_status fad_program_build(const fad_build *b, fad_program **out)
+{
+    builder u;
+    fad_status status = FAD_NOMEM;
+    uint32_t size = 1024;
+    *out = NULL;
+    memset(&u, 0, sizeof u);
+    u.b = b;
+    while (size / 2 < (uint32_t)(b->end - b->start) && size < UINT32_C(1) << 31) size *= 2;
+    u.table_mask = size - 1;
+    u.p = fad_malloc(sizeof *u.p);
+    if (u.p) memset(u.p, 0, sizeof *u.p);
+    u.needed = fad_malloc((size_t)b->end);
+    u.value_of = fad_malloc((size_t)b->end * sizeof *u.value_of);
+    u.table = fad_malloc((size_t)size * sizeof *u.table);
+    if (u.p && u.needed && u.value_of && u.table) {
+        memset(u.needed, 0, (size_t)b->end);
+        memset(u.value_of, 0xff, (size_t)b->end * sizeof *u.value_of);
+        memset(u.table, 0xff, (size_t)size * sizeof *u.table);
+        mark_needed(&u);
+        status = take_nodes(&u);
+    }
+    if (!status) {
+        fuse(&u);
+        status = emit(&u);
+    }
+    fad_free(u.needed);
+    fad_free(u.value_of);
+    fad_free(u.table);
+    fad_free(u.values);
+    fad_free(u.steps);
+    fad_free(u.args);
+    fad_free(u.calls);
+    if (status) {
+        if (u.p) fad_program_free(u.p);
+        return status;
+    }
+    *out = u.p;
+    return FAD_OK;
+}
+
+void fad_program_free(fad_program *p)
+{
+    for (int32_t k = 0; k < p->n_array; k++) fad_array_release(p->array[k].like);
+    fad_free(p->code);
+    fad_free(p->arrays_code);
+    fad_free(p->array);
+    fad_free(p->guard);
+    fad_free(p->in);
+    fad_free(p->out);
+    fad_free(p->arglist);
+    fad_free(p->constants);
+    fad_free(p->axes);
+    fad_free(p);
+}
+
+const fad_place *fad_program_inputs(const fad_program *p) { return p->in; }
+const fad_place *fad_program_outputs(const fad_program *p) { return p->out; }
+
+fad_program_stats fad_program_describe(const fad_program *p)
+{
+    return (fad_program_stats){
+        .instructions = p->n_code - 1, .registers = p->n_reg, .constants = p->n_constant,
+        .arrays = p->n_array, .arena_bytes = (int64_t)p->arena, .guards = p->n_guard,
+        .foreign = p->n_foreign, .work = p->work};
+}
+
+/* ---- running ---------------------------------------------------------------------------------- */
+
+fad_status fad_workspace_new(const fad_program *p, fad_workspace **out)
+{
+    fad_workspace *w = *out = fad_malloc(sizeof *w);
+    if (!w) return FAD_NOMEM;
+    memset(w, 0, sizeof *w);
+    w->reg = fad_malloc(((size_t)p->n_reg + 1) * sizeof *w->reg);
+    w->arena = fad_malloc(p->arena + ALIGN);
+    w->array = fad_malloc(((size_t)p->n_array + 1) * sizeof *w->array);
+    if (w->array) memset(w->array, 0, ((size_t)p->n_array + 1) * sizeof *w->array);
+    if (!w->reg || !w->arena || !w->array) goto failed;
+    if (p->n_constant) memcpy(w->reg, p->constants, (size_t)p->n_constant * sizeof *w->reg);
+    char *base = w->arena + (ALIGN - (uintptr_t)w->arena % ALIGN) % ALIGN;
+    for (int32_t k = 0; k < p->n_array; k++) {
+        const array_place *place = &p->array[k];
+        const fad_array *like = place->like;
+        void *data = place->from == FROM_ARENA ? base + place->offset
+            : place->from == FROM_CONSTANT ? like->data : NULL;
+        w->array[k] = fad_array_borrow(like->dtype, like->ndim, like->shape, data, NULL);
+        if (!w->array[k]) goto failed;
+        if (place->from == FROM_CONSTANT && like->owner) {
+            w->array[k]->owner = like->owner;
+            w->array[k]->refs = 2;      /* somebody else keeps it */
+        }
+    }
+    return FAD_OK;
+failed:
+    fad_workspace_free(p, w);
+    *out = NULL;
+    return FAD_NOMEM;
+}
+
+/* The caller has taken its owners off before. */
+void fad_workspace_free(const fad_program *p, fad_workspace *w)
+{
+    for (int32_t k = 0; w->array && k < p->n_array; k++)
+        if (w->array[k]) fad_array_free(w->array[k]);
+    fad_free(w->array);
+    fad_free(w->reg);
+    fad_free(w->arena);
+    fad_free(w);
+}
+
+static int has_nan(const fad_array *arr)
+{
+    if (arr->dtype == FAD_F64) {
+        const double *x = arr->data;
+        for (int64_t i = 0; i < arr->size; i++)
+            if (x[i] != x[i]) return 1;
+    } else {
+        const float *x = arr->data;
+        for (int64_t i = 0; i < arr->size; i++)
+            if (x[i] != x[i]) return 1;
+    }
+    return 0;
+}
+
+static int guard_holds(const guard_ins *g, const fad_workspace *w)
+{
+    const double a = g->a.is_array ? 0.0 : w->reg[g->a.where];
+    const double b = g->b.is_array ? 0.0 : w->reg[g->b.where];
+    switch (g->kind) {
+    case FAD_GUARD_LT: return (a < b) == g->wanted;
+    case FAD_GUARD_LE: return (a <= b) == g->wanted;
+    case FAD_GUARD_EQ: return (a == b) == g->wanted;
+    case FAD_GUARD_NE: return (a != b) == g->wanted;
+    case FAD_GUARD_GT: return (a > b) == g->wanted;
+    case FAD_GUARD_GE: return (a >= b) == g->wanted;
+    case FAD_GUARD_BITS: return !memcmp(&a, &g->number, sizeof a);
+    case FAD_GUARD_TRUNC: return trunc(a) == g->number;
+    case FAD_GUARD_BYTES: return !memcmp(w->array[g->a.where]->data, g->bytes, g->size);
+    case FAD_GUARD_NO_NAN: return g->a.is_array ? !has_nan(w->array[g->a.where]) : a == a;
+    }
+    return 0;
+}
+
+static void operand_at(const fad_workspace *w, fad_place at, fad_operand *in)
+{
+    in->arr = at.is_array ? w->array[at.where] : NULL;
+    in->number = at.is_array ? 0.0 : w->reg[at.where];
+}
+
+static fad_status run_array(const fad_program *p, fad_workspace *w, const array_ins *ins,
+                            const fad_vm_calls *calls)
+{
+    fad_array *out = ins->out.is_array ? w->array[ins->out.where] : NULL;
+    fad_operand in[3];
+    union { double f; int64_t bits; } one = {0.0};
+    switch (ins->kind) {
+    case VM_ROW:
+        if (!out) return FAD_DTYPE;
+        for (int k = 0; k < ins->n_in; k++) {
+            operand_at(w, ins->in[k], &in[k]);
+            if (ins->dtype == FAD_F32) in[k].number = (double)(float)in[k].number;
+        }
+        fad_elementwise_into(ins->op, ins->dtype, in, out);
+        return FAD_OK;
+    case FAD_VM_SUM_ALL:
+        return fad_sum_all(w->array[ins->in[0].where], &w->reg[ins->out.where]);
+    case FAD_VM_BROADCAST:
+        if (ins->in[0].is_array) {
+            fad_broadcast_into(w->array[ins->in[0].where], out);
+        } else {
+            const double v = w->reg[ins->in[0].where];
+            double *q = out->data;
+            for (int64_t i = 0; i < out->size; i++) q[i] = v;
+        }
+        return FAD_OK;
+    case FAD_VM_SUM_TO:
+        if (out) {
+            fad_sum_into(w->array[ins->in[0].where], out);
+        } else {
+            fad_array number = {.refs = 1, .dtype = FAD_F64, .size = 1, .data = &one.f};
+            fad_sum_into(w->array[ins->in[0].where], &number);
+            w->reg[ins->out.where] = one.f;
+        }
+        return FAD_OK;
+    case FAD_VM_TRANSPOSE:
+        fad_transpose_into(w->array[ins->in[0].where], p->axes + ins->axes, out);
+        return FAD_OK;
+    case FAD_VM_CAST: {
+        const fad_array *x = ins->in[0].is_array ? w->array[ins->in[0].where] : NULL;
+        if (!x) *(float *)out->data = (float)w->reg[ins->in[0].where];
+        else if (!out) w->reg[ins->out.where] = *(const float *)x->data;
+        else if (out->dtype == FAD_F32)
+            for (int64_t i = 0; i < x->size; i++)
+                ((float *)out->data)[i] = (float)((const double *)x->data)[i];
+        else
+            for (int64_t i = 0; i < x->size; i++)
+                ((double *)out->data)[i] = ((const float *)x->data)[i];
+        return FAD_OK;
+    }
+    case FAD_VM_MATMUL:
+        if (out) {
+            fad_matmul_into(w->array[ins->in[0].where], ins->ta, w->array[ins->in[1].where],
+                            ins->tb, ins->exact, out);
+        } else {
+            fad_array number = {.refs = 1, .dtype = FAD_F64, .size = 1, .data = &one.f};
+            fad_matmul_into(w->array[ins->in[0].where], ins->ta, w->array[ins->in[1].where],
+                            ins->tb, ins->exact, &number);
+            w->reg[ins->out.where] = one.f;
+        }
+        return FAD_OK;
+    case FAD_VM_GET:
+        w->reg[ins->out.where] =
+            ((const double *)w->array[ins->in[0].where]->data)[ins->offset];
+        return FAD_OK;
+    case FAD_VM_ALIAS:
+        /* between a number and an array of one element */
+        if (out) *(double *)out->data = w->reg[ins->in[0].where];
+        else w->reg[ins->out.where] = *(const double *)w->array[ins->in[0].where]->data;
+        return FAD_OK;
+    case FAD_VM_FOREIGN: {
+        const int r = calls->call(calls->ctx, w, ins->foreign, ins->n_in,
+                                  p->arglist + ins->first_in, ins->out);
+        return r == 0 ? FAD_OK : r > 0 ? FAD_GUARD : FAD_CALLBACK;
+    }
+    }
+    return FAD_DTYPE;
+}
+
+fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_calls *calls)
+{
+    double *const reg = w->reg;
+    const word *ip = p->code;
+    for (int32_t k = 0; k < p->n_array; k++) {
+        const array_place *place = &p->array[k];
+        if (place->from == FROM_ALIAS && p->array[place->root].from != FROM_FOREIGN)
+            w->array[k]->data = w->array[place->root]->data;
+    }
+    for (;; ip++) {
+        switch (ip->op) {
+#define FAD_CONST(name, value)
+#define FAD_UNARY(name, primal, ...) \
+        case FAD_OP_##name: { \
+            const double x = reg[ip->a]; \
+            reg[ip->d] = primal; \
+            break; \
+        }
+#define FAD_BINARY(name, primal, ...) \
+        case FAD_OP_##name: { \
+            const double a = reg[ip->a], b = reg[ip->b]; \
+            reg[ip->d] = primal; \
+            break; \
+        }
+#define FAD_TERNARY(name, primal, ...) \
+        case FAD_OP_##name: { \
+            const double a = reg[ip->a], b = reg[ip->b], c = reg[ip[1].d]; \
+            reg[ip->d] = primal; \
+            ip++; \
+            break; \
+        }
+#include "ops.def"
+#undef FAD_UNARY
+#undef FAD_BINARY
+#undef FAD_TERNARY
+        case VM_COPY:
+            reg[ip->d] = reg[ip->a];
+            break;
+        case VM_MULADD:
+            reg[ip->d] = reg[ip->a] * reg[ip->b] + reg[ip[1].d];
+            ip++;
+            break;
+        case VM_ZMULADD:
+            reg[ip->d] = reg[ip[1].d] + zmul(reg[ip->a], reg[ip->b]);
+            ip++;
+            break;
+        case VM_GUARD:
+            if (!guard_holds(&p->guard[ip->a], w)) {
+                w->failed = ip->a;
+                return FAD_GUARD;
+            }
+            break;
+        case VM_ARRAY: {
+            const fad_status status = run_array(p, w, &p->arrays_code[ip->a], calls);
+            if (status) {
+                w->failed = -1;
+                return status;
+            }
+            break;
+        }
+        default:
+            return FAD_OK;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+/* Programs: a stretch of the tape turned into code that runs on new inputs without the tape. */
+#ifndef FAD_VM_H
+#define FAD_VM_H
+
+#include "fad.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What a structured node of the tape means to a program. */
+enum fad_vm_kind {
+    FAD_VM_ALIAS,       /* the same elements in another shape */
+    FAD_VM_SUM_ALL,     /* a float64 array to a number */
+    FAD_VM_BROADCAST,
+    FAD_VM_SUM_TO,
+    FAD_VM_TRANSPOSE,   /* axes */
+    FAD_VM_CAST,
+    FAD_VM_MATMUL,      /* ta, tb, exact; at most two axes */
+    FAD_VM_GET,         /* a number out of a float64 array, at offset */
+    FAD_VM_FOREIGN      /* the caller computes it */
+};
+
+typedef struct {
+    int kind, ta, tb, exact, pure;
+    int32_t foreign;    /* the caller's number for it */
+    int64_t offset;
+    int axes[FAD_MAXDIM];
+} fad_vm_call;
+
+/* What Python saw of a value while it was recorded.  A run in which it would see something else
+ * ends with FAD_GUARD.  The comparisons are in the order of Python's. */
+enum fad_guard_kind {
+    FAD_GUARD_LT, FAD_GUARD_LE, FAD_GUARD_EQ, FAD_GUARD_NE, FAD_GUARD_GT, FAD_GUARD_GE,
+    FAD_GUARD_BITS,     /* a number with these very bits */
+    FAD_GUARD_TRUNC,    /* a number that truncates to this integer */
+    FAD_GUARD_BYTES,    /* an array with these very bytes */
+    FAD_GUARD_NO_NAN    /* a floating array or number without nan */
+};
+
+typedef struct {
+    int kind, wanted;
+    fad_index a, b;     /* nodes; b for the comparisons only */
+    fad_index at;       /* the length of the tape when Python looked */
+    double number;
+    const void *bytes;
+    size_t size;
+    void *keeper;       /* the caller's; holds `bytes` */
+} fad_guard;
+
+typedef struct {
+    const fad_tape *tape;
+    fad_index start, end;
+    const fad_index *in, *out;
+    int32_t n_in, n_out, n_guard;
+    const fad_guard *guard;     /* ascending `at` */
+    /* 0, or -1 after having said why */
+    int (*classify)(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what);
+    void *ctx;
+} fad_build;
+
+typedef struct fad_program fad_program;
+typedef struct fad_workspace fad_workspace;
+
+/* A place for a value: a register, or an array of the workspace. */
+typedef struct { int is_array; int32_t where; } fad_place;
+
+struct fad_workspace {
+    double *reg;
+    char *arena;
+    fad_array **array;          /* headers; foreign results hang on `owner` */
+    int32_t failed;             /* the guard that ended the run */
+    struct fad_workspace *next;
+};
+
+typedef struct {
+    void *ctx;
+    /* Computes foreign call `k` into array or register; 0, 1 for "another shape", -1 for errors. */
+    int (*call)(void *ctx, fad_workspace *w, int32_t k, int32_t n, const fad_place *in,
+                fad_place out);
+    int (*tick)(void *ctx);
+} fad_vm_calls;
+
+fad_status fad_program_build(const fad_build *b, fad_program **out);
+void fad_program_free(fad_program *p);
+fad_status fad_workspace_new(const fad_program *p, fad_workspace **out);
+void fad_workspace_free(const fad_program *p, fad_workspace *w);
+fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_calls *calls);
+
+const fad_place *fad_program_inputs(const fad_program *p);
+const fad_place *fad_program_outputs(const fad_program *p);
+typedef struct {
+    int64_t instructions, registers, constants, arrays, arena_bytes, guards, foreign;
+    int64_t work;               /* about how many elements a run computes */
+} fad_program_stats;
+fad_program_stats fad_program_describe(const fad_program *p);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
