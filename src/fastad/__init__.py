@@ -14,10 +14,11 @@ import os as _os
 
 import numpy as _np
 
-from . import _core, autograd, linalg, modes, numpy_api, rules, transforms
+from . import _core, autograd, linalg, modes, numpy_api, program, rules, transforms
 from ._core import Tensor, release_memory, tensor
 from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_api import *  # noqa: F403
+from .program import Program, ProgramWarning, compile
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
 
 __version__ = "0.1.0"
@@ -39,7 +40,7 @@ _core.register_rules(rules.zero_safe, rules.scatter)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
-    "Tensor", "autograd", "bool_", "e", "enable_grad", "float32", "float64", "get_include", "grad",
+    "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile", "e", "enable_grad", "float32", "float64", "get_include", "grad",
     "hessian", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp",
     "linalg", "modes", "nan", "newaxis", "no_grad", "pi", "release_memory", "set_grad_enabled",
     "tensor", "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",

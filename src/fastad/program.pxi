@@ -430,9 +430,7 @@ cdef class Plan:
     cdef bint has_foreign, has_owners
     cdef int64_t work
     cdef readonly object result     # nesting of the result, with numbers where outputs stand
-    cdef readonly list kinds        # of outputs: shape and dtype, None for a number
-    cdef readonly list captured     # what else the recording depends on; see program.py
-    cdef readonly object key
+    cdef readonly object hooks
     cdef readonly int64_t misses
 
     def __dealloc__(self):
@@ -448,6 +446,12 @@ cdef class Plan:
     def describe(self):
         """Figures of the program: instructions, registers, bytes of the arena, guards."""
         return dict(fad_program_describe(self.program))
+
+    cdef bint outer_active(self):
+        for t in self.outer:
+            if active(<Tensor>t):
+                return True
+        return False
 
     cdef fad_workspace *take(self) except NULL:
         cdef fad_workspace *w = self.idle
@@ -476,7 +480,7 @@ cdef void drop_owners(Plan plan, fad_workspace *w) noexcept:
             w.array[k].data = NULL
 
 
-def finish_trace(Trace trace not None, list outputs):
+def finish_trace(Trace trace not None, list outputs, hooks=None):
     """The program of a trace that runs, for these output tensors.
 
     Returns None, and says why in ``trace.refused``, when no program can be made.
@@ -545,6 +549,7 @@ def finish_trace(Trace trace not None, list outputs):
         free(nodes)
         free(guards)
     plan.program = program
+    plan.hooks = hooks
     plan.ins = fad_program_inputs(program)
     plan.outs = fad_program_outputs(program)
     plan.n_in = <int>n_in
@@ -552,8 +557,6 @@ def finish_trace(Trace trace not None, list outputs):
     plan.n_given = <int>len(trace.inputs)
     plan.outer = [t for t, _ in shadows]
     plan.likes = [(shape_of(t), t.dtype) for t in plan.outer]
-    plan.kinds = [None if (<Tensor>t).arr == NULL else (shape_of(t), (<Tensor>t).dtype)
-                  for t in outputs]
     plan.foreign = state.foreign
     plan.has_foreign = bool(state.foreign)
     plan.has_owners = plan.has_foreign or any([not is_float(<Tensor>t) for t in ins])
@@ -636,7 +639,9 @@ cdef object output_at(Plan plan, fad_workspace *w, int k):
         return w.reg[place.where]
     arr = w.array[place.where]
     if arr.dtype >= FAD_BOOL and arr.owner != NULL:
-        return np.array(<object>arr.owner)
+        return np.array(<object>arr.owner) if arr.ndim else (<object>arr.owner).item()
+    if arr.ndim == 0:
+        return (<double *>arr.data)[0] if arr.dtype == FAD_F64 else <double>(<float *>arr.data)[0]
     for j in range(arr.ndim):
         dims[j] = arr.shape[j]
     out = cnp.PyArray_SimpleNew(
@@ -703,7 +708,217 @@ cdef void set_array(fad_array *arr, void *data, object owner) noexcept:
         arr.owner = <void *>owner
 
 
-def run(Plan plan not None, list leaves):
+# ---- choosing a program --------------------------------------------------------------------------------
+
+
+cdef enum:
+    LEAF_NUMBER, LEAF_ARRAY, LEAF_STATIC
+
+cdef enum:
+    SEEN_NAME, SEEN_CELL, SEEN_ATTRIBUTE, SEEN_ITEMS, SEEN_BYTES
+
+# How many ways through one signature, how many signatures, and how many recordings in a row
+# without a replay are taken before a program gives up.
+cdef int MOST_PLANS = 32, MOST_KEYS = 32, MOST_RECORDINGS = 12
+
+
+@cython.final
+cdef class Replay:
+    """A function of tensors that is recorded once for each way through it, and replayed.
+
+    `hooks` is program.py, which flattens arguments, records and warns.
+    """
+    cdef readonly object function, hooks
+    cdef public object source       # what the user wrote; recordings depend on it
+    cdef public bint warned
+    cdef readonly dict plans        # key -> [Plan], the most recently used first
+    cdef readonly dict given_up     # key -> why
+    cdef Plan last
+    cdef list last_spec             # [(kind, what)] of flat arguments, None where not flat
+    cdef readonly list seen         # what the recordings depend on besides arguments
+    cdef readonly tuple argnums     # arguments that are differentiated: integers become floats
+    cdef readonly int64_t recordings, replays
+    cdef dict streak                # key -> recordings since the last replay
+
+    def __init__(self, function, hooks, argnums=()):
+        self.function = function
+        self.hooks = hooks
+        self.argnums = argnums
+        self.plans = {}
+        self.given_up = {}
+        self.streak = {}
+
+    def __call__(self, *args, **kwargs):
+        cdef Plan plan = self.last
+        cdef fad_workspace *w
+        cdef int ok
+        if plan is None or kwargs or fad_trace_id or len(args) != len(self.last_spec):
+            return self.call(args, kwargs)
+        w = plan.take()
+        try:
+            if not self.fill(plan, w, args):
+                return self.call(args, kwargs)
+            if plan.outer:
+                if not fad_grad_off & 1 and plan.outer_active():
+                    return self.call(args, kwargs)
+                if not set_outer(plan, w):
+                    return self.call(args, kwargs)
+            if self.seen and not unchanged(self.seen):
+                return self.call(args, kwargs)
+            if not run_plan(plan, w):
+                return self.call(args, kwargs)
+            self.replays += 1
+            return results(plan, w)
+        finally:
+            plan.give(w)
+
+    cdef int fill(self, Plan plan, fad_workspace *w, tuple args) except -1:
+        """Put flat arguments into a workspace; 0 where they are not those of the last call."""
+        cdef int k, given = 0, kind, j
+        cdef cnp.ndarray a
+        cdef fad_array *arr
+        cdef fad_place place
+        for k in range(len(args)):
+            x = args[k]
+            kind, what = <tuple>self.last_spec[k]
+            if kind == LEAF_STATIC:
+                if x is not what:
+                    return 0
+                continue
+            place = plan.ins[given]
+            given += 1
+            if kind == LEAF_NUMBER:
+                if type(x) is not float:
+                    return 0
+                w.reg[place.where] = PyFloat_AS_DOUBLE(x)
+                continue
+            if type(x) is not cnp.ndarray:
+                return 0
+            a = <cnp.ndarray>x
+            arr = w.array[place.where]
+            if (cnp.PyArray_TYPE(a) != <int>what or cnp.PyArray_NDIM(a) != arr.ndim
+                    or not cnp.PyArray_ISCARRAY_RO(a)):
+                return 0
+            for j in range(arr.ndim):
+                if cnp.PyArray_DIMS(a)[j] != arr.shape[j]:
+                    return 0
+            set_array(arr, cnp.PyArray_DATA(a), None if arr.dtype < FAD_BOOL else a)
+        return 1
+
+    def call(self, tuple args, dict kwargs):
+        """Any call: find the programs for these arguments, or record another."""
+        cdef Plan plan
+        cdef list found
+        if fad_trace_id:
+            return self.function(*args, **kwargs)
+        key, leaves, spec, tensors = self.hooks.flatten(self, args, kwargs)
+        if tensors and not fad_grad_off & 1 and any([active(<Tensor>t) for t in tensors]):
+            return self.function(*args, **kwargs)
+        if key in self.given_up:
+            return self.hooks.eager(self, args, kwargs)
+        if self.seen is not None and not unchanged(self.seen):
+            self.forget()
+        found = self.plans.get(key)
+        if found:
+            for plan in list(found):
+                if plan.outer and not fad_grad_off & 1 and plan.outer_active():
+                    return self.hooks.eager(self, args, kwargs)
+                outputs = run_leaves(plan, leaves)
+                if outputs is None:
+                    continue
+                if found[0] is not plan:
+                    found.remove(plan)
+                    found.insert(0, plan)
+                self.last, self.last_spec = (plan, spec) if spec is not None else (None, None)
+                self.streak[key] = 0
+                self.replays += 1
+                return self.hooks.nested(plan.result, outputs, tensors)
+        return self.hooks.record(self, key, args, kwargs, leaves, spec, tensors)
+
+    def keep(self, key, Plan plan not None, result, spec):
+        """Take a new program into use; returns how many recordings of this key came in a row."""
+        cdef list found = self.plans.setdefault(key, [])
+        plan.result = result
+        found.insert(0, plan)
+        del found[MOST_PLANS:]
+        self.recordings += 1
+        self.streak[key] = self.streak.get(key, 0) + 1
+        self.last, self.last_spec = (plan, spec) if spec is not None else (None, None)
+        while len(self.plans) > MOST_KEYS:
+            oldest = next(iter(self.plans))
+            del self.plans[oldest]
+        return self.streak[key]
+
+    def give_up(self, key, why):
+        """Compute eagerly from now on where the arguments are like these."""
+        self.given_up[key] = why
+        self.plans.pop(key, None)
+        self.last = None
+
+    def forget(self):
+        """Drop all programs: something that they depend on has changed."""
+        self.plans = {}
+        self.last = None
+        self.seen = None
+
+    def depends_on(self, list seen):
+        """Say what recordings depend on; see `unchanged`."""
+        self.seen = seen
+
+
+cdef bint unchanged(list seen) except -1:
+    """Whether everything that recordings depend on is the same object, or has the same contents."""
+    cdef int kind
+    for entry in seen:
+        kind, holder, name, what = <tuple>entry
+        if kind == SEEN_NAME:
+            if (<dict>holder).get(name) is not what:
+                return False
+        elif kind == SEEN_CELL:
+            try:
+                if holder.cell_contents is not what:
+                    return False
+            except ValueError:
+                return False
+        elif kind == SEEN_ATTRIBUTE:
+            if getattr(holder, name, None) is not what:
+                return False
+        elif kind == SEEN_ITEMS:
+            items = list(holder.values()) if type(holder) is dict else holder
+            if len(items) != len(<tuple>what):
+                return False
+            for a, b in zip(items, <tuple>what):
+                if a is not b:
+                    return False
+        elif not same_bytes(<cnp.ndarray>holder, <cnp.ndarray>what):
+            return False
+    return True
+
+
+cdef bint same_bytes(cnp.ndarray a, cnp.ndarray copy) except -1:
+    if cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(copy) or a.dtype != copy.dtype:
+        return False
+    if cnp.PyArray_NBYTES(a) != cnp.PyArray_NBYTES(copy) or a.shape != copy.shape:
+        return False
+    if cnp.PyArray_ISCARRAY_RO(a):
+        return memcmp(cnp.PyArray_DATA(a), cnp.PyArray_DATA(copy), cnp.PyArray_NBYTES(a)) == 0
+    return a.tobytes() == copy.tobytes()
+
+
+cdef object results(Plan plan, fad_workspace *w):
+    """The outputs of a run, in the nesting of the recorded result."""
+    return nest(plan, w, plan.result)
+
+
+cdef object nest(Plan plan, fad_workspace *w, object tree):
+    if type(tree) is int:
+        return output_at(plan, w, tree)
+    if type(tree) is tuple:
+        return tuple([nest(plan, w, item) for item in <tuple>tree])
+    return plan.hooks.nested(tree, [output_at(plan, w, k) for k in range(plan.n_out)], None)
+
+
+cdef object run_leaves(Plan plan, list leaves):
     """Outputs of a program as floats and new arrays, or None where a guard did not hold.
 
     `leaves` are floats and C-contiguous arrays of the shapes and dtypes that were recorded.

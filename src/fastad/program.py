@@ -1,0 +1,517 @@
+"""Programs: a function recorded once for each way through it, and replayed without Python.
+
+``compile(f)`` gives a `Program`.  Its first call runs `f` on tensors and takes down every operation;
+later calls with arguments of the same nesting, shapes and dtypes replay the recording in C.  What
+Python looked at meanwhile (``if x > 0``, ``while err > tol``, ``float(t)``, an index) became a
+guard: where a guard does not hold, another recording is tried or made.  So a program gives what
+the function gives, or records it again.
+
+Floats, floating arrays and integer arrays are inputs.  Integers, truth values, strings and other
+objects are part of what a recording is for: another value means another recording.  Tensors that
+the function finds outside (weights in a closure) are read anew in every call.
+
+A recording also depends on the function's code, on the variables that the function and the
+functions it calls read from closures and globals, and on arrays, lists, dicts and attributes found
+there: these are compared at each call, and a change means recording again.  What cannot be seen:
+files, clocks, other processes, printing and other side effects (they happen while recording only),
+changes inside an array of more than 256 KiB or deep inside nested containers.  A draw from NumPy's
+or Python's global random generators is noticed, and such a function is computed eagerly.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import _core, transforms
+from ._core import Replay, Tensor, Trace
+from .transforms import _is_numbers
+
+__all__ = ["Program", "ProgramWarning", "compile"]
+
+
+class ProgramWarning(UserWarning):
+    """A program does not replay, and says why; its results are right all the same."""
+
+
+# Arguments: what is an input, and what a recording is for.
+
+_NUMBER, _ARRAY, _STATIC = 0, 1, 2
+_INPUT_KINDS = "fiub"
+
+
+class _Slot:
+    """Stands in an argument tree for the next input."""
+
+    __slots__ = ()
+
+
+_SLOT = _Slot()
+
+
+def _flat(x: Any, leaves: list[Any], tensors: list[Tensor]) -> tuple[Any, Any, tuple[int, Any]]:
+    """Return the key of one argument, its tree with slots, and its spec; append its leaves."""
+    kind = type(x)
+    if kind is float or kind is np.float64:
+        leaves.append(float(x))
+        return "f", _SLOT, (_NUMBER if kind is float else -1, None)
+    if kind is Tensor:
+        tensors.append(x)
+        value = _core.array(x)
+        leaves.append(value.item() if value.ndim == 0 and value.dtype == np.float64 else value)
+        if type(leaves[-1]) is float:
+            return "f", _SLOT, (-1, None)
+        return (value.dtype.num, value.shape), _SLOT, (-1, None)
+    if isinstance(x, (np.ndarray, np.floating)) and x.dtype.kind in _INPUT_KINDS:
+        a = np.asarray(x)
+        plain = kind is np.ndarray and a.flags.c_contiguous and a.dtype.isnative
+        if not a.flags.c_contiguous or not a.dtype.isnative:
+            a = np.array(a, a.dtype.newbyteorder("="), order="C")
+        if a.ndim == 0 and a.dtype == np.float64:
+            leaves.append(a.item())
+            return "f", _SLOT, (-1, None)
+        leaves.append(a)
+        return (a.dtype.num, a.shape), _SLOT, (_ARRAY if plain else -1, a.dtype.num)
+    if kind is tuple or kind is list or (isinstance(x, tuple) and hasattr(x, "_fields")):
+        parts = [_flat(item, leaves, tensors) for item in x]
+        tree = [part[1] for part in parts]
+        rebuilt = kind(*tree) if hasattr(x, "_fields") else kind(tree)
+        return (kind, *[part[0] for part in parts]), rebuilt, (-1, None)
+    if kind is dict:
+        parts = [_flat(item, leaves, tensors) for item in x.values()]
+        tree = dict(zip(x, [part[1] for part in parts]))
+        return (kind, tuple(x), *[part[0] for part in parts]), tree, (-1, None)
+    try:
+        hash(x)
+    except TypeError:
+        return ("id", id(x)), x, (-1, None)
+    return (kind, x), x, (_STATIC, x)
+
+
+def _fill(tree: Any, leaves: Any) -> Any:
+    """The tree with leaves in place of the slots."""
+    if tree is _SLOT:
+        return next(leaves)
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*[_fill(item, leaves) for item in tree])
+    if type(tree) in (tuple, list):
+        return type(tree)([_fill(item, leaves) for item in tree])
+    if type(tree) is dict:
+        return {key: _fill(item, leaves) for key, item in tree.items()}
+    return tree
+
+
+def _prepared(replay: Replay, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Integers and lists of numbers become floats and arrays where a derivative is taken."""
+    if not replay.argnums:
+        return args
+    new = list(args)
+    for k in replay.argnums:
+        if not -len(args) <= k < len(args):
+            continue
+        x = new[k]
+        if _is_numbers(x):
+            x = np.asarray(x)
+        if type(x) is int:
+            x = float(x)
+        elif isinstance(x, (np.ndarray, np.integer)) and x.dtype.kind in "iub":
+            x = x.astype(np.float64)
+        new[k] = x
+    return tuple(new)
+
+
+def flatten(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the key of a call, its inputs, their spec where they are flat, and its tensors."""
+    leaves: list[Any] = []
+    tensors: list[Tensor] = []
+    prepared = _prepared(replay, args)
+    parts = [_flat(x, leaves, tensors) for x in prepared]
+    named = {name: _flat(x, leaves, tensors) for name, x in kwargs.items()}
+    key = (
+        tuple([part[0] for part in parts]),
+        *[(name, part[0]) for name, part in named.items()],
+    )
+    spec: Any = [part[2] for part in parts]
+    same = all(a is b for a, b in zip(prepared, args))
+    if not same or kwargs or any(kind < 0 for kind, _ in spec):
+        spec = None
+    return key, leaves, spec, tensors
+
+
+# Results.
+
+
+class _Out:
+    """A constant in a recorded result; numbers there are positions of outputs."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _result_tree(x: Any, outputs: list[Tensor]) -> Any:
+    """The nesting of a result with positions in place of tensors, which go to `outputs`."""
+    if isinstance(x, Tensor):
+        outputs.append(x)
+        return len(outputs) - 1
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*[_result_tree(item, outputs) for item in x])
+    if type(x) in (tuple, list):
+        return type(x)([_result_tree(item, outputs) for item in x])
+    if type(x) is dict:
+        return {key: _result_tree(item, outputs) for key, item in x.items()}
+    return _Out(np.array(x) if isinstance(x, np.ndarray) else x)
+
+
+def nested(tree: Any, outputs: list[Any], tensors: Any) -> Any:
+    """The result of a run; as tensors where tensors went in."""
+    if type(tree) is int:
+        return _core.tensor(outputs[tree]) if tensors else outputs[tree]
+    if type(tree) is _Out:
+        value = tree.value
+        return np.array(value) if isinstance(value, np.ndarray) else value
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*[nested(item, outputs, tensors) for item in tree])
+    if type(tree) in (tuple, list):
+        return type(tree)([nested(item, outputs, tensors) for item in tree])
+    return {key: nested(item, outputs, tensors) for key, item in tree.items()}
+
+
+def _plain(t: Tensor, tensors: Any) -> Any:
+    """A result of a recording as the caller wants it."""
+    if tensors:
+        return t.detach()
+    a = _core.array(t.detach())
+    return a.item() if a.ndim == 0 else np.array(a)
+
+
+# What a recording depends on besides its arguments.
+
+_NAME, _CELL, _ATTRIBUTE, _ITEMS, _BYTES = range(5)
+_WATCHED_BYTES = 256 * 1024
+_WATCHED_ITEMS = 64
+_DEPTH = 4
+_LIBRARIES = ("numpy", "fastad", "scipy", "math", "builtins", "functools", "itertools")
+
+
+def _watch(x: Any, out: list[Any], known: set[int], depth: int) -> None:
+    """Append to `out` what tells whether `x` is still the same inside."""
+    if id(x) in known or depth > _DEPTH:
+        return
+    known.add(id(x))
+    if isinstance(x, types.FunctionType):
+        if (x.__module__ or "").split(".")[0] not in _LIBRARIES:
+            _watch_function(x, out, known, depth)
+    elif isinstance(x, types.MethodType):
+        _watch(x.__func__, out, known, depth)
+        _watch(x.__self__, out, known, depth)
+    elif isinstance(x, functools.partial):
+        for part in (x.func, x.args, x.keywords):
+            _watch(part, out, known, depth)
+    elif isinstance(x, np.ndarray):
+        if x.nbytes <= _WATCHED_BYTES and x.dtype != object:
+            out.append((_BYTES, x, None, np.array(x)))
+    elif type(x) in (list, dict):
+        items = tuple(x.values()) if type(x) is dict else tuple(x)
+        if len(items) <= _WATCHED_ITEMS:
+            out.append((_ITEMS, x, None, items))
+            for item in items:
+                _watch(item, out, known, depth + 1)
+    elif type(x) is tuple:
+        for item in x[:_WATCHED_ITEMS]:
+            _watch(item, out, known, depth + 1)
+    elif not isinstance(x, (type, types.ModuleType, Tensor)):
+        attributes = getattr(x, "__dict__", None)
+        if type(x).__module__.split(".")[0] in _LIBRARIES or type(attributes) is not dict:
+            return
+        call = getattr(type(x), "__call__", None)
+        if isinstance(call, types.FunctionType):
+            _watch(call, out, known, depth)
+        _watch(attributes, out, known, depth)
+
+
+def _watch_function(f: types.FunctionType, out: list[Any], known: set[int], depth: int) -> None:
+    out.append((_ATTRIBUTE, f, "__code__", f.__code__))
+    out.append((_ATTRIBUTE, f, "__defaults__", f.__defaults__))
+    for default in f.__defaults__ or ():
+        _watch(default, out, known, depth + 1)
+    for cell in f.__closure__ or ():
+        try:
+            x = cell.cell_contents
+        except ValueError:
+            continue
+        out.append((_CELL, cell, None, x))
+        _watch(x, out, known, depth + 1)
+    codes = [f.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+        for name in code.co_names:
+            if name in f.__globals__:
+                x = f.__globals__[name]
+                out.append((_NAME, f.__globals__, name, x))
+                _watch(x, out, known, depth + 1)
+
+
+def _random_states() -> tuple[Any, ...]:
+    """What a draw from a global random generator would change."""
+    states: list[Any] = [random.getstate()]
+    if "numpy.random" in sys.modules:
+        kind, keys, *rest = np.random.get_state()
+        states += [kind, keys.tobytes(), rest]
+    return tuple(states)
+
+
+# Recording.
+
+
+def record(
+    replay: Replay,
+    key: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    leaves: list[Any],
+    spec: Any,
+    tensors: list[Tensor],
+) -> Any:
+    """Run the function once, as a recording, and keep the program that it makes."""
+    seen: list[Any] = []
+    _watch(replay.source, seen, set(), 0)
+    before = _random_states()
+    skeleton: list[Any] = []
+    trees = [_flat(x, skeleton, [])[1] for x in _prepared(replay, args)]
+    named = {name: _flat(x, skeleton, [])[1] for name, x in kwargs.items()}
+    trace = Trace()
+    with trace:
+        inputs = iter([trace.input(x) for x in leaves])
+        given = [_fill(tree, inputs) for tree in trees]
+        given_named = {name: _fill(tree, inputs) for name, tree in named.items()}
+        result = replay.function(*given, **given_named)
+        outputs: list[Tensor] = []
+        tree = _result_tree(result, outputs)
+        if _random_states() != before:
+            _core.refuse_trace("the function draws random numbers")
+        plan = _core.finish_trace(trace, outputs, sys.modules[__name__])
+    if plan is None:
+        _give_up(replay, key, trace.refused)
+        return eager(replay, args, kwargs)
+    replay.depends_on(seen)
+    values = [_plain(t, tensors) for t in outputs]
+    if replay.keep(key, plan, tree, spec) > _most_recordings:
+        _give_up(replay, key, "a guard fails in every call: what Python looks at keeps changing")
+    elif len(replay.plans) >= _most_keys and not replay.warned:
+        replay.warned = True
+        _warn(replay, "shapes, dtypes or static arguments keep changing: "
+              f"{_difference(list(replay.plans)[-2:])}")
+    return nested(tree, values, None)
+
+
+_most_recordings, _most_keys = 12, 32
+
+
+def _difference(keys: list[Any]) -> str:
+    for k, (a, b) in enumerate(zip(keys[0][0], keys[-1][0])):
+        if a != b:
+            return f"argument {k} was {_describe(a)}, then {_describe(b)}"
+    return "the number or the names of the arguments"
+
+
+def _describe(key: Any) -> str:
+    if key == "f":
+        return "a number"
+    if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], tuple):
+        return f"an array of shape {key[1]}"
+    return repr(key[1] if isinstance(key, tuple) and len(key) == 2 else key)
+
+
+def _give_up(replay: Replay, key: Any, why: str) -> None:
+    replay.give_up(key, why)
+    _warn(replay, f"{why}; from now on it is computed eagerly")
+
+
+def _warn(replay: Replay, text: str) -> None:
+    name = getattr(replay.source, "__qualname__", repr(replay.source))
+    warnings.warn(f"program of {name}: {text}", ProgramWarning, stacklevel=4)
+
+
+def eager(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the program gives, by the function itself."""
+    if replay.argnums:
+        return replay.function(*_prepared(replay, args), **kwargs)
+    leaves: list[Any] = []
+    tensors: list[Tensor] = []
+    trees = [_flat(x, leaves, tensors)[1] for x in args]
+    named = {name: _flat(x, leaves, tensors)[1] for name, x in kwargs.items()}
+    if tensors:
+        return replay.function(*args, **kwargs)
+    inputs = iter([_core.tensor(x) for x in leaves])
+    given = [_fill(tree, inputs) for tree in trees]
+    result = replay.function(*given, **{k: _fill(tree, inputs) for k, tree in named.items()})
+    outputs: list[Tensor] = []
+    tree = _result_tree(result, outputs)
+    if any(t.requires_grad for t in outputs):
+        return result
+    return nested(tree, [_plain(t, None) for t in outputs], None)
+
+
+# The public class.
+
+
+def _new_replay(
+    function: Callable[..., Any], source: Any, argnums: tuple[int, ...] = ()
+) -> Replay:
+    replay = Replay(function, sys.modules[__name__], argnums)
+    replay.source = source
+    return replay
+
+
+class Program(Replay):
+    """A function that is recorded once and replayed; made by `compile`.
+
+    Calling it gives what the function gives, as Python floats and NumPy arrays, or as tensors where
+    tensors went in.  Where a gradient through the call is asked for (an argument or a tensor that
+    the function finds outside requires gradients, and recording is on) it runs as ordinary code.
+
+    Attributes
+    ----------
+    value_and_grad, grad : callable
+        As ``fastad.value_and_grad(f)`` and ``fastad.grad(f)``, by programs.
+    jacobian, hessian : callable
+        As ``fastad.jacobian(f)`` and ``fastad.hessian(f)``, by programs.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"compile: wanted a function, got {type(function).__name__}")
+        super().__init__(function, sys.modules[__name__])
+        functools.update_wrapper(self, function, updated=())
+        self.source = function
+        self._derived: dict[Any, Any] = {}
+
+    def derived(self, name: str, argnums: int | tuple[int, ...] = 0, **options: Any) -> Any:
+        """Return the program of a transform of this function.
+
+        Parameters
+        ----------
+        name : str
+            ``"value_and_grad"``, ``"grad"``, ``"jacobian"`` or ``"hessian"``.
+        argnums : int or tuple of int
+            Which positional arguments to differentiate.
+        """
+        key = (name, argnums, tuple(options.items()))
+        found = self._derived.get(key)
+        if found is None:
+            transform = getattr(transforms, name)
+            numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+            function = transform(self.function, argnums, **options)
+            found = self._derived[key] = _new_replay(function, self.function, numbers)
+        return found
+
+    @property
+    def value_and_grad(self) -> Any:
+        """``f(*args)`` and its gradient in the first argument, from one run."""
+        return self.derived("value_and_grad")
+
+    @property
+    def grad(self) -> Any:
+        """The gradient in the first argument."""
+        return self.derived("grad")
+
+    @property
+    def jacobian(self) -> Any:
+        """The dense Jacobian in the first argument."""
+        return self.derived("jacobian")
+
+    @property
+    def hessian(self) -> Any:
+        """The dense Hessian in the first argument."""
+        return self.derived("hessian")
+
+    def _product(self, name: str, function: Callable[..., Any], count: int) -> Any:
+        found = self._derived.get((name, count))
+        if found is None:
+            found = _new_replay(function, self.function, tuple(range(count)))
+            self._derived[(name, count)] = found
+        return found
+
+    def jvp(self, primals: Any, tangents: Any) -> tuple[Any, Any]:
+        """As ``fastad.jvp(f, primals, tangents)``."""
+        primals, tangents = tuple(primals), tuple(tangents)
+        if len(primals) != len(tangents):
+            raise ValueError(f"jvp: {len(primals)} primals, but {len(tangents)} tangents")
+        n = len(primals)
+
+        def push(*both: Any) -> tuple[Any, Any]:
+            return transforms.jvp(self.function, both[:n], both[n:])
+
+        return self._product("jvp", push, 2 * n)(*primals, *tangents)
+
+    def hvp(self, x: Any, v: Any) -> Any:
+        """The product of the Hessian in the first argument with `v`."""
+
+        def push(x: Any, v: Any) -> Any:
+            return transforms.jvp(transforms.grad(self.function), (x,), (v,))[1]
+
+        return self._product("hvp", push, 2)(x, v)
+
+    def vjp(self, primals: Any, cotangent: Any) -> tuple[Any, Any]:
+        """``f(*primals)``, and the cotangents of the primals for this cotangent of the result."""
+        primals = tuple(primals)
+        n = len(primals)
+
+        def pull(*given: Any) -> tuple[Any, Any]:
+            value, back = transforms.vjp(self.function, *given[:n])
+            return value, back(given[n])
+
+        return self._product("vjp", pull, n)(*primals, cotangent)
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        return f"<Program of {name}: {self.recordings} recorded>"
+
+
+def compile(function: Callable[..., Any]) -> Program:
+    """Return a `Program`: the function recorded once for each way through it, and replayed.
+
+    Parameters
+    ----------
+    function : callable
+        Of numbers, arrays and nested tuples, lists and dicts of these, written with operators,
+        fastad's or NumPy's functions.
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    TypeError
+        If `function` cannot be called.
+
+    Warns
+    -----
+    ProgramWarning
+        If a program cannot be made (the function draws random numbers, or calls ``backward``), or
+        if what Python looks at changes in every call.  The result is right, by the function itself.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> import numpy as np
+    >>> @ad.compile
+    ... def f(x):
+    ...     return (x * x).sum() if x[0] > 0.0 else -x[1]
+    >>> f.value_and_grad(np.array([1.0, 2.0]))
+    (5.0, array([2., 4.]))
+    >>> f.value_and_grad(np.array([-1.0, 2.0]))
+    (-2.0, array([ 0., -1.]))
+    """
+    return function if isinstance(function, Program) else Program(function)
