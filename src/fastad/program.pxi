@@ -722,7 +722,6 @@ cdef enum:
 cdef int MOST_PLANS = 32, MOST_KEYS = 32, MOST_RECORDINGS = 12
 
 
-@cython.final
 cdef class Replay:
     """A function of tensors that is recorded once for each way through it, and replayed.
 
