@@ -26,10 +26,10 @@ enum {
 
 typedef struct {
     uint8_t kind;               /* VM_ROW or a fad_vm_kind */
-    uint8_t dtype, ta, tb, exact, arity;
+    uint8_t dtype, ta, tb, exact, side;
     uint16_t op;
     int32_t foreign, n_in, first_in;
-    fad_place in[3], out;
+    fad_place in[4], out;
     int64_t offset;
     int32_t axes;               /* where in program->axes */
 } array_ins;
@@ -55,8 +55,9 @@ struct fad_program {
     fad_place *in, *out, *arglist;
     double *constants;          /* what the first registers hold */
     int *axes;
+    int64_t *offset;            /* of numbers in assembled arrays */
     int32_t n_code, n_arrays_code, n_array, n_guard, n_in, n_out, n_arglist, n_constant, n_reg;
-    int32_t n_axes, n_foreign;
+    int32_t n_axes, n_offset, n_foreign;
     size_t arena;
     int64_t work;
 };
@@ -254,7 +255,6 @@ static fad_status take_call(builder *u, fad_index i)
     s.op = FAD_OP_CALL;
     s.n = call->n;
     s.many = u->n_args;
-    if (call->n > 3) s.op = FAD_OP_FREED;       /* never equal to another */
     for (int32_t k = 0; k < call->n; k++) {
         const int32_t v = value_at(u, call->parent[k]);
         if (v < 0 || !PUSH(u->args, u->n_args, u->cap_args, v)) return FAD_NOMEM;
@@ -430,7 +430,7 @@ typedef struct {
     arena_plan arena;
     int32_t *spare;             /* registers that are free again */
     int32_t n_spare, cap_spare;
-    int32_t cap_code, cap_arrays_code, cap_array, cap_arglist, cap_axes, cap_guard;
+    int32_t cap_code, cap_arrays_code, cap_array, cap_arglist, cap_axes, cap_guard, cap_offset;
 } emitter;
 
 static size_t bytes_of(const fad_array *arr)
@@ -529,6 +529,8 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         ins.ta = (uint8_t)what->ta;
         ins.tb = (uint8_t)what->tb;
         ins.exact = (uint8_t)what->exact;
+        ins.op = (uint16_t)what->op;
+        ins.side = (uint8_t)what->side;
         ins.foreign = what->foreign;
         ins.offset = what->offset;
         ins.axes = p->n_axes;
@@ -536,10 +538,17 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         if (what->kind == FAD_VM_TRANSPOSE)
             for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
                 if (!PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
+        if (what->kind == FAD_VM_ASSEMBLE) {
+            ins.offset = p->n_offset;
+            for (int32_t j = 0; j < s->n; j++) {
+                const int64_t at = u->b->offset(u->b->ctx, what->offset, j);
+                if (!PUSH(p->offset, p->n_offset, e->cap_offset, at)) return 0;
+            }
+        }
     }
     for (int32_t j = 0; j < s->n; j++) {
         const fad_place place = place_of(e, arg[j]);
-        if (j < 3) ins.in[j] = place;
+        if (j < 4) ins.in[j] = place;
         if (!PUSH(p->arglist, p->n_arglist, e->cap_arglist, place)) return 0;
     }
     const int alias = out->root != s->out;
@@ -693,6 +702,7 @@ void fad_program_free(fad_program *p)
     fad_free(p->arglist);
     fad_free(p->constants);
     fad_free(p->axes);
+    fad_free(p->offset);
     fad_free(p);
 }
 
@@ -855,6 +865,22 @@ static fad_status run_array(const fad_program *p, fad_workspace *w, const array_
         w->reg[ins->out.where] =
             ((const double *)w->array[ins->in[0].where]->data)[ins->offset];
         return FAD_OK;
+    case FAD_VM_ASSEMBLE: {
+        const fad_place *place = p->arglist + ins->first_in;
+        const int64_t *at = p->offset + ins->offset;
+        double *q = out->data;
+        if (ins->n_in < out->size) memset(q, 0, (size_t)out->size * sizeof *q);
+        for (int32_t k = 0; k < ins->n_in; k++) q[at[k]] = w->reg[place[k].where];
+        return FAD_OK;
+    }
+    case FAD_VM_PARTIAL: {
+        fad_operand all[4];
+        for (int k = 0; k < 4; k++) operand_at(w, ins->in[k], &all[k]);
+        if (out) return fad_partial_into(ins->op, ins->side, all, out);
+        w->reg[ins->out.where] = fad_partial_number(
+            ins->op, ins->side, all[0].number, all[1].number, all[2].number, all[3].number);
+        return FAD_OK;
+    }
     case FAD_VM_ALIAS:
         /* between a number and an array of one element */
         if (out) *(double *)out->data = w->reg[ins->in[0].where];
