@@ -359,6 +359,7 @@ cdef class Partial(CoreRule):
     cdef int op, side
 
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
+        inputs = self.apart(inputs)
         p = self.formula(inputs)
         if not active(p):
             return (None,) * 4
@@ -368,11 +369,16 @@ cdef class Partial(CoreRule):
         return tuple([next(found) if active(<Tensor>x) else None for x in inputs])
 
     cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
+        inputs = self.apart(inputs)
         some = [k for k in range(4) if tangents[k] is not None and active(<Tensor>inputs[k])]
         p = self.formula(inputs)
         if not some or not active(p):
             return None
         return run_forward([p], [inputs[k] for k in some], [tangents[k] for k in some], True)[0]
+
+    cdef tuple apart(self, tuple inputs):
+        """One tensor as two operands must be told apart."""
+        return tuple([unary(FAD_OP_positive, x) if active(<Tensor>x) else x for x in inputs])
 
     cdef Tensor formula(self, tuple inputs):
         """The formula in operations that record, choices guarded."""
