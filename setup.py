@@ -5,7 +5,7 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-SOURCES = ["tape", "array", "kernels", "sweep", "vm"]
+SOURCES = ["tape", "array", "kernels", "sweep", "expand", "vm"]
 DEPENDS = ["ops.def", "fad.h", "kernels.h", "special.h", "vm.h"]
 
 if sys.platform == "win32":

@@ -1162,14 +1162,16 @@ cdef class Matmul(CoreRule):
 
 cdef object zero_safe_ = None
 cdef object scatter_ = None
+cdef object stack_ = None
 
 
-def register_rules(zero_safe, scatter):
-    """The floor above supplies products in which a zero cotangent hides inf and nan, and the
-    adjoint of indexing."""
-    global zero_safe_, scatter_
+def register_rules(zero_safe, scatter, stack):
+    """The floor above supplies products in which a zero cotangent hides inf and nan, the adjoint
+    of indexing, and the primitive that joins numbers to an array."""
+    global zero_safe_, scatter_, stack_
     zero_safe_ = zero_safe
     scatter_ = scatter
+    stack_ = stack
 
 
 @cython.final
@@ -2897,7 +2899,10 @@ def run_backward(list outputs, list gradients, bint retain, bint create_graph, i
         if fad_trace_id:
             outputs = [shadow_of(y) for y in outputs]
             inputs = None if inputs is None else [shadow_of(t) for t in inputs]
-        pairs, results = graph_sweep(outputs, seeds, inputs)
+        if fad_trace_id and inputs is not None:
+            pairs, results = [], trace_sweep(outputs, seeds, inputs)
+        else:
+            pairs, results = graph_sweep(outputs, seeds, inputs)
         if not create_graph and results is not None:
             results = [None if g is None else g.detach() for g in results]
         if not allow_unused:
@@ -3003,6 +3008,7 @@ cdef tuple plain_sweep(list outputs, list seeds, bint retain, object inputs, bin
 
 
 cdef dict FORMULA_NAMES = {}
+cdef dict FORMULA_OPS = {}          # the same names -> opcodes
 cdef dict FORMULA_CODE = {}         # (op, side) -> (code, set of names), or a number
 
 
@@ -3060,6 +3066,8 @@ cdef class GraphSweep:
         if type(found) is float:
             return found
         code, names = found
+        if fad_trace_id and "where" in names:
+            return self.partial_call(op, side, parent, arity, i)
         scope = {}
         if "y" in names:
             scope["y"] = self.tensor_of(i)
@@ -3068,6 +3076,15 @@ cdef class GraphSweep:
             if name in names:
                 scope[name] = self.tensor_of(parent[k])
         return eval(code, FORMULA_NAMES, scope)
+
+    cdef Tensor partial_call(self, int op, int side, fad_index *parent, int arity, fad_index i):
+        """As partial, for a formula that chooses: one node, whose choice follows the values."""
+        cdef list inputs = [None] * 4
+        cdef int k
+        for k in range(3):
+            inputs[k] = self.tensor_of(parent[k]) if k < arity else scalar_constant(0.0)
+        inputs[3] = self.tensor_of(i)
+        return apply_partial(partial_rule(op, side), tuple(inputs))
 
     cdef Tensor times(self, Tensor g, object partial, fad_index p):
         """Contribution g * partial, in the shape and dtype of node p."""
@@ -3504,6 +3521,7 @@ for _r in range(fad_row_count):
     for _suffix in ("(x)", "(a, b)", "(a, b, c)"):
         if _text.endswith(_suffix) and _text[:-len(_suffix)].isidentifier():
             FORMULA_NAMES[_text[:-len(_suffix)]] = elementwise_functions[fad_rows[_r].name.decode()]
+            FORMULA_OPS[_text[:-len(_suffix)]] = fad_rows[_r].op
 for _r in range(fad_constant_count):
     FORMULA_NAMES[fad_constants[_r].name.decode()] = fad_constants[_r].value
 FORMULA_NAMES["__builtins__"] = {}

@@ -158,15 +158,27 @@ cdef extern from "fad.h" nogil:
     fad_status fad_contribute(fad_tape *t, fad_sweep *s, fad_index p, double c)
     fad_status fad_contribute_array(fad_tape *t, fad_sweep *s, fad_index p, fad_array *c)
     fad_status fad_forward(fad_tape *t, fad_sweep *s, fad_index low, fad_index top)
+    enum:
+        FAD_REF_A, FAD_REF_B, FAD_REF_Y, FAD_REF_NUMBER, FAD_REF_STEP
+    ctypedef struct fad_formula_step:
+        int op, a, b
+    bint fad_set_formula(int op, int side, int n, const fad_formula_step *step, int numbers,
+                         const double *number)
+    fad_index fad_push_row(fad_tape *t, int op, fad_index a, fad_index b)
+    void fad_note(fad_tape *t, fad_index i, bint passive)
+    fad_status fad_expand(fad_tape *t, fad_index i, fad_index g, fad_index *bar, fad_index *low)
+    fad_status fad_partial_into(int op, int side, const fad_operand *src, fad_array *out)
+    double fad_partial_number(int op, int side, double a, double b, double c, double y)
 
 
 cdef extern from "vm.h" nogil:
     enum:
         FAD_VM_ALIAS, FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE
-        FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_FOREIGN
+        FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_PARTIAL
+        FAD_VM_FOREIGN
         FAD_GUARD_NE, FAD_GUARD_BITS, FAD_GUARD_TRUNC, FAD_GUARD_BYTES, FAD_GUARD_NO_NAN
     ctypedef struct fad_vm_call:
-        int kind, ta, tb, exact, pure
+        int kind, ta, tb, exact, pure, op, side
         int32_t foreign
         int64_t offset
         int axes[64]
@@ -185,6 +197,7 @@ cdef extern from "vm.h" nogil:
         int32_t n_in, n_out, n_guard
         const fad_guard *guard
         int (*classify)(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what) noexcept
+        int64_t (*offset)(void *ctx, int64_t which, int32_t k) noexcept
         void *ctx
     ctypedef struct fad_program:
         pass

@@ -155,32 +155,9 @@ cdef Tensor shadow_of(Tensor t):
     return shadow
 
 
-cdef void note(Tensor t) noexcept:
-    """Complete the node of a result that was recorded in a trace: what does not depend on
-    something active, and what is computed under no_grad, is passive."""
-    cdef fad_index i = t.h.idx
-    cdef unsigned w = tape.op[i]
-    cdef int op = w & FAD_OPCODE, k
-    cdef fad_call *call
-    cdef bint flows = False
-    if op > FAD_OP_LAST_OWNING:
-        if fad_stops(&tape, tape.args[i].a):
-            w |= FAD_CA
-        else:
-            flows = True
-        if op >= FAD_OP_FIRST_BINARY:
-            if fad_stops(&tape, tape.args[i].b):
-                w |= FAD_CB
-            else:
-                flows = True
-    else:
-        call = fad_call_of(&tape, i)
-        for k in range(call.n):
-            if not fad_stops(&tape, call.parent[k]):
-                flows = True
-    if not flows or fad_grad_off == 3 or (t.arr != NULL and t.arr.dtype >= FAD_BOOL):
-        w |= FAD_PASSIVE
-    tape.op[i] = <uint16_t>w
+cdef inline void note(Tensor t) noexcept:
+    """Complete the node of a result that was recorded in a trace."""
+    fad_note(&tape, t.h.idx, fad_grad_off == 3)
 
 
 cdef Tensor bare(Tensor t):
@@ -339,11 +316,317 @@ def by_numpy(function, tuple args, dict kwargs):
     return out
 
 
+# ---- numbers into an array -------------------------------------------------------------------------------
+
+
+@cython.final
+cdef class Assemble(CoreRule):
+    """An array of zeros with numbers at given places; params: (shape, offsets)."""
+    cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
+        return tuple([element_at(g, k) for k in params[1]])
+
+    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
+        some = [k for k, t in enumerate(tangents) if t is not None]
+        if not some:
+            return None
+        return assemble([tangents[k] for k in some], params[0], [params[1][k] for k in some])
+
+
+cdef CoreRule ASSEMBLE = core_rule(Assemble, "assemble", True, False)
+
+
+cdef Tensor element_at(Tensor g, Py_ssize_t offset):
+    return c_get_number(g, offset, np.unravel_index(offset, shape_of(g)))
+
+
+cdef Tensor assemble(list numbers, tuple shape, list offsets):
+    """Record an array of zeros with `numbers` at `offsets` of the flat array."""
+    cdef Tensor y
+    v = np.zeros(shape)
+    for t, k in zip(numbers, offsets):
+        v.flat[k] = (<Tensor>t).value
+    y = from_ndarray(v, False)
+    record_call(y, ASSEMBLE, tuple(numbers), (shape, tuple(offsets)), False, False)
+    return y
+
+
+# ---- reverse sweeps in a trace ------------------------------------------------------------------------
+
+
+@cython.final
+cdef class Partial(CoreRule):
+    """The partial of a row, where its formula chooses (at kinks), as a primitive of a, b, c, y."""
+    cdef int op, side
+
+    cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
+        inputs = self.apart(inputs)
+        p = self.formula(inputs)
+        if not active(p):
+            return (None,) * 4
+        bars = run_backward([p], [g], True, True, [x for x in inputs if active(<Tensor>x)],
+                            False, True)
+        found = iter(bars)
+        return tuple([next(found) if active(<Tensor>x) else None for x in inputs])
+
+    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
+        inputs = self.apart(inputs)
+        some = [k for k in range(4) if tangents[k] is not None and active(<Tensor>inputs[k])]
+        p = self.formula(inputs)
+        if not some or not active(p):
+            return None
+        return run_forward([p], [inputs[k] for k in some], [tangents[k] for k in some], True)[0]
+
+    cdef tuple apart(self, tuple inputs):
+        """One tensor as two operands must be told apart."""
+        return tuple([unary(FAD_OP_positive, x) if active(<Tensor>x) else x for x in inputs])
+
+    cdef Tensor formula(self, tuple inputs):
+        """The formula in operations that record, choices guarded."""
+        cdef int arity = fad_row_of(self.op).arity, k
+        code, names = formula(self.op, self.side)
+        scope = {"x" if arity == 1 else "abc"[k]: inputs[k] for k in range(arity)}
+        scope["y"] = inputs[3]
+        p = eval(code, FORMULA_NAMES, scope)
+        p = p if type(p) is Tensor else scalar_constant(p)
+        return c_broadcast_to(p, shape_of(<Tensor>inputs[3]))
+
+
+cdef dict PARTIAL_RULES = {}
+
+
+cdef Partial partial_rule(int op, int side):
+    rule = PARTIAL_RULES.get((op, side))
+    if rule is None:
+        rule = core_rule(Partial, f"partial of {op_name(op)}", False, True)
+        (<Partial>rule).op = op
+        (<Partial>rule).side = side
+        PARTIAL_RULES[op, side] = rule
+    return <Partial>rule
+
+
+cdef Tensor apply_partial(Partial rule, tuple inputs):
+    cdef fad_operand src[4]
+    cdef fad_array *out = NULL
+    cdef Tensor t, y = <Tensor>inputs[3], p
+    cdef int k
+    for k in range(4):
+        t = <Tensor>inputs[k]
+        src[k].arr = t.arr
+        src[k].number = t.value
+    if y.arr == NULL:
+        p = scalar_constant(fad_partial_number(rule.op, rule.side, src[0].number, src[1].number,
+                                               src[2].number, src[3].number))
+    else:
+        out = fad_array_new(y.arr.dtype, y.arr.ndim, y.arr.shape)
+        if out == NULL or fad_partial_into(rule.op, rule.side, src, out):
+            fail(FAD_NOMEM, rule.name)
+        p = adopt(out)
+    record_call(p, rule, inputs, None, True, False)
+    return p
+
+
+cdef dict FORMULA_KNOWN = {}        # opcodes whose formulas the core has
+
+
+cdef int hand_over_formulas() except -1:
+    """Give the core the partials that hold no choice, as steps."""
+    import ast
+    cdef int r, k
+    for r in range(fad_row_count):
+        for k in range(fad_rows[r].arity):
+            text = fad_rows[r].partial[k].decode()
+            if text not in ("0.0", "1.0", "-1.0") and "where" not in text:
+                hand_over(fad_rows[r].op, k, ast.parse(text, mode="eval").body)
+    FORMULA_KNOWN[0] = True
+    return 0
+
+
+cdef int hand_over(int op, int side, object tree) except -1:
+    cdef fad_formula_step steps[64]
+    cdef double numbers[16]
+    cdef int j
+    found, values = [], []
+
+    def number(v):
+        if v not in values:
+            values.append(v)
+        return FAD_REF_NUMBER + values.index(v)
+
+    def step(code, a, b):
+        found.append((code, a, b))
+        return FAD_REF_STEP + len(found) - 1
+
+    infix = {"Add": FAD_OP_add, "Sub": FAD_OP_subtract, "Mult": FAD_OP_multiply,
+             "Div": FAD_OP_divide}
+
+    def visit(node):
+        kind = type(node).__name__
+        if kind == "Constant":
+            return number(node.value)
+        if kind == "Name":
+            if node.id in ("x", "a"):
+                return FAD_REF_A
+            if node.id == "b":
+                return FAD_REF_B
+            return FAD_REF_Y if node.id == "y" else number(FORMULA_NAMES[node.id])
+        if kind == "UnaryOp":
+            return step(FAD_OP_negative, visit(node.operand), 0)
+        if kind == "BinOp":
+            return step(infix[type(node.op).__name__], visit(node.left), visit(node.right))
+        args = [visit(arg) for arg in node.args]
+        return step(FORMULA_OPS[node.func.id], args[0], args[1] if len(args) > 1 else 0)
+
+    last = visit(tree)
+    if last < FAD_REF_STEP:
+        step(-1, last, 0)
+    if len(found) > 24 or len(values) > 8 or any([v != v for v in values]):
+        return 0
+    for j in range(len(found)):
+        steps[j].op, steps[j].a, steps[j].b = found[j]
+    for j in range(len(values)):
+        numbers[j] = values[j]
+    fad_set_formula(op, side, len(found), steps, len(values), numbers)
+    return 0
+
+
+cdef list trace_sweep(list outputs, list seeds, list inputs):
+    """As graph_sweep, in a trace: cotangents are nodes, numbers are expanded by the core."""
+    cdef GraphSweep sweeper = GraphSweep()
+    cdef fad_index *bar
+    cdef fad_index parent[3]
+    cdef fad_index i, low, top = -1, n, g
+    cdef fad_call *call
+    cdef fad_status status
+    cdef HookList hooks
+    cdef Tensor t, y, gt
+    cdef dict leaves = {}
+    cdef dict picked = {}           # array node -> {offset of an element read from it: cotangent}
+    cdef int k, op, arity
+    global fad_grad_off
+    cdef int was_off = fad_grad_off
+    if not FORMULA_KNOWN:
+        hand_over_formulas()
+    reserve(<fad_index>(2 * len(outputs) + len(inputs)))
+    for y in outputs:
+        top = max(top, swept_node(y))
+    for t in inputs:
+        swept_node(t)
+    n = tape.n
+    low = top
+    bar = <fad_index *>calloc(n, sizeof(fad_index))
+    if bar == NULL:
+        fail(FAD_NOMEM, "backward")
+    fad_grad_off &= 2
+    try:
+        for i in range(n):
+            bar[i] = -1
+        for y, gt in zip(outputs, seeds):
+            add_node(bar, &low, y.h.idx, parent_of(gt, True))
+        i = top + 1
+        while i > low:
+            i -= 1
+            if picked and i in picked and not is_const(i):
+                found = picked.pop(i)
+                t = assemble([sweeper.tensor_of(c) for c in found.values()],
+                             shape_of(value_of(i)), list(found))
+                reserve(1)
+                add_node(bar, &low, i, parent_of(t, True))
+            g = bar[i]
+            if g < 0 or is_const(i):
+                continue
+            if i & 0xffff == 0:
+                PyErr_CheckSignals()
+            status = fad_expand(&tape, i, g, bar, &low)
+            if status == FAD_OK:
+                continue
+            if status != FAD_DTYPE:
+                fail(status, "backward")
+            op = tape.op[i] & FAD_OPCODE
+            if op == FAD_OP_FREED:
+                fail(FAD_CONSUMED, "backward")
+            if op == FAD_OP_LEAF:
+                k = tape.args[i].a
+                leaves.setdefault(k, []).append(g)
+                continue
+            gt = sweeper.tensor_of(g)
+            hooks = hooks_at(i) if tape.op[i] & FAD_HOOK else None
+            if hooks is not None:
+                gt = run_hooks(hooks, gt)
+                reserve(1)
+                bar[i] = parent_of(gt, True)
+            if op == FAD_OP_CALL:
+                call = fad_call_of(&tape, i)
+                arity = call.n
+                params = None if call.params == NULL else <object>call.params
+                if rule_of(call) is GET_NUMBER:
+                    pick(picked.setdefault(call.parent[0], {}), params[0], bar[i])
+                    low = min(low, call.parent[0])
+                    continue
+                found = vjp_of(rule_of(call), gt, sweeper.tensor_of(i), tuple(
+                    [sweeper.tensor_of(call.parent[k]) for k in range(arity)]), call, params)
+                for k in range(arity):
+                    if found[k] is not None and not is_const(call.parent[k]):
+                        t = sweeper.fit(found[k], call.parent[k])
+                        reserve(1)
+                        add_node(bar, &low, call.parent[k], parent_of(t, True))
+                continue
+            arity = parents(i, parent)
+            for k in range(arity):
+                if not is_const(parent[k]):
+                    t = sweeper.times(gt, sweeper.partial(op, k, parent, arity, i), parent[k])
+                    reserve(1)
+                    add_node(bar, &low, parent[k], parent_of(t, True))
+        results = []
+        for t in inputs:
+            if t.h.slot < 0:
+                results.append(sweeper.tensor_of(bar[t.h.idx]) if bar[t.h.idx] >= 0 else None)
+                continue
+            gt = None
+            for g in leaves.get(t.h.slot, ()):
+                y = sweeper.tensor_of(g)
+                gt = y if gt is None else binary(FAD_OP_add, gt, y)
+            if gt is not None and t.hooks is not None:
+                gt = run_hooks(<HookList>t.hooks, gt)
+            results.append(gt)
+        return results
+    finally:
+        fad_grad_off = was_off
+        free(bar)
+
+
+cdef int pick(dict found, Py_ssize_t offset, fad_index g) except -1:
+    """Add node g to the cotangent of one element."""
+    have = found.get(offset)
+    if have is not None:
+        reserve(1)
+        g = fad_push_row(&tape, FAD_OP_add, have, g)
+    found[offset] = g
+    return 0
+
+
+cdef int add_node(fad_index *bar, fad_index *low, fad_index p, fad_index c) except -1:
+    """Add the node c to the cotangent of node p."""
+    cdef Tensor have, more
+    cdef GraphSweep sweeper
+    if p < low[0]:
+        low[0] = p
+    if bar[p] < 0:
+        bar[p] = c
+        return 0
+    sweeper = GraphSweep()
+    have, more = sweeper.tensor_of(bar[p]), sweeper.tensor_of(c)
+    have = binary(FAD_OP_add, have, more)
+    reserve(1)
+    bar[p] = parent_of(have, True)
+    return 0
+
+
 # ---- making a program ------------------------------------------------------------------------------
 
 
 cdef class BuildState:
     cdef list foreign               # (rule, params, shape of the result, its dtype)
+    cdef list offsets               # of the numbers in assembled arrays
     cdef object error
 
 
@@ -357,6 +640,19 @@ cdef int classify(void *ctx, fad_index i, const fad_call *call, fad_vm_call *wha
     return 0
 
 
+cdef bint scalars_only(fad_index i, fad_call *call) noexcept:
+    cdef int k
+    for k in range(call.n):
+        if tape.op[call.parent[k]] & FAD_ARRAY:
+            return False
+    return tape.op[i] & FAD_ARRAY and tape.value[i].arr.ndim == 1
+
+
+cdef int64_t next_offset(void *ctx, int64_t which, int32_t k) noexcept:
+    """Where the k-th number of an assembled array goes."""
+    return (<BuildState>ctx).offsets[which][k]
+
+
 cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_call *what) except -1:
     cdef object rule = rule_of(call), params
     cdef fad_index p = call.parent[0] if call.n else 0
@@ -367,7 +663,11 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
     params = None if call.params == NULL else <object>call.params
     what.pure = 1
     what.kind = FAD_VM_FOREIGN
-    if not floats:
+    if isinstance(rule, Partial):
+        what.kind = FAD_VM_PARTIAL
+        what.op = (<Partial>rule).op
+        what.side = (<Partial>rule).side
+    elif not floats:
         pass
     elif rule is RESHAPE:
         what.kind = FAD_VM_ALIAS
@@ -389,6 +689,10 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
     elif rule is MATMUL and x.ndim <= 2 and tape.value[call.parent[1]].arr.ndim <= 2:
         what.kind = FAD_VM_MATMUL
         what.ta, what.tb, what.exact = params
+    elif rule is ASSEMBLE or (call.n and rule is stack_ and scalars_only(i, call)):
+        what.kind = FAD_VM_ASSEMBLE
+        state.offsets.append(params[1] if rule is ASSEMBLE else range(call.n))
+        what.offset = len(state.offsets) - 1
     if what.kind == FAD_VM_FOREIGN:
         what.foreign = <int32_t>len(state.foreign)
         y_like = value_of(i)
@@ -508,6 +812,7 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
     nodes = <fad_index *>calloc(n_in + n_out + 1, sizeof(fad_index))
     guards = <fad_guard *>calloc(n_guard + 1, sizeof(fad_guard))
     state.foreign = []
+    state.offsets = []
     try:
         if nodes == NULL or guards == NULL:
             fail(FAD_NOMEM, "program")
@@ -539,6 +844,7 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
         b.n_guard = <int32_t>n_guard
         b.guard = guards
         b.classify = classify
+        b.offset = next_offset
         b.ctx = <void *>state
         status = fad_program_build(&b, &program)
         if status == FAD_CALLBACK and state.error is not None:

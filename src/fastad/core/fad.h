@@ -361,6 +361,22 @@ static inline fad_slot *fad_bars(const fad_tape *t, const fad_sweep *s)
 {
     return s->own ? s->own : t->bar;
 }
+/* ---- recorded sweeps --------------------------------------------------------------------- */
+
+enum { FAD_REF_A = 0, FAD_REF_B = 1, FAD_REF_Y = 3, FAD_REF_NUMBER = 16, FAD_REF_STEP = 64 };
+/* One operation of a formula; op < 0 passes a on. */
+typedef struct { int op, a, b; } fad_formula_step;
+int fad_set_formula(int op, int side, int n, const fad_formula_step *step, int numbers,
+                    const double *number);
+/* Push and note a row over numbers.  Reserve first. */
+fad_index fad_push_row(fad_tape *t, int op, fad_index a, fad_index b);
+void fad_note(fad_tape *t, fad_index i, int passive);
+fad_status fad_expand(fad_tape *t, fad_index i, fad_index g, fad_index *bar, fad_index *low);
+/* out = the partial of a row to its operand `side`, elementwise over operands a, b, c and y that
+ * broadcast to out's shape. */
+fad_status fad_partial_into(int op, int side, const fad_operand *in, fad_array *out);
+double fad_partial_number(int op, int side, double a, double b, double c, double y);
+
 /* Tangents of nodes low..top into s->own; on_call computes those of structured nodes. */
 fad_status fad_forward(fad_tape *t, fad_sweep *s, fad_index low, fad_index top);
 

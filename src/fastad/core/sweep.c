@@ -423,6 +423,34 @@ static fad_status reverse_array(fad_tape *t, fad_sweep *s, fad_index i, fad_arra
     return reverse_blocks(t, s, i, &n, g);
 }
 
+double fad_partial_number(int op, int side, double a, double b, double c, double y)
+{
+    const double one = 1.0;
+    double p;
+    fad_partials[op][side](&one, &a, &b, &c, &y, &p, 1);
+    return p;
+}
+
+fad_status fad_partial_into(int op, int side, const fad_operand *in, fad_array *out)
+{
+    double ones[BLOCK], block[BLOCK];
+    reader *r = fad_malloc(4 * sizeof *r);
+    if (!r) return FAD_NOMEM;
+    for (int i = 0; i < BLOCK; i++) ones[i] = 1.0;
+    for (int k = 0; k < 4; k++) {
+        if (in[k].arr) reader_array(&r[k], in[k].arr, out);
+        else reader_fill(&r[k], in[k].number, out->size);
+    }
+    for (int64_t at = 0; at < out->size; at += BLOCK) {
+        const int64_t m = out->size - at < BLOCK ? out->size - at : BLOCK;
+        fad_partials[op][side](ones, reader_get(&r[0], at, m), reader_get(&r[1], at, m),
+                               reader_get(&r[2], at, m), reader_get(&r[3], at, m), block, m);
+        store(out, at, block, m, 0);
+    }
+    fad_free(r);
+    return FAD_OK;
+}
+
 /* ---- runs of large elementwise nodes, tile by tile --------------------------------------------- */
 
 /* A stretch of the tape whose nodes are elementwise, float64 and of one large shape is swept one

@@ -11,25 +11,39 @@
 
 /* ---- code ---------------------------------------------------------------------------------- */
 
-/* Up to two operands; a third is in the word that follows.  Below 256 the opcodes are the tape's
- * rows over registers. */
-typedef struct { uint16_t op, spare; int32_t d, a, b; } word;
+/* reg[d] = op(reg[a], reg[b], reg[c]).  Below 256 the opcodes are the tape's rows over registers. */
+typedef struct { uint16_t op, spare; int32_t d, a, b, c; } word;
+
+/* Those that end in L read the result of the word before from the machine's register instead of
+ * memory: in a chain of dependent operations the way through memory is most of the time. */
+#define SPECIAL_OPS(_) \
+    _(END, ) \
+    _(ADDL, value = reg[ip->a] + value) \
+    _(MULTIPLYL, value = reg[ip->a] * value) \
+    _(ZMULL, value = zmul(reg[ip->a], value)) \
+    _(MULADD, value = reg[ip->a] * reg[ip->b] + reg[ip->c]) \
+    _(MULADD_PRODUCTL, value = reg[ip->a] * value + reg[ip->c]) \
+    _(MULADD_SUML, value = reg[ip->a] * reg[ip->b] + value) \
+    _(ZMULADD, value = reg[ip->c] + zmul(reg[ip->a], reg[ip->b])) \
+    _(ZMULADD_PRODUCTL, value = reg[ip->c] + zmul(reg[ip->a], value)) \
+    _(ZMULADD_SUML, value = value + zmul(reg[ip->a], reg[ip->b]))
 
 enum {
-    VM_END = 256,
-    VM_COPY,        /* d = a */
-    VM_MULADD,      /* d = a * b + c */
-    VM_ZMULADD,     /* d = c + zmul(a, b) */
+    VM_FIRST_SPECIAL = 255,
+#define NAMED(name, code) VM_##name,
+    SPECIAL_OPS(NAMED)
+#undef NAMED
     VM_ARRAY,       /* array instruction a */
-    VM_GUARD        /* guard a */
+    VM_GUARD,       /* guard a */
+    VM_OPS
 };
 
 typedef struct {
     uint8_t kind;               /* VM_ROW or a fad_vm_kind */
-    uint8_t dtype, ta, tb, exact, arity;
+    uint8_t dtype, ta, tb, exact, side;
     uint16_t op;
     int32_t foreign, n_in, first_in;
-    fad_place in[3], out;
+    fad_place in[4], out;
     int64_t offset;
     int32_t axes;               /* where in program->axes */
 } array_ins;
@@ -55,8 +69,9 @@ struct fad_program {
     fad_place *in, *out, *arglist;
     double *constants;          /* what the first registers hold */
     int *axes;
+    int64_t *offset;            /* of numbers in assembled arrays */
     int32_t n_code, n_arrays_code, n_array, n_guard, n_in, n_out, n_arglist, n_constant, n_reg;
-    int32_t n_axes, n_foreign;
+    int32_t n_axes, n_offset, n_foreign;
     size_t arena;
     int64_t work;
 };
@@ -254,7 +269,6 @@ static fad_status take_call(builder *u, fad_index i)
     s.op = FAD_OP_CALL;
     s.n = call->n;
     s.many = u->n_args;
-    if (call->n > 3) s.op = FAD_OP_FREED;       /* never equal to another */
     for (int32_t k = 0; k < call->n; k++) {
         const int32_t v = value_at(u, call->parent[k]);
         if (v < 0 || !PUSH(u->args, u->n_args, u->cap_args, v)) return FAD_NOMEM;
@@ -428,9 +442,10 @@ static int arena_give(arena_plan *a, size_t offset, size_t bytes)
 typedef struct {
     builder *u;
     arena_plan arena;
+    int32_t latest;             /* the number that the last word made, or -1 */
     int32_t *spare;             /* registers that are free again */
     int32_t n_spare, cap_spare;
-    int32_t cap_code, cap_arrays_code, cap_array, cap_arglist, cap_axes, cap_guard;
+    int32_t cap_code, cap_arrays_code, cap_array, cap_arglist, cap_axes, cap_guard, cap_offset;
 } emitter;
 
 static size_t bytes_of(const fad_array *arr)
@@ -486,9 +501,9 @@ static int drop_dead(emitter *e, const step *s, int32_t k, int32_t kept)
     return 1;
 }
 
-static int emit_word(emitter *e, unsigned op, int32_t d, int32_t a, int32_t b)
+static int emit_word(emitter *e, unsigned op, int32_t d, int32_t a, int32_t b, int32_t c)
 {
-    const word w = {(uint16_t)op, 0, d, a, b};
+    const word w = {(uint16_t)op, 0, d, a, b, c};
     return PUSH(e->u->p->code, e->u->p->n_code, e->cap_code, w);
 }
 
@@ -529,6 +544,8 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         ins.ta = (uint8_t)what->ta;
         ins.tb = (uint8_t)what->tb;
         ins.exact = (uint8_t)what->exact;
+        ins.op = (uint16_t)what->op;
+        ins.side = (uint8_t)what->side;
         ins.foreign = what->foreign;
         ins.offset = what->offset;
         ins.axes = p->n_axes;
@@ -536,10 +553,17 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         if (what->kind == FAD_VM_TRANSPOSE)
             for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
                 if (!PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
+        if (what->kind == FAD_VM_ASSEMBLE) {
+            ins.offset = p->n_offset;
+            for (int32_t j = 0; j < s->n; j++) {
+                const int64_t at = u->b->offset(u->b->ctx, what->offset, j);
+                if (!PUSH(p->offset, p->n_offset, e->cap_offset, at)) return 0;
+            }
+        }
     }
     for (int32_t j = 0; j < s->n; j++) {
         const fad_place place = place_of(e, arg[j]);
-        if (j < 3) ins.in[j] = place;
+        if (j < 4) ins.in[j] = place;
         if (!PUSH(p->arglist, p->n_arglist, e->cap_arglist, place)) return 0;
     }
     const int alias = out->root != s->out;
@@ -563,7 +587,35 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
     if (!drop_dead(e, s, k, taken)) return 0;
     if (alias) return 1;                /* nothing to do when it runs */
     if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
-    return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0);
+    e->latest = -1;
+    return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
+}
+
+/* A row over numbers, or a sum with a product. */
+static int emit_numbers(emitter *e, const step *s, int32_t k)
+{
+    const value *values = e->u->values;
+    int32_t a = s->arg[0], b = s->n > 1 ? s->arg[1] : a, c = s->n > 2 ? s->arg[2] : a;
+    const int product = s->kind == STEP_MULADD || s->kind == STEP_ZMULADD;
+    unsigned op = s->kind == STEP_MULADD ? VM_MULADD : s->kind == STEP_ZMULADD ? VM_ZMULADD : s->op;
+    if (e->latest >= 0 && (product || op == FAD_OP_add || op == FAD_OP_multiply
+                           || op == FAD_OP_zmul)) {
+        if (a == e->latest) {           /* these do not mind the order */
+            a = b;
+            b = e->latest;
+        }
+        if (b == e->latest && a != b)
+            op = op == VM_MULADD ? VM_MULADD_PRODUCTL : op == VM_ZMULADD ? VM_ZMULADD_PRODUCTL
+                : op == FAD_OP_add ? VM_ADDL : op == FAD_OP_multiply ? VM_MULTIPLYL : VM_ZMULL;
+        else if (product && c == e->latest)
+            op = op == VM_MULADD ? VM_MULADD_SUML : VM_ZMULADD_SUML;
+    }
+    a = values[a].where;
+    b = values[b].where;
+    c = values[c].where;
+    if (!drop_dead(e, s, k, -1) || !new_register(e, s->out)) return 0;
+    e->latest = s->out;
+    return emit_word(e, op, values[s->out].where, a, b, c);
 }
 
 static int emit_step(emitter *e, int32_t k)
@@ -584,21 +636,13 @@ static int emit_step(emitter *e, int32_t k)
         ins.a = place_of(e, s->arg[0]);
         if (s->n > 1) ins.b = place_of(e, s->arg[1]);
         return PUSH(p->guard, p->n_guard, e->cap_guard, ins)
-            && emit_word(e, VM_GUARD, 0, p->n_guard - 1, 0) && drop_dead(e, s, k, -1);
+            && emit_word(e, VM_GUARD, 0, p->n_guard - 1, 0, 0) && drop_dead(e, s, k, -1);
     }
     if (s->kind == STEP_CALL || u->values[s->out].is_array) return emit_array_step(e, s, k);
     for (int32_t j = 0; j < s->n; j++)          /* a number out of arrays of no axes */
         if (u->values[s->arg[j]].is_array) return emit_array_step(e, s, k);
-    const int32_t a = u->values[s->arg[0]].where;
-    const int32_t b = s->n > 1 ? u->values[s->arg[1]].where : a;
-    const int32_t c = s->n > 2 ? u->values[s->arg[2]].where : 0;
-    if (!drop_dead(e, s, k, -1) || !new_register(e, s->out)) return 0;
-    const int32_t d = u->values[s->out].where;
     p->work++;
-    if (s->kind == STEP_MULADD || s->kind == STEP_ZMULADD)
-        return emit_word(e, s->kind == STEP_MULADD ? VM_MULADD : VM_ZMULADD, d, a, b)
-            && emit_word(e, VM_COPY, c, 0, 0);
-    return emit_word(e, s->op, d, a, b) && (s->n < 3 || emit_word(e, VM_COPY, c, 0, 0));
+    return emit_numbers(e, s, k);
 }
 
 static fad_status emit(builder *u)
@@ -610,6 +654,7 @@ static fad_status emit(builder *u)
     int32_t cap_constants = 0;
     memset(&e, 0, sizeof e);
     e.u = u;
+    e.latest = -1;
     /* constants first: their registers are filled once per workspace */
     for (int32_t v = 0; v < u->n_values && ok; v++) {
         value *x = &u->values[v];
@@ -633,7 +678,7 @@ static fad_status emit(builder *u)
         const fad_place place = place_of(&e, u->value_of[b->out[k]]);
         ok = PUSH(p->out, p->n_out, u->cap_out, place);
     }
-    ok = ok && emit_word(&e, VM_END, 0, 0, 0);
+    ok = ok && emit_word(&e, VM_END, 0, 0, 0, 0);
     p->arena = e.arena.top;
     fad_free(e.arena.free);
     fad_free(e.spare);
@@ -693,6 +738,7 @@ void fad_program_free(fad_program *p)
     fad_free(p->arglist);
     fad_free(p->constants);
     fad_free(p->axes);
+    fad_free(p->offset);
     fad_free(p);
 }
 
@@ -855,6 +901,22 @@ static fad_status run_array(const fad_program *p, fad_workspace *w, const array_
         w->reg[ins->out.where] =
             ((const double *)w->array[ins->in[0].where]->data)[ins->offset];
         return FAD_OK;
+    case FAD_VM_ASSEMBLE: {
+        const fad_place *place = p->arglist + ins->first_in;
+        const int64_t *at = p->offset + ins->offset;
+        double *q = out->data;
+        if (ins->n_in < out->size) memset(q, 0, (size_t)out->size * sizeof *q);
+        for (int32_t k = 0; k < ins->n_in; k++) q[at[k]] = w->reg[place[k].where];
+        return FAD_OK;
+    }
+    case FAD_VM_PARTIAL: {
+        fad_operand all[4];
+        for (int k = 0; k < 4; k++) operand_at(w, ins->in[k], &all[k]);
+        if (out) return fad_partial_into(ins->op, ins->side, all, out);
+        w->reg[ins->out.where] = fad_partial_number(
+            ins->op, ins->side, all[0].number, all[1].number, all[2].number, all[3].number);
+        return FAD_OK;
+    }
     case FAD_VM_ALIAS:
         /* between a number and an array of one element */
         if (out) *(double *)out->data = w->reg[ins->in[0].where];
@@ -878,59 +940,82 @@ fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_
         if (place->from == FROM_ALIAS && p->array[place->root].from != FROM_FOREIGN)
             w->array[k]->data = w->array[place->root]->data;
     }
+    double value = 0.0;                 /* the latest number */
+#if defined(__GNUC__)
+    /* a jump of its own behind every operation: the processor predicts each by what it follows */
+    static const void *const labels[VM_OPS] = {
+#define FAD_CONST(name, code)
+#define FAD_UNARY(name, ...) [FAD_OP_##name] = &&at_##name,
+#define FAD_BINARY(name, ...) [FAD_OP_##name] = &&at_##name,
+#define FAD_TERNARY(name, ...) [FAD_OP_##name] = &&at_##name,
+#include "ops.def"
+#undef FAD_UNARY
+#undef FAD_BINARY
+#undef FAD_TERNARY
+#define NAMED(name, code) [VM_##name] = &&at_VM_##name,
+        SPECIAL_OPS(NAMED)
+#undef NAMED
+        [VM_ARRAY] = &&at_VM_ARRAY, [VM_GUARD] = &&at_VM_GUARD
+    };
+#define AT(name, opcode) at_##name:
+#define NEXT goto *labels[(++ip)->op]
+    goto *labels[ip->op];
+    {
+        {
+#else
+#define AT(name, opcode) case opcode:
+#define NEXT break
     for (;; ip++) {
         switch (ip->op) {
-#define FAD_CONST(name, value)
+#endif
 #define FAD_UNARY(name, primal, ...) \
-        case FAD_OP_##name: { \
+        AT(name, FAD_OP_##name) { \
             const double x = reg[ip->a]; \
-            reg[ip->d] = primal; \
-            break; \
+            reg[ip->d] = value = primal; \
+            NEXT; \
         }
 #define FAD_BINARY(name, primal, ...) \
-        case FAD_OP_##name: { \
+        AT(name, FAD_OP_##name) { \
             const double a = reg[ip->a], b = reg[ip->b]; \
-            reg[ip->d] = primal; \
-            break; \
+            reg[ip->d] = value = primal; \
+            NEXT; \
         }
 #define FAD_TERNARY(name, primal, ...) \
-        case FAD_OP_##name: { \
-            const double a = reg[ip->a], b = reg[ip->b], c = reg[ip[1].d]; \
-            reg[ip->d] = primal; \
-            ip++; \
-            break; \
+        AT(name, FAD_OP_##name) { \
+            const double a = reg[ip->a], b = reg[ip->b], c = reg[ip->c]; \
+            reg[ip->d] = value = primal; \
+            NEXT; \
         }
 #include "ops.def"
 #undef FAD_UNARY
 #undef FAD_BINARY
 #undef FAD_TERNARY
-        case VM_COPY:
-            reg[ip->d] = reg[ip->a];
-            break;
-        case VM_MULADD:
-            reg[ip->d] = reg[ip->a] * reg[ip->b] + reg[ip[1].d];
-            ip++;
-            break;
-        case VM_ZMULADD:
-            reg[ip->d] = reg[ip[1].d] + zmul(reg[ip->a], reg[ip->b]);
-            ip++;
-            break;
-        case VM_GUARD:
+#define NAMED(name, code) \
+        AT(VM_##name, VM_##name) { \
+            if (VM_##name == VM_END) return FAD_OK; \
+            code; \
+            reg[ip->d] = value; \
+            NEXT; \
+        }
+        SPECIAL_OPS(NAMED)
+#undef NAMED
+        AT(VM_GUARD, VM_GUARD) {
             if (!guard_holds(&p->guard[ip->a], w)) {
                 w->failed = ip->a;
                 return FAD_GUARD;
             }
-            break;
-        case VM_ARRAY: {
+            NEXT;
+        }
+        AT(VM_ARRAY, VM_ARRAY) {
             const fad_status status = run_array(p, w, &p->arrays_code[ip->a], calls);
             if (status) {
                 w->failed = -1;
                 return status;
             }
-            break;
+            NEXT;
         }
-        default:
-            return FAD_OK;
         }
     }
+#undef AT
+#undef NEXT
 }

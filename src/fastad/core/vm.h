@@ -18,11 +18,13 @@ enum fad_vm_kind {
     FAD_VM_CAST,
     FAD_VM_MATMUL,      /* ta, tb, exact; at most two axes */
     FAD_VM_GET,         /* a number out of a float64 array, at offset */
+    FAD_VM_ASSEMBLE,    /* numbers in a float64 array of zeros; `offset` names their places */
+    FAD_VM_PARTIAL,     /* of a row `op` to its operand `side`; parents a, b, c, y */
     FAD_VM_FOREIGN      /* the caller computes it */
 };
 
 typedef struct {
-    int kind, ta, tb, exact, pure;
+    int kind, ta, tb, exact, pure, op, side;
     int32_t foreign;    /* the caller's number for it */
     int64_t offset;
     int axes[FAD_MAXDIM];
@@ -56,6 +58,7 @@ typedef struct {
     const fad_guard *guard;     /* ascending `at` */
     /* 0, or -1 after having said why */
     int (*classify)(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what);
+    int64_t (*offset)(void *ctx, int64_t which, int32_t k);
     void *ctx;
 } fad_build;
 

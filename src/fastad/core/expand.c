@@ -1,0 +1,108 @@
+/* Reverse sweeps that are recorded, one node at a time: the partials as formulas on the tape. */
+#include "kernels.h"
+
+/* A partial as steps over a, b, c, y, numbers and earlier steps; none: the caller expands it. */
+enum { MAX_STEPS = 24, MAX_NUMBERS = 8 };
+typedef struct {
+    int n, numbers;
+    fad_formula_step step[MAX_STEPS];
+    double number[MAX_NUMBERS];
+} formula;
+
+static formula formulas[FAD_OP_END][3];
+
+int fad_set_formula(int op, int side, int n, const fad_formula_step *step, int numbers,
+                    const double *number)
+{
+    if (n > MAX_STEPS || numbers > MAX_NUMBERS) return 0;
+    formula *f = &formulas[op][side];
+    memcpy(f->step, step, (size_t)n * sizeof *step);
+    memcpy(f->number, number, (size_t)numbers * sizeof *number);
+    f->n = n;
+    f->numbers = numbers;
+    return 1;
+}
+
+/* Complete the op word of a node that was recorded in a trace: operands at which cotangents stop,
+ * and whether any flows through at all. */
+void fad_note(fad_tape *t, fad_index i, int passive)
+{
+    unsigned w = t->op[i];
+    const int op = (int)(w & FAD_OPCODE);
+    int flows = 0;
+    if (op > FAD_OP_LAST_OWNING) {
+        if (fad_stops(t, t->args[i].a)) w |= FAD_CA;
+        else flows = 1;
+        if (op >= FAD_OP_FIRST_BINARY) {
+            if (fad_stops(t, t->args[i].b)) w |= FAD_CB;
+            else flows = 1;
+        }
+    } else {
+        const fad_call *call = fad_call_of(t, i);
+        for (int32_t k = 0; k < call->n; k++) flows |= !fad_stops(t, call->parent[k]);
+    }
+    if (!flows || passive || ((w & FAD_ARRAY) && t->value[i].arr->dtype >= FAD_BOOL))
+        w |= FAD_PASSIVE;
+    t->op[i] = (uint16_t)w;
+}
+
+fad_index fad_push_row(fad_tape *t, int op, fad_index a, fad_index b)
+{
+    const double va = t->value[a].f;
+    const double y = op >= FAD_OP_FIRST_BINARY ? fad_eval2(op, va, t->value[b].f)
+                                               : fad_eval1(op, va);
+    const fad_index i = fad_push(t, (unsigned)op, a, op >= FAD_OP_FIRST_BINARY ? b : 0, y);
+    fad_note(t, i, 0);
+    return i;
+}
+
+static fad_index operand_of(fad_tape *t, const formula *f, int ref, fad_index i,
+                            const fad_index *done)
+{
+    if (ref >= FAD_REF_STEP) return done[ref - FAD_REF_STEP];
+    if (ref >= FAD_REF_NUMBER) return fad_const(t, f->number[ref - FAD_REF_NUMBER]);
+    return ref == FAD_REF_Y ? i : ref == FAD_REF_A ? t->args[i].a : t->args[i].b;
+}
+
+/* Record what number node i, whose cotangent is node g, contributes to its parents' cotangents
+ * (`bar`: by node, or -1), and lower `*low` to them.  FAD_DTYPE: not a case for this function. */
+fad_status fad_expand(fad_tape *t, fad_index i, fad_index g, fad_index *bar, fad_index *low)
+{
+    const unsigned w = t->op[i];
+    const int op = (int)(w & FAD_OPCODE), arity = op >= FAD_OP_FIRST_BINARY ? 2 : 1;
+    if (op <= FAD_OP_LAST_OWNING || (w & (FAD_ARRAY | FAD_HOOK)) || (t->op[g] & FAD_ARRAY))
+        return FAD_DTYPE;
+    for (int k = 0; k < arity; k++) {
+        const fad_index p = k ? t->args[i].b : t->args[i].a;
+        if (t->op[p] & FAD_ARRAY) return FAD_DTYPE;
+        if (!(w & (k ? FAD_CB : FAD_CA)) && fad_trivial[op][k] == FAD_IS_FORMULA
+            && !formulas[op][k].n)
+            return FAD_DTYPE;
+    }
+    fad_status status = fad_reserve(t, 2 * (2 * MAX_STEPS + MAX_NUMBERS + 4));
+    if (status) return status;
+    for (int k = 0; k < arity; k++) {
+        const fad_index p = k ? t->args[i].b : t->args[i].a;
+        fad_index c;
+        if ((w & (k ? FAD_CB : FAD_CA)) || fad_stops(t, p)) continue;
+        if (fad_trivial[op][k] == FAD_IS_ONE) {
+            c = g;
+        } else if (fad_trivial[op][k] == FAD_IS_MINUS_ONE) {
+            c = fad_push_row(t, FAD_OP_negative, g, 0);
+        } else if (fad_trivial[op][k] == FAD_IS_ZERO) {
+            c = fad_const(t, 0.0);
+        } else {
+            const formula *f = &formulas[op][k];
+            fad_index done[MAX_STEPS];
+            for (int j = 0; j < f->n; j++) {
+                const fad_formula_step *s = &f->step[j];
+                const fad_index a = operand_of(t, f, s->a, i, done);
+                done[j] = s->op < 0 ? a : fad_push_row(t, s->op, a, operand_of(t, f, s->b, i, done));
+            }
+            c = fad_push_row(t, FAD_OP_zmul, g, done[f->n - 1]);
+        }
+        bar[p] = bar[p] < 0 ? c : fad_push_row(t, FAD_OP_add, bar[p], c);
+        if (p < *low) *low = p;
+    }
+    return FAD_OK;
+}
