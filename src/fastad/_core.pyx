@@ -1399,7 +1399,9 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
     cdef object params = None
     if not is_float(x):
         return by_numpy(np.sum, (x,), {"axis": axis, "keepdims": keepdims})
-    if x.arr == NULL and axis is None:
+    if x.arr == NULL:
+        if axis is not None:
+            np.add.reduce(x.value, axis=axis)       # refuses what is no axis
         return unary(FAD_OP_positive, x)
     if axis is None and not keepdims and x.arr.dtype == FAD_F64:
         if x.arr.hollow:
@@ -1410,7 +1412,7 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
     else:
         v = value_array(x)
         y = from_ndarray(np.add.reduce(v, axis=axis, keepdims=keepdims), False)
-        if axis is not None:
+        if axis is not None and v.ndim:
             axes = axis if isinstance(axis, tuple) else (axis,)
             nd = v.ndim
             axes = tuple([a + nd if a < 0 else a for a in axes])
@@ -3385,7 +3387,7 @@ cdef list graph_forward(list outputs, list inputs, list tangents, fad_index low,
         if i & 0xffff == 0:
             PyErr_CheckSignals()
         op = tape.op[i] & FAD_OPCODE
-        if op <= FAD_OP_LEAF or i in dots:
+        if op <= FAD_OP_LEAF or i in dots or is_const(i):
             continue
         if op == FAD_OP_CALL:
             call = fad_call_of(&tape, i)

@@ -72,8 +72,11 @@ cdef class Trace:
         tidy()
 
     def input(self, x):
-        """A tensor that stands for an argument: a float, or an array."""
-        cdef Tensor t
+        """A tensor that stands for an argument: a float, or an array.
+
+        The function may change it in place; the input's own node stays with another.
+        """
+        cdef Tensor t, own
         if type(x) is float:
             t = <Tensor>fad_tensor_new()
             t.value = x
@@ -81,7 +84,11 @@ cdef class Trace:
             t = from_ndarray(x, True)
         self.place(t, is_float(t))
         self.inputs.append(t)
-        return t
+        if is_float(t):
+            return unary(FAD_OP_positive, t)
+        own = bare(t)
+        follow(own, t)
+        return own
 
     cdef int place(self, Tensor t, bint differentiable) except -1:
         """Put a new value on the tape, which the program gets from outside."""
