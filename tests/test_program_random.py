@@ -46,9 +46,9 @@ GRAMMAR = {
         NEW, n = scalar, 0|while n < 5:|    NEW, n = NEW * small + scalar, n + 1|    if NEW > const:|        break
         NEW = expr|for n in range(int(abs(safe))):|    NEW = NEW * small + n
         NEW = expr|for n in range(len(str(round(float(safe))))):|    NEW = NEW + n
-        NEW = 0.0|for e in vector:|    if e > const:|        NEW = NEW + e * scalar
-        NEW = 0.0|for e in vector:|    if not e < const:|        continue|    NEW += ad.sin(e)
-        NEW = const|for n, e in enumerate(vector):|    NEW = e * NEW + n
+        NEW = 0.0|for e in vector:|    if e > const:|        NEW = NEW + e * scalar|NEW = NEW + number
+        NEW = 0.0|for e in vector:|    if not e < const:|        continue|    NEW += ad.sin(e)|NEW = NEW + number
+        NEW = const|for n, e in enumerate(vector):|    NEW = e * NEW + n|NEW = NEW + number
         NEW = scalar|for n in range(3):|    NEW = NEW * NEW if cond else NEW - const
         with ad.no_grad():|    NEW = expr
         with ad.no_grad():|    NEW = expr|    NEW = NEW op expr
@@ -344,7 +344,9 @@ DERIVATIVE = re.compile(r"ad\.(grad|value_and_grad|jvp|vjp|jacobian|autograd)\b"
 HEAD = '''
 def make(W, V, C, L, P, B, helper):
     def f(x, y):
+        y = ad.asarray(y)
 '''
+OWN = "        x, y = +x, +y\n"           # for statements that change them in place
 
 
 class Pair(tuple):
@@ -408,8 +410,9 @@ class Writer:
         self.r = r = random.Random(seed)
         self.state = State(r)
         self.shapes = [r.choice([(), (), (3,), (3,), (2, 3), (2, 2), (4,), (1, 3)]) for _ in "xy"]
-        self.dtypes = [np.float32 if r.random() < 0.08 else float for _ in "xy"]
+        self.in_float32 = r.random() < 0.15
         self.scope = {"ad": ad, "np": np, "math": math, "Pair": Pair, **self.state.names}
+        self.dtypes = [np.float32 if self.in_float32 and r.random() < 0.7 else float for _ in "xy"]
         args = self.arguments()
         self.scope["x"], self.scope["y"] = map(ad.tensor, args)
         self.made = ["x", "y"]
@@ -443,6 +446,8 @@ class Writer:
     def add(self):
         new = f"t{len(self.made)}"
         text = self.drawn("statement").replace("NEW", new)
+        if "32" in text and not self.in_float32 or DERIVATIVE.search(text) and self.in_float32:
+            return      # a derivative in float32 may lose all of its digits
         try:
             with np.errstate(all="ignore"):
                 exec(text, self.scope)
@@ -508,7 +513,7 @@ class Writer:
 
     def source(self, body=None):
         lines = [f"        {line}" for text in body or self.body for line in text.splitlines()]
-        return HEAD + "\n".join(lines) + "\n    return f\n"
+        return HEAD + OWN * self.is_number + "\n".join(lines) + "\n    return f\n"
 
 
 def built(source, state):
@@ -551,11 +556,11 @@ def same_bits(a, b):
 
 
 def close(a, b, within):
-    """Relative to the largest element; nan and inf where they are."""
+    """Relative to the largest element of b and 1; where b has overflowed, anything goes."""
     with np.errstate(all="ignore"):
-        size = np.max(np.abs(a), where=np.isfinite(a), initial=0.0)
+        size = np.max(np.abs(b), where=np.isfinite(b), initial=1.0)
         far = np.abs(a - b) > within * size
-        return bool(np.all((a == b) | (a != a) & (b != b) | np.isfinite(a - b) & ~far))
+        return bool(np.all((a == b) | ~np.isfinite(b) | np.isfinite(a) & ~far))
 
 
 def differences(a, b, within, at=""):
@@ -615,27 +620,34 @@ def stats():
     return {name: found[name] for name in ("nodes", "sweeping", "array_bytes")}
 
 
+# What functions raise on the numbers and consumed graphs that they meet, and a recording, where
+# all that transforms give is a tensor and nothing is consumed, does not.
+LENIENT = ("AttributeError: 'float'", "AttributeError: 'numpy.float", "TypeError: 'float'",
+           "RuntimeError: backward: this")
+
+
 class Tally:
     """How many calls were compared, and how many of them had other bits in a derivative."""
 
-    calls = raised = derived = other_bits = replays = recordings = warned = 0
+    calls = raised = derived = other_bits = replays = recordings = warned = lenient = 0
 
     def text(self):
         return ", ".join(f"{name} {getattr(self, name)}" for name in (
-            "calls", "raised", "derived", "other_bits", "replays", "recordings", "warned"))
+            "calls", "raised", "derived", "other_bits", "replays", "recordings", "warned",
+            "lenient"))
 
 
-def compared(writer, source, tally, calls=5):
+def compared(writer, source, tally):
     """Compare a function with its program over calls; texts that say what differs."""
     r = random.Random(writer.r.random())
     writer.r = writer.state.r = r
     f = built(source, writer.state)
     program = ad.compile(f)
-    within = 1e-4 if np.float32 in writer.dtypes or "32" in source else 1e-12
-    within_value = within if DERIVATIVE.search(source) else 0.0
+    within = 1e-3 if np.float32 in writer.dtypes or "32" in source else 1e-12
+    within_value = 1e-4 if DERIVATIVE.search(source) else 0.0     # such functions may amplify
     which = r.randrange(12)
     args = writer.arguments()
-    for call in range(calls):
+    for call in range(30 if r.random() < 0.02 else 5):
         if call and r.random() < 0.8:
             args = writer.arguments()
         if call and r.random() < 0.3:
@@ -643,8 +655,12 @@ def compared(writer, source, tally, calls=5):
         want = outcome(on_tensors(f), args)
         if type(want) is Raised and want.startswith(("NameError", "UnboundLocalError")):
             return []                   # a statement is missing
-        found = differences(outcome(program, args), want, within_value)
+        have = outcome(program, args)
+        found = differences(have, want, within_value)
         tally.calls += 1
+        if type(want) is Raised and type(have) is not Raised and want.startswith(LENIENT):
+            tally.lenient += 1
+            continue
         tally.raised += type(want) is Raised
         if found:
             return [f"call {call} with {args!r}: program and function", *found]
@@ -658,7 +674,12 @@ def compared(writer, source, tally, calls=5):
             continue
         dots = [writer.draw_array(s, d) for s, d in zip(writer.shapes, writer.dtypes)]
         for name, replayed, function, given in derivatives(program, f, args, dots, which):
-            want, have = outcome(on_tensors(function), given), outcome(replayed, given)
+            want, have = outcome(function, given), outcome(replayed, given)
+            if type(want) is Raised and want.startswith("NameError"):
+                return []                   # a statement is missing
+            if type(want) is Raised and type(have) is not Raised and want.startswith(LENIENT):
+                tally.lenient += 1
+                continue
             tally.calls += 1
             tally.derived += 1
             found = differences(have, want, within)
