@@ -224,4 +224,5 @@ cdef extern from "vm.h" nogil:
     fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_calls *calls)
     const fad_place *fad_program_inputs(const fad_program *p)
     const fad_place *fad_program_outputs(const fad_program *p)
+    bint fad_output_is_callers(const fad_program *p, int32_t k)
     fad_program_stats fad_program_describe(const fad_program *p)

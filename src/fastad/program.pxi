@@ -731,7 +731,7 @@ cdef class Plan:
     cdef list likes                 # (shape, dtype) of the outer tensors
     cdef list foreign
     cdef list keep                  # what guards compare with
-    cdef bint has_foreign, has_owners
+    cdef bint has_foreign, has_owners, lends
     cdef int64_t work
     cdef readonly object result     # nesting of the result, with numbers where outputs stand
     cdef readonly object hooks
@@ -867,6 +867,7 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
     plan.has_foreign = bool(state.foreign)
     plan.has_owners = plan.has_foreign or any([not is_float(<Tensor>t) for t in ins])
     plan.keep = keep
+    plan.lends = any([fad_output_is_callers(program, <int32_t>k) for k in range(n_out)])
     plan.work = fad_program_describe(program).work
     return plan
 
@@ -935,12 +936,50 @@ cdef int compute_foreign(Plan plan, fad_workspace *w, int32_t k, int32_t n, cons
     return 0
 
 
-cdef object output_at(Plan plan, fad_workspace *w, int k):
+cdef cnp.ndarray array_like(fad_array *arr):
+    """A new array for a result; long ones come from the pool, whose pages are there already."""
+    cdef cnp.npy_intp dims[64]
+    cdef cnp.ndarray out
+    cdef Keeper keeper
+    cdef int j, kind = (cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT
+                        if arr.dtype == FAD_F32 else cnp.NPY_BOOL)
+    for j in range(arr.ndim):
+        dims[j] = arr.shape[j]
+    if arr.dtype >= FAD_BOOL or arr.size < POOL_ABOVE:
+        return cnp.PyArray_SimpleNew(arr.ndim, dims, kind)
+    keeper = Keeper.__new__(Keeper)
+    keeper.arr = fad_array_new(arr.dtype, arr.ndim, arr.shape)
+    if keeper.arr == NULL:
+        fail(FAD_NOMEM, "program")
+    out = cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, kind, NULL, keeper.arr.data, 0,
+                          cnp.NPY_ARRAY_CARRAY, None)
+    cnp.set_array_base(out, keeper)
+    return out
+
+
+cdef list lend_outputs(Plan plan, fad_workspace *w):
+    """New arrays that a run writes its results into, by output; None for the others."""
+    cdef list lent
+    cdef cnp.ndarray out
+    cdef fad_array *arr
+    cdef int k
+    if not plan.lends:
+        return None
+    lent = [None] * plan.n_out
+    for k in range(plan.n_out):
+        if not fad_output_is_callers(plan.program, k):
+            continue
+        arr = w.array[plan.outs[k].where]
+        out = array_like(arr)
+        lent[k] = out
+        arr.data = cnp.PyArray_DATA(out)
+    return lent
+
+
+cdef object output_at(Plan plan, fad_workspace *w, list lent, int k):
     cdef fad_place place = plan.outs[k]
     cdef fad_array *arr
     cdef cnp.ndarray out
-    cdef cnp.npy_intp dims[64]
-    cdef int j
     if not place.is_array:
         return w.reg[place.where]
     arr = w.array[place.where]
@@ -948,16 +987,16 @@ cdef object output_at(Plan plan, fad_workspace *w, int k):
         return np.array(<object>arr.owner) if arr.ndim else (<object>arr.owner).item()
     if arr.ndim == 0:
         return (<double *>arr.data)[0] if arr.dtype == FAD_F64 else <double>(<float *>arr.data)[0]
-    for j in range(arr.ndim):
-        dims[j] = arr.shape[j]
-    out = cnp.PyArray_SimpleNew(
-        arr.ndim, dims, cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT
-        if arr.dtype == FAD_F32 else cnp.NPY_BOOL)
+    if lent is not None and lent[k] is not None and (
+            arr.data == cnp.PyArray_DATA(<cnp.ndarray>lent[k])):
+        return lent[k]
+    out = array_like(arr)           # an input, a constant, a second name of another output
     memcpy(cnp.PyArray_DATA(out), arr.data, cnp.PyArray_NBYTES(out))
     return out
 
 
 cdef enum:
+    POOL_ABOVE = 1 << 14            # elements
     RELEASE_ABOVE = 4000            # elements: a run of some microseconds
 
 
@@ -1070,10 +1109,11 @@ cdef class Replay:
                     return self.call(args, kwargs)
             if self.seen and not unchanged(self.seen):
                 return self.call(args, kwargs)
+            lent = lend_outputs(plan, w)
             if not run_plan(plan, w):
                 return self.call(args, kwargs)
             self.replays += 1
-            return results(plan, w)
+            return nest(plan, w, lent, plan.result)
         finally:
             plan.give(w)
 
@@ -1210,17 +1250,13 @@ cdef bint same_bytes(cnp.ndarray a, cnp.ndarray copy) except -1:
     return a.tobytes() == copy.tobytes()
 
 
-cdef object results(Plan plan, fad_workspace *w):
+cdef object nest(Plan plan, fad_workspace *w, list lent, object tree):
     """The outputs of a run, in the nesting of the recorded result."""
-    return nest(plan, w, plan.result)
-
-
-cdef object nest(Plan plan, fad_workspace *w, object tree):
     if type(tree) is int:
-        return output_at(plan, w, tree)
+        return output_at(plan, w, lent, tree)
     if type(tree) is tuple:
-        return tuple([nest(plan, w, item) for item in <tuple>tree])
-    return plan.hooks.nested(tree, [output_at(plan, w, k) for k in range(plan.n_out)], None)
+        return tuple([nest(plan, w, lent, item) for item in <tuple>tree])
+    return plan.hooks.nested(tree, [output_at(plan, w, lent, k) for k in range(plan.n_out)], None)
 
 
 cdef object run_leaves(Plan plan, list leaves):
@@ -1241,8 +1277,9 @@ cdef object run_leaves(Plan plan, list leaves):
                 w.reg[place.where] = <double>leaves[k]
         if plan.outer and not set_outer(plan, w):
             return None
+        lent = lend_outputs(plan, w)
         if not run_plan(plan, w):
             return None
-        return [output_at(plan, w, k) for k in range(plan.n_out)]
+        return [output_at(plan, w, lent, k) for k in range(plan.n_out)]
     finally:
         plan.give(w)
