@@ -331,7 +331,7 @@ fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array *
     const int arity = fad_row_of(op)->arity;
     const intptr_t item = (intptr_t)fad_itemsize(dtype);
     union { double d; float f; } number[3];
-    int types[4];
+    int types[4] = {dtype};
     intptr_t step[MAXOPS];
     char *ptr[MAXOPS];
     int simple = 1;
