@@ -100,6 +100,7 @@ cdef extern from "fad.h" nogil:
     void fad_link(fad_tape *t, fad_handle *h, fad_index i)
     void fad_unlink(fad_tape *t, fad_handle *h)
     void fad_trim(fad_tape *t)
+    void fad_leave(fad_tape *t)
     void fad_compact(fad_tape *t)
     fad_status fad_leaf_add(fad_tape *t, fad_handle *h)
     void fad_leaf_drop(fad_tape *t, fad_handle *h)

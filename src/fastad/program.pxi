@@ -66,7 +66,7 @@ cdef class Trace:
             h = after
         self.inputs = []
         self.shadows = {}
-        tape.sweeping -= 1
+        fad_leave(&tape)
         fad_trim(&tape)
         tape.fresh = tape.n
         tidy()
@@ -552,6 +552,8 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
             hooks = hooks_at(i) if tape.op[i] & FAD_HOOK else None
             if hooks is not None:
                 gt = run_hooks(hooks, gt)
+                if (tape.op[i] & FAD_OPCODE) == FAD_OP_FREED:
+                    fail(FAD_CONSUMED, "backward")
                 reserve(1)
                 bar[i] = parent_of(gt, True)
             if op == FAD_OP_CALL:
@@ -566,7 +568,7 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                     [sweeper.tensor_of(call.parent[k]) for k in range(arity)]), call, params)
                 for k in range(arity):
                     if found[k] is not None and not is_const(call.parent[k]):
-                        t = sweeper.fit(found[k], call.parent[k])
+                        t = fitting(found[k], call.parent[k])
                         reserve(1)
                         add_node(bar, &low, call.parent[k], parent_of(t, True))
                 continue
