@@ -1243,9 +1243,8 @@ cdef bint unchanged(list seen) except -1:
 
 
 cdef bint same_bytes(cnp.ndarray a, cnp.ndarray copy) except -1:
-    if cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(copy) or a.dtype != copy.dtype:
-        return False
-    if cnp.PyArray_NBYTES(a) != cnp.PyArray_NBYTES(copy) or a.shape != copy.shape:
+    # a.shape of a typed array would be a pointer
+    if not cnp.PyArray_SAMESHAPE(a, copy) or a.dtype != copy.dtype:
         return False
     if cnp.PyArray_ISCARRAY_RO(a):
         return memcmp(cnp.PyArray_DATA(a), cnp.PyArray_DATA(copy), cnp.PyArray_NBYTES(a)) == 0
