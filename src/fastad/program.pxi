@@ -9,7 +9,7 @@
 # reads them anew in every run.
 
 
-# ---- recording a trace -------------------------------------------------------------------------
+# ---- recording a trace ---------------------------------------------------------------------------
 
 cdef dict TRACES = {}               # id -> Trace, of all threads
 cdef int last_trace = 0
@@ -316,7 +316,7 @@ def by_numpy(function, tuple args, dict kwargs):
     return out
 
 
-# ---- numbers into an array -------------------------------------------------------------------------------
+# ---- numbers into an array -----------------------------------------------------------------------
 
 
 @cython.final
@@ -350,7 +350,7 @@ cdef Tensor assemble(list numbers, tuple shape, list offsets):
     return y
 
 
-# ---- reverse sweeps in a trace ------------------------------------------------------------------------
+# ---- reverse sweeps in a trace -------------------------------------------------------------------
 
 
 @cython.final
@@ -623,7 +623,7 @@ cdef int add_node(fad_index *bar, fad_index *low, fad_index p, fad_index c) exce
     return 0
 
 
-# ---- making a program ------------------------------------------------------------------------------
+# ---- making a program ----------------------------------------------------------------------------
 
 
 cdef class BuildState:
@@ -874,7 +874,7 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
     return plan
 
 
-# ---- running a program -----------------------------------------------------------------------------
+# ---- running a program ---------------------------------------------------------------------------
 
 
 cdef class RunState:
@@ -1055,7 +1055,7 @@ cdef void set_array(fad_array *arr, void *data, object owner) noexcept:
         arr.owner = <void *>owner
 
 
-# ---- choosing a program --------------------------------------------------------------------------------
+# ---- choosing a program --------------------------------------------------------------------------
 
 
 cdef enum:

@@ -1,8 +1,8 @@
 """Programs: a function recorded once for each way through it, and replayed without Python.
 
-``compile(f)`` gives a `Program`.  Its first call runs `f` on tensors and takes down every operation;
-later calls with arguments of the same nesting, shapes and dtypes replay the recording in C.  What
-Python looked at meanwhile (``if x > 0``, ``while err > tol``, ``float(t)``, an index) became a
+``compile(f)`` gives a `Program`.  Its first call runs `f` on tensors and takes down every
+operation; later calls with arguments of the same nesting, shapes and dtypes replay the recording in
+C.  What Python looked at meanwhile (``if x > 0``, ``while err > tol``, ``float(t)``, an index) became a
 guard: where a guard does not hold, another recording is tried or made.  So a program gives what
 the function gives, or records it again.
 
@@ -86,8 +86,8 @@ def _flat(x: Any, leaves: list[Any], tensors: list[Tensor]) -> tuple[Any, Any, t
         return (kind, *[part[0] for part in parts]), rebuilt, (-1, None)
     if kind is dict:
         parts = [_flat(item, leaves, tensors) for item in x.values()]
-        tree = dict(zip(x, [part[1] for part in parts]))
-        return (kind, tuple(x), *[part[0] for part in parts]), tree, (-1, None)
+        named = dict(zip(x, [part[1] for part in parts]))
+        return (kind, tuple(x), *[part[0] for part in parts]), named, (-1, None)
     try:
         hash(x)
     except TypeError:
@@ -232,7 +232,7 @@ def _watch(x: Any, out: list[Any], known: set[int], depth: int) -> None:
         attributes = getattr(x, "__dict__", None)
         if type(x).__module__.split(".")[0] in _LIBRARIES or type(attributes) is not dict:
             return
-        call = getattr(type(x), "__call__", None)
+        call = vars(type(x)).get("__call__")
         if isinstance(call, types.FunctionType):
             _watch(call, out, known, depth)
         _watch(attributes, out, known, depth)
@@ -265,8 +265,8 @@ def _random_states() -> tuple[Any, ...]:
     """What a draw from a global random generator would change."""
     states: list[Any] = [random.getstate()]
     if "numpy.random" in sys.modules:
-        kind, keys, *rest = np.random.get_state()
-        states += [kind, keys.tobytes(), rest]
+        kind, keys, *rest = np.random.get_state(legacy=True)
+        states += [kind, np.asarray(keys).tobytes(), rest]
     return tuple(states)
 
 
