@@ -1062,7 +1062,32 @@ cdef enum:
     LEAF_NUMBER, LEAF_ARRAY, LEAF_STATIC
 
 cdef enum:
-    SEEN_NAME, SEEN_CELL, SEEN_ATTRIBUTE, SEEN_ITEMS, SEEN_BYTES
+    SEEN_NAME, SEEN_CELL, SEEN_CODE, SEEN_DEFAULTS
+    SEEN_LAST_FAST = SEEN_DEFAULTS
+    SEEN_ITEMS, SEEN_BYTES
+
+ctypedef struct seen_thing:
+    int kind
+    PyObject *holder
+    PyObject *name
+    PyObject *what
+
+cdef extern from *:
+    """
+    /* What stands there now; a borrowed reference, or None.  The kinds are those of program.pxi. */
+    static PyObject *seen_now(int kind, PyObject *holder, PyObject *name)
+    {
+        PyObject *x = NULL;
+        switch (kind) {
+        case 0: x = PyDict_GetItemWithError(holder, name); break;
+        case 1: x = PyCell_GET(holder); break;
+        case 2: x = PyFunction_GET_CODE(holder); break;
+        case 3: x = PyFunction_GET_DEFAULTS(holder); break;
+        }
+        return x ? x : Py_None;
+    }
+    """
+    PyObject *seen_now(int kind, PyObject *holder, PyObject *name)
 
 # How many ways through one signature, how many signatures, and how many recordings in a row
 # without a replay are taken before a program gives up.
@@ -1082,8 +1107,13 @@ cdef class Replay:
     cdef Plan last
     cdef list last_spec             # [(kind, what)] of flat arguments, None where not flat
     cdef readonly list seen         # what the recordings depend on besides arguments
+    cdef seen_thing *seen_fast      # the same, where it is an identity
+    cdef int n_seen_fast
+    cdef list seen_slow             # and where it is not
     cdef readonly tuple argnums     # arguments that are differentiated: integers become floats
     cdef readonly int64_t recordings, replays
+    cdef list others                # programs for the arguments of the last call
+    cdef object last_key
     cdef dict streak                # key -> recordings since the last replay
 
     def __init__(self, function, hooks, argnums=()):
@@ -1094,28 +1124,45 @@ cdef class Replay:
         self.given_up = {}
         self.streak = {}
 
+    def __dealloc__(self):
+        free(self.seen_fast)
+
     def __call__(self, *args, **kwargs):
         cdef Plan plan = self.last
-        cdef fad_workspace *w
-        cdef int ok
-        if plan is None or kwargs or fad_trace_id or len(args) != len(self.last_spec):
+        cdef list result = []
+        if (plan is None or kwargs or fad_trace_id or len(args) != len(self.last_spec)
+                or not self.unchanged()):
             return self.call(args, kwargs)
-        w = plan.take()
+        found = self.attempt(plan, args, result)
+        if found > 0:
+            return result[0]
+        if found < 0 or self.others is None:
+            return self.call(args, kwargs)
+        for other in list(self.others):
+            if other is not plan and self.attempt(<Plan>other, args, result) > 0:
+                self.others.remove(other)
+                self.others.insert(0, other)
+                self.last = <Plan>other
+                self.streak[self.last_key] = 0
+                return result[0]
+        return self.call(args, kwargs)
+
+    cdef int attempt(self, Plan plan, tuple args, list result) except -2:
+        """Run a program on flat arguments: 1 and its result, 0 for a guard that does not hold, -1
+        for arguments that are not its own."""
+        cdef fad_workspace *w = plan.take()
         try:
             if not self.fill(plan, w, args):
-                return self.call(args, kwargs)
-            if plan.outer:
-                if not fad_grad_off & 1 and plan.outer_active():
-                    return self.call(args, kwargs)
-                if not set_outer(plan, w):
-                    return self.call(args, kwargs)
-            if self.seen and not unchanged(self.seen):
-                return self.call(args, kwargs)
+                return -1
+            if plan.outer and (not fad_grad_off & 1 and plan.outer_active()
+                               or not set_outer(plan, w)):
+                return -1
             lent = lend_outputs(plan, w)
             if not run_plan(plan, w):
-                return self.call(args, kwargs)
+                return 0
             self.replays += 1
-            return nest(plan, w, lent, plan.result)
+            result.append(nest(plan, w, lent, plan.result))
+            return 1
         finally:
             plan.give(w)
 
@@ -1163,7 +1210,7 @@ cdef class Replay:
             return self.function(*args, **kwargs)
         if key in self.given_up:
             return self.hooks.eager(self, args, kwargs)
-        if self.seen is not None and not unchanged(self.seen):
+        if not self.unchanged():
             self.forget()
         found = self.plans.get(key)
         if found:
@@ -1176,7 +1223,7 @@ cdef class Replay:
                 if found[0] is not plan:
                     found.remove(plan)
                     found.insert(0, plan)
-                self.last, self.last_spec = (plan, spec) if spec is not None else (None, None)
+                self.remember(key, plan, spec)
                 self.streak[key] = 0
                 self.replays += 1
                 return self.hooks.nested(plan.result, outputs, tensors)
@@ -1190,11 +1237,19 @@ cdef class Replay:
         del found[MOST_PLANS:]
         self.recordings += 1
         self.streak[key] = self.streak.get(key, 0) + 1
-        self.last, self.last_spec = (plan, spec) if spec is not None else (None, None)
+        self.remember(key, plan, spec)
         while len(self.plans) > MOST_KEYS:
             oldest = next(iter(self.plans))
             del self.plans[oldest]
         return self.streak[key]
+
+    cdef int remember(self, key, Plan plan, spec) except -1:
+        """What the next call tries first, when its arguments are flat."""
+        self.last = plan if spec is not None else None
+        self.last_spec = spec
+        self.last_key = key
+        self.others = self.plans.get(key)
+        return 0
 
     def give_up(self, key, why):
         """Compute eagerly from now on where the arguments are like these."""
@@ -1205,32 +1260,45 @@ cdef class Replay:
     def forget(self):
         """Drop all programs: something that they depend on has changed."""
         self.plans = {}
-        self.last = None
-        self.seen = None
+        self.last = self.others = None
+        self.depends_on([])
 
     def depends_on(self, list seen):
-        """Say what recordings depend on; see `unchanged`."""
-        self.seen = seen
+        """Say what recordings depend on: (kind, holder, name, object or contents) each."""
+        cdef int kind
+        free(self.seen_fast)
+        self.n_seen_fast = 0
+        self.seen_fast = <seen_thing *>calloc(len(seen) + 1, sizeof(seen_thing))
+        if self.seen_fast == NULL:
+            fail(FAD_NOMEM, "program")
+        self.seen = seen            # holds what seen_fast borrows
+        self.seen_slow = []
+        for entry in seen:
+            kind, holder, name, what = <tuple>entry
+            if kind > SEEN_LAST_FAST:
+                self.seen_slow.append(entry)
+                continue
+            self.seen_fast[self.n_seen_fast] = seen_thing(
+                kind, <PyObject *>holder, <PyObject *>name, <PyObject *>what)
+            self.n_seen_fast += 1
+
+    cdef bint unchanged(self) except -1:
+        """Whether everything that recordings depend on is what it was."""
+        cdef int k
+        cdef seen_thing *x
+        for k in range(self.n_seen_fast):
+            x = &self.seen_fast[k]
+            if seen_now(x.kind, x.holder, x.name) != x.what:
+                return False
+        return not self.seen_slow or unchanged(self.seen_slow)
 
 
 cdef bint unchanged(list seen) except -1:
-    """Whether everything that recordings depend on is the same object, or has the same contents."""
+    """Whether containers and arrays have the contents that they had."""
     cdef int kind
     for entry in seen:
         kind, holder, name, what = <tuple>entry
-        if kind == SEEN_NAME:
-            if (<dict>holder).get(name) is not what:
-                return False
-        elif kind == SEEN_CELL:
-            try:
-                if holder.cell_contents is not what:
-                    return False
-            except ValueError:
-                return False
-        elif kind == SEEN_ATTRIBUTE:
-            if getattr(holder, name, None) is not what:
-                return False
-        elif kind == SEEN_ITEMS:
+        if kind == SEEN_ITEMS:
             items = list(holder.values()) if type(holder) is dict else holder
             if len(items) != len(<tuple>what):
                 return False

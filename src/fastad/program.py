@@ -1,8 +1,8 @@
 """Programs: a function recorded once for each way through it, and replayed without Python.
 
 ``compile(f)`` gives a `Program`.  Its first call runs `f` on tensors and takes down every
-operation; later calls with arguments of the same nesting, shapes and dtypes replay the recording in
-C.  What Python looked at meanwhile (``if x > 0``, ``while err > tol``, ``float(t)``, an index) became a
+operation; later calls with arguments of the same nesting, shapes and dtypes replay that in C.  What
+Python looked at meanwhile (``if x > 0``, ``while err > tol``, ``float(t)``, an index) became a
 guard: where a guard does not hold, another recording is tried or made.  So a program gives what
 the function gives, or records it again.
 
@@ -195,7 +195,7 @@ def _plain(t: Tensor, tensors: Any) -> Any:
 
 # What a recording depends on besides its arguments.
 
-_NAME, _CELL, _ATTRIBUTE, _ITEMS, _BYTES = range(5)
+_NAME, _CELL, _CODE, _DEFAULTS, _ITEMS, _BYTES = range(6)
 _WATCHED_BYTES = 256 * 1024
 _WATCHED_ITEMS = 64
 _DEPTH = 4
@@ -239,8 +239,8 @@ def _watch(x: Any, out: list[Any], known: set[int], depth: int) -> None:
 
 
 def _watch_function(f: types.FunctionType, out: list[Any], known: set[int], depth: int) -> None:
-    out.append((_ATTRIBUTE, f, "__code__", f.__code__))
-    out.append((_ATTRIBUTE, f, "__defaults__", f.__defaults__))
+    out.append((_CODE, f, None, f.__code__))
+    out.append((_DEFAULTS, f, None, f.__defaults__))
     for default in f.__defaults__ or ():
         _watch(default, out, known, depth + 1)
     for cell in f.__closure__ or ():

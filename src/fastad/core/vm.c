@@ -33,6 +33,7 @@ enum {
 #define NAMED(name, code) VM_##name,
     SPECIAL_OPS(NAMED)
 #undef NAMED
+    VM_LOOP,        /* elementwise step a over c elements */
     VM_ARRAY,       /* array instruction a */
     VM_GUARD,       /* guard a */
     VM_OPS
@@ -47,12 +48,12 @@ typedef struct {
     int64_t offset;
     int32_t axes;               /* where in program->axes */
 } array_ins;
-enum { VM_ROW = 64, VM_LOOP, VM_TILES };
+enum { VM_ROW = 64, VM_TILES };
 
 /* One elementwise step inside a tile.  Operands and result: whole arrays, of which the tile's part
  * is meant, scratch blocks of the tile's length, or blocks filled with a number. */
 enum { IN_ARRAY, IN_SCRATCH, IN_REGISTER };
-typedef struct { int kind; int32_t where; } tile_place;
+typedef struct { uint8_t kind, first; int32_t where; } tile_place;   /* first: of this array */
 typedef struct {
     fad_loop loop;              /* or NULL: `values` */
     void *data;
@@ -692,6 +693,22 @@ static int emit_word(emitter *e, unsigned op, int32_t d, int32_t a, int32_t b, i
     return PUSH(e->u->p->code, e->u->p->n_code, e->cap_code, w);
 }
 
+/* Whether a row needs no broadcasting: float64 arrays of one shape, not empty and not huge, and
+ * numbers where a loop takes them. */
+static int plain_loop(const builder *u, const step *s)
+{
+    const fad_array *like = u->values[s->out].like;
+    void *data;
+    if (like->dtype != FAD_F64 || like->size == 0 || like->size > INT32_MAX) return 0;
+    const int takes_numbers = fad_loop_of(s->op, FAD_F64, &data) != NULL;
+    for (int32_t j = 0; j < s->n; j++) {
+        const value *v = &u->values[s->arg[j]];
+        if (!v->is_array ? !takes_numbers
+            : v->like->dtype != FAD_F64 || !fad_same_shape(v->like, like)) return 0;
+    }
+    return 1;
+}
+
 /* The operand whose bytes an elementwise result may take over: of its shape, read last here. */
 static int32_t reusable(const emitter *e, const step *s, int32_t k)
 {
@@ -775,6 +792,20 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
     if (s->kind == STEP_CALL) p->work += u->values[arg[0]].is_array ? u->values[arg[0]].like->size : 0;
     if (!drop_dead(e, s, k, taken)) return 0;
     if (alias) return 1;                /* nothing to do when it runs */
+    if (s->kind == STEP_ROW && out->is_array && plain_loop(u, s)) {
+        tile_step t;
+        memset(&t, 0, sizeof t);
+        t.n = s->n;
+        t.loop = fad_loop_of(s->op, FAD_F64, &t.data);
+        t.values = fad_values[s->op];
+        for (int32_t j = 0; j < s->n; j++)
+            t.in[j] = (tile_place){u->values[s->arg[j]].is_array ? IN_ARRAY : IN_REGISTER, 0,
+                                   ins.in[j].where};
+        t.out = (tile_place){IN_ARRAY, 0, out->where};
+        e->latest = -1;
+        return PUSH(p->tile, p->n_tile, e->cap_tile, t)
+            && emit_word(e, VM_LOOP, 0, p->n_tile - 1, 0, (int32_t)out->like->size);
+    }
     if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
     e->latest = -1;
     return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
@@ -834,6 +865,30 @@ static int emit_step(emitter *e, int32_t k)
     return emit_numbers(e, s, k);
 }
 
+/* Rows that are one operation of the processor, so that every loop over them gives the same bits;
+ * in cache a plain loop is three times as fast as NumPy's. */
+static int rounded_once(int op)
+{
+    return op == FAD_OP_add || op == FAD_OP_subtract || op == FAD_OP_multiply
+        || op == FAD_OP_divide || op == FAD_OP_negative || op == FAD_OP_square;
+}
+
+/* Whether operand j of a step is the first mention of its array in the group that starts at
+ * `from`, results included. */
+static int first_use(const fad_program *p, int32_t from, const tile_step *t, int j)
+{
+    const int32_t array = t->in[j].where;
+    for (int i = 0; i < j; i++)
+        if (t->in[i].kind == IN_ARRAY && t->in[i].where == array) return 0;
+    for (int32_t k = from; k < p->n_tile; k++) {
+        const tile_step *s = &p->tile[k];
+        if (s->out.kind == IN_ARRAY && s->out.where == array) return 0;
+        for (int i = 0; i < s->n; i++)
+            if (s->in[i].kind == IN_ARRAY && s->in[i].where == array) return 0;
+    }
+    return 1;
+}
+
 /* A group of steps, tile by tile.  What dies in it is given back only behind it: while a tile is
  * computed, others of the same arrays are yet to be read. */
 static int emit_tiles(emitter *e, int32_t from, int32_t end)
@@ -855,12 +910,13 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
         tile_step t;
         memset(&t, 0, sizeof t);
         t.n = s->n;
-        t.loop = fad_loop_of(s->op, FAD_F64, &t.data);
+        t.loop = rounded_once(s->op) ? NULL : fad_loop_of(s->op, FAD_F64, &t.data);
         t.values = fad_values[s->op];
         for (int32_t j = 0; j < s->n; j++) {
             const value *v = &u->values[s->arg[j]];
             t.in[j].kind = v->local ? IN_SCRATCH : v->is_array ? IN_ARRAY : IN_REGISTER;
             t.in[j].where = v->where;
+            t.in[j].first = t.in[j].kind == IN_ARRAY && first_use(p, ins.first_in, &t, j);
         }
         if (out->local) {
             for (int32_t j = 0; j < s->n; j++) {        /* may be overwritten as they are read */
@@ -870,11 +926,11 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
                 spare[n_spare++] = v->where;
             }
             out->where = n_spare ? spare[--n_spare] : blocks++;
-            t.out = (tile_place){IN_SCRATCH, out->where};
+            t.out = (tile_place){IN_SCRATCH, 0, out->where};
         } else {
             if (!new_array(e, s->out, out->output && out->root == s->out ? FROM_OUTPUT
                                                                          : FROM_ARENA)) goto failed;
-            t.out = (tile_place){IN_ARRAY, out->where};
+            t.out = (tile_place){IN_ARRAY, 1, out->where};
         }
         p->work += out->like->size;
         if (!PUSH(p->tile, p->n_tile, e->cap_tile, t)) goto failed;
@@ -1102,6 +1158,12 @@ static void operand_at(const fad_workspace *w, fad_place at, fad_operand *in)
     in->number = at.is_array ? 0.0 : w->reg[at.where];
 }
 
+#if defined(__GNUC__)
+#define FETCH(address, write) __builtin_prefetch((address), (write), 2)
+#else
+#define FETCH(address, write) ((void)(address))
+#endif
+
 static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *ins)
 {
     const tile_step *first = p->tile + ins->first_in;
@@ -1117,6 +1179,18 @@ static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *i
     for (int64_t at = 0; at < size; at += TILE) {
         const intptr_t n = (intptr_t)(size - at < TILE ? size - at : TILE);
         filled = w->scratch + (size_t)p->scratch_blocks * STRIDE;
+        /* arrays come from far away: fetch the next tile of each while this one is computed */
+        for (int32_t k = 0; k < ins->n_in && at + TILE < size; k++) {
+            const tile_step *s = &first[k];
+            const intptr_t next = (intptr_t)(size - at - TILE < TILE ? size - at - TILE : TILE);
+            for (int j = 0; j <= s->n; j++) {
+                const tile_place at_j = j < s->n ? s->in[j] : s->out;
+                if (at_j.kind != IN_ARRAY || !at_j.first) continue;
+                const double *x = (const double *)w->array[at_j.where]->data + at + TILE;
+                if (j < s->n) for (intptr_t i = 0; i < next; i += 8) FETCH(x + i, 0);
+                else for (intptr_t i = 0; i < next; i += 8) FETCH(x + i, 1);
+            }
+        }
         for (int32_t k = 0; k < ins->n_in; k++) {
             const tile_step *s = &first[k];
             char *ptr[4] = {NULL};
@@ -1145,6 +1219,27 @@ static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *i
                       s->n > 2 ? (const double *)ptr[2] : a, (double *)ptr[s->n], n);
         }
     }
+}
+
+static void run_step(const tile_step *s, const fad_workspace *w, intptr_t n)
+{
+    static const intptr_t width[2] = {sizeof(double), 0};
+    char *ptr[4];
+    intptr_t step[4];
+    for (int j = 0; j < s->n; j++) {
+        const int in_register = s->in[j].kind == IN_REGISTER;
+        ptr[j] = in_register ? (char *)&w->reg[s->in[j].where] : w->array[s->in[j].where]->data;
+        step[j] = width[in_register];
+    }
+    ptr[s->n] = w->array[s->out.where]->data;
+    step[s->n] = sizeof(double);
+    if (s->loop) {
+        s->loop(ptr, &n, step, s->data);
+        return;
+    }
+    const double *a = (const double *)ptr[0];
+    s->values(a, s->n > 1 ? (const double *)ptr[1] : a, s->n > 2 ? (const double *)ptr[2] : a,
+              (double *)ptr[s->n], n);
 }
 
 static fad_status run_array(const fad_program *p, fad_workspace *w, const array_ins *ins,
@@ -1269,7 +1364,7 @@ fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_
 #define NAMED(name, code) [VM_##name] = &&at_VM_##name,
         SPECIAL_OPS(NAMED)
 #undef NAMED
-        [VM_ARRAY] = &&at_VM_ARRAY, [VM_GUARD] = &&at_VM_GUARD
+        [VM_LOOP] = &&at_VM_LOOP, [VM_ARRAY] = &&at_VM_ARRAY, [VM_GUARD] = &&at_VM_GUARD
     };
 #define AT(name, opcode) at_##name:
 #define NEXT goto *labels[(++ip)->op]
@@ -1318,6 +1413,10 @@ fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_
                 w->failed = ip->a;
                 return FAD_GUARD;
             }
+            NEXT;
+        }
+        AT(VM_LOOP, VM_LOOP) {
+            run_step(&p->tile[ip->a], w, ip->c);
             NEXT;
         }
         AT(VM_ARRAY, VM_ARRAY) {
