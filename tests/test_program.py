@@ -586,6 +586,34 @@ def test_threads_share_a_program():
     assert not wrong
 
 
+def test_threads_record_programs_at_once():
+    weights = [ad.tensor(float(k + 1)) for k in range(4)]
+    wrong = []
+
+    def work(k):
+        def f(x):
+            y = x * weights[k]
+            for _ in range(20):
+                time.sleep(0.0005)          # lets the others in
+                with ad.no_grad():
+                    z = y * 0.0 + x
+                y = y + z if y > -1e9 else y
+            return y
+
+        program = ad.compile(f)
+        for x in (1.0, 2.0, 3.0):
+            if program(x) != x * (k + 21.0) or program.grad(x) != k + 1.0:
+                wrong.append((k, x, program(x), program.grad(x)))
+        weights[k] += 1.0
+        if program(2.0) != 2.0 * (k + 22.0) or program.recordings != 1:
+            wrong.append((k, "changed"))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not wrong
+
+
 def test_one_thread_records_a_program_while_others_work_with_tensors():
     stop = time.monotonic() + 0.5
     wrong = []

@@ -321,9 +321,11 @@ def as_tensor(obj):
 cdef fad_index node_slow(Tensor t) noexcept:
     """Index of a tensor whose node is missing, old or consumed; -1 for constants.  Reserve 1."""
     cdef fad_slot value
-    if fad_trace_id and t.born != fad_trace_id:
-        t = shadow_of(t)
-        return t.h.idx if t.h.idx >= tape.fresh else -1
+    if fad_trace_id:
+        if t.born != fad_trace_id:
+            t = shadow_of(t)
+        if t.h.idx >= 0:
+            return t.h.idx          # a leaf of this trace keeps its node
     if t.h.slot >= 0:
         if not t.leaf_requires:
             return -1

@@ -44,7 +44,8 @@ cdef class Trace:
         self.was_off = fad_grad_off
         TRACES[self.id] = self
         tape.sweeping += 1          # nothing is moved or dropped until the program is made
-        tape.fresh = self.start = tape.n
+        self.start = tape.n
+        tape.fresh = 0x7fffffff     # every operand goes through node_slow, which knows of traces
         fad_trace_id = self.id
         fad_grad_off = 2
         return self
@@ -54,21 +55,24 @@ cdef class Trace:
         global fad_trace_id, fad_grad_off
         cdef fad_handle *h = tape.live.next
         cdef fad_handle *after
+        cdef Tensor t
         fad_trace_id = 0
         fad_grad_off = self.was_off
         self.over = True
         del TRACES[self.id]
         while h != &tape.live:
             after = h.next
-            if h.idx >= self.start and tape.op[h.idx] & FAD_PASSIVE:
+            t = <Tensor><PyObject *>(<char *>h - handle_offset)
+            if t.born == self.id and tape.op[h.idx] & FAD_PASSIVE:
                 fad_unlink(&tape, h)
                 h.idx = FAD_NO_NODE
             h = after
         self.inputs = []
         self.shadows = {}
         fad_leave(&tape)
-        fad_trim(&tape)
-        tape.fresh = tape.n
+        if not TRACES:
+            tape.fresh = tape.n
+            fad_trim(&tape)
         tidy()
 
     def input(self, x):
@@ -1030,10 +1034,14 @@ cdef int run_plan(Plan plan, fad_workspace *w) except -1:
     return fail(status, "program")
 
 
-cdef int set_outer(Plan plan, fad_workspace *w) except -1:
-    """Hand the present values of the outer tensors over; 0 if one has changed its kind."""
+cdef int set_outer(Plan plan, fad_workspace *w, list kept) except -1:
+    """Hand the present values of the outer tensors over; 0 if one has changed its kind.
+
+    `kept` holds the values while the run lasts, in which other threads may change the tensors.
+    """
     cdef Py_ssize_t k
     cdef Tensor t
+    cdef Keeper keeper
     for k in range(len(plan.outer)):
         t = <Tensor>plan.outer[k]
         shape, dtype = <tuple>plan.likes[k]
@@ -1042,6 +1050,9 @@ cdef int set_outer(Plan plan, fad_workspace *w) except -1:
         if t.arr == NULL:
             w.reg[plan.ins[plan.n_given + k].where] = t.value
         else:
+            keeper = Keeper.__new__(Keeper)
+            keeper.arr = fad_array_share(t.arr)
+            kept.append(keeper)
             set_array(w.array[plan.ins[plan.n_given + k].where], t.arr.data,
                       None if t.arr.dtype < FAD_BOOL else <object>t.arr.owner)
     return 1
@@ -1151,11 +1162,12 @@ cdef class Replay:
         """Run a program on flat arguments: 1 and its result, 0 for a guard that does not hold, -1
         for arguments that are not its own."""
         cdef fad_workspace *w = plan.take()
+        cdef list kept = [] if plan.outer else None
         try:
             if not self.fill(plan, w, args):
                 return -1
             if plan.outer and (not fad_grad_off & 1 and plan.outer_active()
-                               or not set_outer(plan, w)):
+                               or not set_outer(plan, w, kept)):
                 return -1
             lent = lend_outputs(plan, w)
             if not run_plan(plan, w):
@@ -1334,6 +1346,7 @@ cdef object run_leaves(Plan plan, list leaves):
     `leaves` are floats and C-contiguous arrays of the shapes and dtypes that were recorded.
     """
     cdef fad_workspace *w = plan.take()
+    cdef list kept = [] if plan.outer else None
     cdef int k
     cdef fad_place place
     try:
@@ -1344,7 +1357,7 @@ cdef object run_leaves(Plan plan, list leaves):
                           None if w.array[place.where].dtype < FAD_BOOL else leaves[k])
             else:
                 w.reg[place.where] = <double>leaves[k]
-        if plan.outer and not set_outer(plan, w):
+        if plan.outer and not set_outer(plan, w, kept):
             return None
         lent = lend_outputs(plan, w)
         if not run_plan(plan, w):
