@@ -418,6 +418,33 @@ def test_a_change_inside_something_from_outside_is_noticed(make, change, f):
     assert not same(program(X), first)
 
 
+def test_the_attributes_of_a_callable_object_are_watched():
+    class Scaled:
+        def __init__(self, k):
+            self.k = k
+
+        def __call__(self, x):
+            return self.k * x
+
+    class Model(Scaled):
+        pass
+
+    model = Model(2.0)
+    program = ad.compile(model)
+    assert program(3.0) == program(3.0) == 6.0
+    model.k = 4.0
+    assert program(3.0) == 12.0
+
+
+def test_watching_a_large_collection_ends():
+    data = [[[[float(i + j + k + m) for m in range(20)] for k in range(20)] for j in range(20)]
+            for i in range(20)]
+    program = ad.compile(lambda x: x * data[0][0][0][1])
+    start = time.perf_counter()
+    assert program(2.0) == program(2.0) == 2.0
+    assert time.perf_counter() - start < 5.0 and len(program.seen) < 3000
+
+
 def test_the_arguments_of_a_partial_are_watched():
     c = [2.0]
     program = ad.compile(functools.partial(lambda c, x: c[0] * x, c))

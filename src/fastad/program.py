@@ -198,13 +198,14 @@ def _plain(t: Tensor, tensors: Any) -> Any:
 _NAME, _CELL, _CODE, _DEFAULTS, _ITEMS, _BYTES = range(6)
 _WATCHED_BYTES = 256 * 1024
 _WATCHED_ITEMS = 64
+_WATCHED_IN_ALL = 1000
 _DEPTH = 4
 _LIBRARIES = ("numpy", "fastad", "scipy", "math", "builtins", "functools", "itertools")
 
 
 def _watch(x: Any, out: list[Any], known: set[int], depth: int) -> None:
     """Append to `out` what tells whether `x` is still the same inside."""
-    if id(x) in known or depth > _DEPTH:
+    if id(x) in known or depth > _DEPTH or len(out) > _WATCHED_IN_ALL:
         return
     known.add(id(x))
     if isinstance(x, types.FunctionType):
@@ -232,7 +233,7 @@ def _watch(x: Any, out: list[Any], known: set[int], depth: int) -> None:
         attributes = getattr(x, "__dict__", None)
         if type(x).__module__.split(".")[0] in _LIBRARIES or type(attributes) is not dict:
             return
-        call = vars(type(x)).get("__call__")
+        call = next((vars(c)["__call__"] for c in type(x).__mro__ if "__call__" in vars(c)), None)
         if isinstance(call, types.FunctionType):
             _watch(call, out, known, depth)
         _watch(attributes, out, known, depth)
