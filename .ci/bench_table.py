@@ -11,8 +11,8 @@ from pathlib import Path
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
-RIVALS = ["floats", "NumPy", "PyTorch", "JAX", "autograd", "mygrad", "micrograd", "xad", "casadi",
-          "casadi Function"]
+RIVALS = ["fastad", "floats", "NumPy", "PyTorch", "JAX", "autograd", "mygrad", "micrograd", "xad",
+          "casadi", "casadi Function"]
 
 
 def seconds(value: float) -> str:

@@ -34,6 +34,15 @@ def once(k: int) -> None:
     with ad.no_grad():
         w -= 0.1 * w.grad
 
+    program = ad.compile(
+        lambda v: (ad.where(v > 1.0, v, v * v) @ ad.tanh(v) + ad.sort(v)[0]) * (
+            1.0 if v[0] > k else 2.0)
+    )
+    for k in (0.0, 1.0):    # noqa: B007  (the program reads it)
+        for v in (np.full(4, 0.5), np.linspace(0.5, 1.5, 5000)):
+            program.value_and_grad(v), program(v), program(v)
+    program.hvp(np.ones(3), np.ones(3))
+
     for wrong in (lambda: a + ad.ones(7), lambda: z.backward(), lambda: ad.tensor("text")):
         try:
             wrong()

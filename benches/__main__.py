@@ -68,6 +68,20 @@ def chain_rows(nodes: int) -> Iterator[dict]:
                   found["seconds"] / nodes * 1e9)
 
 
+def program_rows() -> Iterator[dict]:
+    """Yield the rows about what programs cost besides their replays."""
+    found = in_fresh_process("programs")
+    for name, key, unit, target in (
+        ("call of a program that returns its one array, ns", "call", 1e9, 300.0),
+        ("recording, compiling and running value and gradient of 5000 operations, ms", "5000", 1e3,
+         5.0),
+        ("the same of 10^6 operations, s", "1000000", 1.0, 1.0),
+        ("one guard in a replay, ns", "guard", 1e9, 2.0),
+        ("taking another recorded way, us", "flip", 1e6, 2.0),
+    ):
+        yield _figure(name, found[key] * unit, target)
+
+
 def import_rows(module: str, target: float | None, repeats: int) -> Iterator[dict]:
     """Yield the rows about importing `module`, and about NumPy in the same processes if judged."""
     import_time(module)  # writes .pyc files, fills the disk cache
@@ -122,8 +136,11 @@ def _limit(target: float | None) -> str:
     return f"<= {target:g}" if target >= 0.1 else f"<= 1/{1 / target:.0f}"
 
 
+_SCALAR = ("record", "gradient", "program/m")
+
+
 def _print_ratio(row: dict) -> None:
-    per = row["operations"] if row["case"].startswith(("record", "gradient")) else 1
+    per = row["operations"] if row["case"].startswith(_SCALAR) else 1
     low, high = row["ratio_quartiles"]
     print(f"{row['case']:24}{row['rival']:17}{_time(row['fastad_seconds'][1] / per):>9}"
           f"{_time(row['rival_seconds'][1] / per):>9}{row['ratio']:>9.3g}"
@@ -221,7 +238,10 @@ def _memory_and_import(quick: bool, failures: list[str]) -> list[dict]:
             if peer.installed() and peer.name != "casadi Function":
                 yield from import_rows(peer.module, None, 5)
 
-    for what in (lambda: chain_rows(CHAIN), *(() if quick else (peers_memory,)), imports):
+    measurements = [lambda: chain_rows(CHAIN), program_rows, imports]
+    if not quick:
+        measurements.insert(2, peers_memory)
+    for what in measurements:
         try:
             add(what())
         except Skip as reason:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from . import workloads
-from .peers import BASELINES, PEERS, Peer, Run, Skip
+from .peers import BASELINES, PEERS, Fastad, Peer, Run, Skip
 from .workloads import Workload
 
 
@@ -25,12 +25,15 @@ class Case:
         both gradients, reclaiming included.  Baselines compute the function alone in both.
     targets
         Rival's name -> the largest ratio (fastad's time / rival's time) that passes.
+    ours
+        The adapter of this project that is timed.
     """
 
     name: str
     make: Callable[[], Workload]
     mode: str
     targets: Mapping[str, float] = field(default_factory=dict)
+    ours: str = "fastad"
 
     def run(self, peer: Peer, workload: Workload) -> Run:
         """Return the checked run of `workload` by `peer`.
@@ -74,6 +77,19 @@ CASES = {
         Case("matmul/3", lambda: workloads.matmul(3), "gradient", {"NumPy": 1.0}),
         Case("matmul/100", lambda: workloads.matmul(100), "gradient"),
         Case("matmul/500", lambda: workloads.matmul(500), "gradient"),
+        *(Case(f"program/{name}", make, "gradient", targets, "fastad program")
+          for name, make, targets in (
+              ("multiply-add", lambda: workloads.multiply_add(_MULTIPLY_ADD_STEPS),
+               {"JAX": 1.0, "casadi Function": 1.0}),
+              ("mixed", lambda: workloads.mixed(_MIXED_STEPS),
+               {"JAX": 1.0, "casadi Function": 1.0}),
+              ("mixed-one-step", lambda: workloads.mixed(1), {}),
+              ("arrays-3", lambda: workloads.seven_operations(3),
+               {"JAX": 1 / 12, "PyTorch": 1 / 50}),
+              ("arrays-30", lambda: workloads.seven_operations(30), {}),
+              ("arrays-1000000", lambda: workloads.seven_operations(10**6),
+               {"JAX": 0.9, "PyTorch": 0.3}),
+          )),
     )
 }
 
@@ -89,6 +105,7 @@ def pairs(*, peers: bool = True) -> list[tuple[Case, type[Peer]]]:
     found = []
     for case in CASES.values():
         workload = case.make()
-        found += [(case, rival) for rival in BASELINES + (PEERS if peers else ())
+        eager = (Fastad,) if case.ours != Fastad.name else ()
+        found += [(case, rival) for rival in eager + BASELINES + (PEERS if peers else ())
                   if rival.refusal(workload, case.mode) is None]
     return found

@@ -6,6 +6,7 @@ A measurement prints one line of JSON, which ``python -m benches`` collects.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import itertools
 import json
@@ -16,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from . import workloads
 from .cases import CASES
@@ -94,7 +97,7 @@ def pair(case_name: str, rival_name: str, rounds: int, block: float) -> dict[str
     case = CASES[case_name]
     workload = case.make()
     theirs = case.run(ADAPTERS[rival_name](), workload)
-    ours = case.run(ADAPTERS["fastad"](), workload)
+    ours = case.run(ADAPTERS[case.ours](), workload)
     # Collections stay on, as in real use, but need not walk what imports have left.
     gc.collect()
     gc.freeze()
@@ -149,6 +152,60 @@ def memory(peer_name: str, nodes: int) -> dict[str, Any]:
     return result
 
 
+def programs() -> dict[str, float]:
+    """Measure what programs cost besides their replays; seconds.
+
+    Returns
+    -------
+    dict
+        ``call``: of a program that returns its one array; ``5000`` and ``1000000``: of the first
+        value and gradient of a loop over so many operations, recording included; ``guard``: of one
+        comparison in a replay; ``flip``: of a call that takes another recorded way, over one that
+        does not.
+    """
+    import fastad as ad
+
+    one_thread()
+    found = {}
+    x = np.linspace(0.0, 1.0, 3)
+    empty = ad.compile(lambda x: x)
+    empty(x)
+    found["call"] = best(lambda: empty(x))
+    for operations in (5000, 1000000):
+        chain = workloads.multiply_add(operations // 2)
+        times = []
+        for _ in range(3):
+            program = ad.compile(lambda a, x, chain=chain: chain.function(ad, a, x))
+            derived = program.derived("value_and_grad", (0, 1))
+            gc.collect()
+            start = time.perf_counter()
+            value, gradients = derived(*chain.leaves)
+            times.append(time.perf_counter() - start)
+            chain.check(workloads.Answer(value, *gradients))
+        found[str(operations)] = min(times)
+
+    def looks(a, b, times):
+        for _ in range(times):
+            a = a + b if a < 1e9 else a - b
+        return a
+
+    plain = ad.compile(lambda a, b: functools.reduce(lambda y, _: y + b, range(1000), a))
+    guarded = ad.compile(lambda a, b: looks(a, b, 1000))
+    assert plain(0.5, 1.0) == guarded(0.5, 1.0) == 1000.5
+    found["guard"] = (best(lambda: guarded(0.5, 1.0)) - best(lambda: plain(0.5, 1.0))) / 1000
+    branch = ad.compile(lambda a: a * 2.0 if a > 0.0 else a * 3.0)
+    branch(1.0), branch(-1.0)
+    assert (branch(1.0), branch(-1.0)) == (2.0, -3.0)
+    found["flip"] = best(lambda: (branch(1.0), branch(-1.0))) / 2 - best(lambda: branch(-1.0))
+    return found
+
+
+def best(call: Callable[[], object]) -> float:
+    """Return the seconds of a call, the best of some blocks."""
+    calls = calls_for(call, 0.01)
+    return min(seconds_per_call(call, calls) for _ in range(15))
+
+
 def import_time(module: str) -> dict[str, float]:
     """Time imports in a fresh interpreter.
 
@@ -175,8 +232,9 @@ def main() -> None:
     command = commands.add_parser("memory", help="record and sweep a chain")
     command.add_argument("peer_name", choices=ADAPTERS)
     command.add_argument("nodes", type=int)
+    commands.add_parser("programs", help="what programs cost besides replays")
     arguments = vars(parser.parse_args())
-    measurement = {"pair": pair, "memory": memory}[arguments.pop("what")]
+    measurement = {"pair": pair, "memory": memory, "programs": programs}[arguments.pop("what")]
     try:
         result = measurement(**arguments)
     except Skip as reason:

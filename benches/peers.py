@@ -189,6 +189,31 @@ class Fastad(_Eager):
         return tensor.detach().numpy()
 
 
+class FastadProgram(Peer):
+    """This project's programs: recorded beforehand, plain numbers and arrays in and out."""
+
+    name, module, package = "fastad program", "fastad", "fastad"
+    records = False
+
+    @classmethod
+    def refusal(cls, workload, mode):
+        if workload.cotangent is not None:
+            return f"{cls.name} is measured on functions that give one number"
+        return super().refusal(workload, mode)
+
+    def gradient(self, workload):
+        import fastad as ad
+
+        function, (u, v) = workload.function, workload.leaves
+        program = ad.compile(lambda u, v: function(ad, u, v)).derived("value_and_grad", (0, 1))
+        program(u, v)
+
+        def call():
+            return program(u, v)
+
+        return Run(call, lambda answer: Answer(answer[0], *answer[1]), "recorded beforehand")
+
+
 class PyTorch(_Eager):
     """PyTorch's eager mode, float64 as everybody else here."""
 
@@ -486,4 +511,5 @@ class CasadiPrebuilt(Casadi):
 
 BASELINES = (Floats, NumPy)
 PEERS = (PyTorch, Autograd, MyGrad, Micrograd, Xad, Casadi, CasadiPrebuilt, Jax)
-ADAPTERS = {adapter.name: adapter for adapter in (Fastad, *BASELINES, *PEERS)}
+OURS = (Fastad, FastadProgram)
+ADAPTERS = {adapter.name: adapter for adapter in (*OURS, *BASELINES, *PEERS)}

@@ -11,7 +11,7 @@ from .measure import import_time, in_fresh_process
 from .peers import ADAPTERS, PEERS, Skip
 
 # fastad stands in each group once.
-TIMED = [(case, ADAPTERS["fastad"]) for case in CASES.values()] + pairs()
+TIMED = [(case, ADAPTERS[case.ours]) for case in CASES.values()] + pairs()
 
 
 @pytest.mark.parametrize(

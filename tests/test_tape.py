@@ -481,7 +481,13 @@ def test_an_interrupted_sweep_leaves_everything_as_it_was_and_can_be_repeated(fr
         import fastad as ad
         from fastad import _core
 
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        armed = [False]
+
+        def interrupt(*_):
+            if armed[0]:
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGALRM, interrupt)
         x = ad.tensor(1.0, requires_grad=True)
         y = x
         for _ in range(3_000_000):
@@ -495,8 +501,11 @@ def test_an_interrupted_sweep_leaves_everything_as_it_was_and_can_be_repeated(fr
             for delay in (1e-4, 1e-3, 3e-3, 6e-3, 1e-2, 2e-2):
                 signal.setitimer(signal.ITIMER_REAL, delay)
                 try:
+                    armed[0] = True
                     stop()
+                    armed[0] = False
                 except KeyboardInterrupt:
+                    armed[0] = False
                     interrupted += 1
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 after = _core.tape_stats()
@@ -516,6 +525,7 @@ def test_an_interrupted_sweep_leaves_everything_as_it_was_and_can_be_repeated(fr
         assert clean(sweep)
         assert x.grad is None and big.grad is None
         x.grad = ad.tensor(5.0)
+        armed[0] = True
         signal.setitimer(signal.ITIMER_REAL, 1e-3)
         try:
             z.backward()

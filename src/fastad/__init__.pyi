@@ -24,6 +24,7 @@ from numpy import uint8 as uint8
 from . import autograd as autograd
 from . import linalg as linalg
 from . import modes as modes
+from . import scipy as scipy
 from . import transforms as transforms
 from ._core import Tensor as Tensor
 from ._core import TensorLike
@@ -33,6 +34,9 @@ from ._core import tensor as tensor
 from .modes import enable_grad as enable_grad
 from .modes import no_grad as no_grad
 from .modes import set_grad_enabled as set_grad_enabled
+from .program import Program as Program
+from .program import ProgramWarning as ProgramWarning
+from .program import compile as compile
 from .transforms import grad as grad
 from .transforms import hessian as hessian
 from .transforms import jacobian as jacobian

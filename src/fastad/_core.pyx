@@ -27,6 +27,7 @@ cdef extern from "record.h":
     int fad_grad_off, fad_trace_id
 
 cdef extern from "tensor_object.h":
+    enum: FAD_TENSOR_GIVEN_AS_GRAD
     object fad_tensor_new()
     void fad_tensor_track(object o)
     int fad_tensor_setup(PyTypeObject *type, fad_tape *tape, Py_ssize_t handle_offset,
@@ -105,7 +106,7 @@ cdef void drain() noexcept:
     global fad_dead_arrays, fad_dead_calls
     cdef fad_array *arr
     cdef fad_call *call
-    while fad_dead_arrays != NULL or fad_dead_calls != NULL:
+    while fad_dead_arrays != NULL or (fad_dead_calls != NULL and tape.sweeping == 0):
         if fad_dead_arrays != NULL:
             arr = fad_dead_arrays
             set_dead_arrays(arr.next)
@@ -136,11 +137,14 @@ cdef inline void tidy() noexcept:
 
 
 cdef inline int reserve(fad_index extra) except -1:
-    cdef fad_status status = fad_reserve(&tape, extra)
-    if status:
-        fail(status, "tape")
-    tidy()
-    return 0
+    cdef fad_status status
+    while True:
+        status = fad_reserve(&tape, extra)
+        if status:
+            fail(status, "tape")
+        if fad_dead_arrays == NULL and (fad_dead_calls == NULL or tape.sweeping):
+            return 0
+        drain()
 
 
 # ---- arrays in and out ------------------------------------------------------------------------
@@ -317,9 +321,11 @@ def as_tensor(obj):
 cdef fad_index node_slow(Tensor t) noexcept:
     """Index of a tensor whose node is missing, old or consumed; -1 for constants.  Reserve 1."""
     cdef fad_slot value
-    if fad_trace_id and t.born != fad_trace_id:
-        t = shadow_of(t)
-        return t.h.idx if t.h.idx >= tape.fresh else -1
+    if fad_trace_id:
+        if t.born != fad_trace_id:
+            t = shadow_of(t)
+        if t.h.idx >= 0:
+            return t.h.idx          # a leaf of this trace keeps its node
     if t.h.slot >= 0:
         if not t.leaf_requires:
             return -1
@@ -493,7 +499,7 @@ cdef object array_row(int op, int n, object left, object right):
     cdef fad_index ia, ib = 0
     cdef int code = -1, reads
     cdef unsigned w = op
-    cdef Tensor out
+    cdef Tensor out = <Tensor>fad_tensor_new()     # first: it may run foreign code
     if not plain_operand(left, &src[0], &code) or (
             n == 2 and not plain_operand(right, &src[1], &code)):
         return None
@@ -502,7 +508,6 @@ cdef object array_row(int op, int n, object left, object right):
     if code == FAD_F32:
         src[0].number = <double><float>src[0].number
         src[1].number = <double><float>src[1].number if n == 2 else 0.0
-    out = <Tensor>fad_tensor_new()
     if fad_elementwise(op, code, src, &arr):
         return None             # the general way says what is wrong
     if arr.ndim == 0 and code == FAD_F64:
@@ -684,6 +689,10 @@ cdef object elementwise(int op, tuple args):
             ops[k] = operand(x, dtype)
             src[k].arr = (<Tensor>ops[k]).arr
             src[k].number = (<Tensor>ops[k]).value
+    for k in range(n):
+        if ops[k] is not None:      # conversions above run foreign code
+            src[k].arr = (<Tensor>ops[k]).arr
+            src[k].number = (<Tensor>ops[k]).value
     if code == FAD_F32:
         for k in range(n):
             if src[k].arr == NULL:
@@ -819,6 +828,7 @@ cdef object where3(object c, object a, object b):
         src[0].arr = (<Tensor>ops[0]).arr
     for k in range(1, 3):
         ops[k] = operand(b if k == 2 else a, dtype)
+    for k in range(1, 3):
         src[k].arr = (<Tensor>ops[k]).arr
         src[k].number = (<Tensor>ops[k]).value
     if src[0].arr == NULL and src[1].arr == NULL and src[2].arr == NULL:
@@ -2114,6 +2124,8 @@ cdef class Tensor:
             if value.dtype != self.dtype:
                 raise TypeError(f"grad: dtype {value.dtype} does not fit {self.dtype}; use astype")
             fad_tensor_track(self)
+            fad_tensor_track(value)
+            (<Tensor>value).gc_tracked |= FAD_TENSOR_GIVEN_AS_GRAD
         self.grad_ = value
 
     @grad.deleter
@@ -2431,15 +2443,11 @@ cdef Tensor value_of(fad_index i):
 cdef int contribute(SweepState state, fad_index p, Tensor c) except -1:
     """Add c to the adjoint (or tangent) of node p, checked against p's value."""
     cdef fad_status status
-    cdef Tensor v
     cdef fad_array *target = tape.value[p].arr if tape.op[p] & FAD_ARRAY else NULL
     if (tape.op[p] & FAD_OPCODE) == FAD_OP_FREED:
         status = fad_contribute(&tape, &state.s, p, 0.0)
     elif not alike(c, target):
-        v = value_of(p)
-        if shape_of(c) != shape_of(v):
-            raise ValueError(f"cotangent of shape {shape_of(c)} for a value of shape {shape_of(v)}")
-        return contribute(state, p, astype(c, v.dtype))
+        return contribute(state, p, fitting(c, p))
     elif c.arr == NULL:
         status = fad_contribute(&tape, &state.s, p, c.value)
     else:
@@ -2865,8 +2873,8 @@ cdef int commit(list commits) except -1:
             fad_tensor_track(t)
             continue
         old = <Tensor>t.grad_
-        if active(g) or active(old):
-            t.grad_ = g
+        if active(g) or active(old) or old.gc_tracked & FAD_TENSOR_GIVEN_AS_GRAD:
+            t.grad_ = g             # what the user gave may be .grad of another leaf too
             continue
         # PyTorch's rule: .grad stays the same object and is added to
         old.value = g.value
@@ -2958,6 +2966,8 @@ cdef tuple plain_sweep(list outputs, list seeds, bint retain, object inputs, bin
         if inputs is not None:
             state.captures = {}
             state.captured = []
+            # hooks may change the inputs: what is asked for is what they are now
+            places = [((<Tensor>t).h.slot, (<Tensor>t).h.idx) for t in inputs]
             for t in inputs:
                 if t.h.slot >= 0:
                     leaves[t.h.slot] = None
@@ -2974,34 +2984,37 @@ cdef tuple plain_sweep(list outputs, list seeds, bint retain, object inputs, bin
         if status:
             raise_of(state, status)
         for k in range(state.s.leaf_n):
-            t = leaf_tensor(state.s.leaves[k].slot)
-            if t is None or (inputs is not None and t.h.slot not in leaves):
+            slot = state.s.leaves[k].slot
+            t = leaf_tensor(slot)
+            if t is None or (inputs is not None and slot not in leaves):
                 continue
             g = of_slot(state.s.leaves[k].is_array, state.s.leaves[k].bar)
             if t.hooks is not None:
                 g = run_hooks(<HookList>t.hooks, g)
-            leaves[t.h.slot] = g
+            leaves[slot] = g
             pairs.append((t, g))
         results = None
         if inputs is not None:
-            results = [leaves[(<Tensor>t).h.slot] if (<Tensor>t).h.slot >= 0 else
-                       state.captured[state.captures[(<Tensor>t).h.idx]] for t in inputs]
+            results = [leaves[slot] if slot >= 0 else state.captured[state.captures[idx]]
+                       for slot, idx in places]
             if not allow_unused:
                 check_used(results)
-            pairs += [(t, g) for t, g in zip(inputs, results)
-                      if (<Tensor>t).h.slot < 0 and g is not None]
+            pairs += [(t, g) for t, g, (slot, _) in zip(inputs, results, places)
+                      if slot < 0 and g is not None]
         if state.retained is not None:
             pairs += state.retained
     except BaseException:
         fad_grad_off = was_off
         for i in hooked:
-            tape.op[i] &= <uint16_t>~FAD_HOOK
+            if fad_hook_get(&tape, i) == NULL:
+                tape.op[i] &= <uint16_t>~FAD_HOOK
         fad_sweep_end(&tape, &state.s)
         tidy()
         raise
     fad_grad_off = was_off
     for i in hooked:
-        tape.op[i] &= <uint16_t>~FAD_HOOK
+        if fad_hook_get(&tape, i) == NULL:
+            tape.op[i] &= <uint16_t>~FAD_HOOK
     close(state, None, outputs, not retain)
     return pairs, results
 
@@ -3137,6 +3150,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
     cdef HookList hooks
     cdef Tensor y, g, t
     cdef int k, n, op
+    cdef Py_ssize_t visited = 0
     cdef list pending
     cdef int was_off = fad_grad_off
     global fad_grad_off
@@ -3152,13 +3166,16 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
             i = y.h.idx
             bars[i] = g if i not in bars else binary(FAD_OP_add, bars[i], g)
         if inputs is not None:
-            for t in inputs:
-                if t.h.slot < 0:
-                    wanted[t.h.idx] = None
+            # hooks may change the inputs: what is asked for is what they are now
+            places = [((<Tensor>t).h.slot, (<Tensor>t).h.idx) for t in inputs]
+            wanted = {idx: None for slot, idx in places if slot < 0}
         pending = [-i for i in bars]        # a heap: the latest node comes first
         heapify(pending)
         while pending:
             i = -heappop(pending)
+            visited += 1
+            if visited & 0xfff == 0:
+                PyErr_CheckSignals()
             g = bars.pop(i)
             op = tape.op[i] & FAD_OPCODE
             if is_const(i):
@@ -3175,6 +3192,8 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
             hooks = hooks_at(i) if tape.op[i] & FAD_HOOK else None
             if hooks is not None:
                 g = run_hooks(hooks, g)
+                if (tape.op[i] & FAD_OPCODE) == FAD_OP_FREED:
+                    fail(FAD_CONSUMED, "backward")
                 if hooks.retain and hook_owner(i) is not None:
                     retained.append((hook_owner(i), g))
             if i in wanted:
@@ -3188,7 +3207,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
                 for k in range(n):
                     if found[k] is not None and not is_const(call.parent[k]):
                         add_bar(bars, pending, call.parent[k],
-                                sweeper.fit(found[k], call.parent[k]))
+                                fitting(found[k], call.parent[k]))
                 continue
             n = parents(i, parent)
             for k in range(n):
@@ -3196,27 +3215,37 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
                     continue
                 add_bar(bars, pending, parent[k], sweeper.times(
                     g, sweeper.partial(op, k, parent, n, i), parent[k]))
+        results = None
+        for k in list(leaves):
+            t, g = leaves[k]
+            if inputs is not None and not any([t is x for x in inputs]):
+                continue
+            if t.hooks is not None:
+                g = run_hooks(<HookList>t.hooks, g)
+                leaves[k] = (t, g)
+            pairs.append((t, g))
+        if inputs is not None:
+            results = []
+            for t, (slot, idx) in zip(inputs, places):
+                if slot >= 0:
+                    results.append(leaves[slot][1] if slot in leaves else None)
+                else:
+                    results.append(wanted[idx])
+                    if wanted[idx] is not None:
+                        pairs.append((t, wanted[idx]))
+        return pairs + retained, results
     finally:
         fad_grad_off = was_off
-        tape.sweeping -= 1
-    results = None
-    for k in list(leaves):
-        t, g = leaves[k]
-        if t.hooks is not None:
-            g = run_hooks(<HookList>t.hooks, g)
-            leaves[k] = (t, g)
-        if inputs is None or any([t is x for x in inputs]):
-            pairs.append((t, g))
-    if inputs is not None:
-        results = []
-        for t in inputs:
-            if t.h.slot >= 0:
-                results.append(leaves[t.h.slot][1] if t.h.slot in leaves else None)
-            else:
-                results.append(wanted[t.h.idx])
-                if wanted[t.h.idx] is not None:
-                    pairs.append((t, wanted[t.h.idx]))
-    return pairs + retained, results
+        fad_leave(&tape)
+        tidy()
+
+
+cdef Tensor fitting(Tensor c, fad_index p):
+    """A cotangent from a structured primitive, which must have the shape of node p."""
+    cdef Tensor v = value_of(p)
+    if shape_of(c) != shape_of(v):
+        raise ValueError(f"cotangent of shape {shape_of(c)} for a value of shape {shape_of(v)}")
+    return c if c.dtype == v.dtype else astype(c, v.dtype)
 
 
 cdef int add_bar(dict bars, list pending, fad_index p, Tensor c) except -1:
@@ -3368,7 +3397,8 @@ def run_forward(list outputs, list inputs, list tangents, bint create_graph):
             fad_sweep_end(&tape, &state.s)
     finally:
         fad_grad_off = was_off
-        tape.sweeping -= 1
+        fad_leave(&tape)
+        fad_trim(&tape)
         tidy()
 
 

@@ -100,6 +100,7 @@ cdef extern from "fad.h" nogil:
     void fad_link(fad_tape *t, fad_handle *h, fad_index i)
     void fad_unlink(fad_tape *t, fad_handle *h)
     void fad_trim(fad_tape *t)
+    void fad_leave(fad_tape *t)
     void fad_compact(fad_tape *t)
     fad_status fad_leaf_add(fad_tape *t, fad_handle *h)
     void fad_leaf_drop(fad_tape *t, fad_handle *h)
@@ -224,4 +225,5 @@ cdef extern from "vm.h" nogil:
     fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_calls *calls)
     const fad_place *fad_program_inputs(const fad_program *p)
     const fad_place *fad_program_outputs(const fad_program *p)
+    bint fad_output_is_callers(const fad_program *p, int32_t k)
     fad_program_stats fad_program_describe(const fad_program *p)

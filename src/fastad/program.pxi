@@ -9,7 +9,7 @@
 # reads them anew in every run.
 
 
-# ---- recording a trace -------------------------------------------------------------------------
+# ---- recording a trace ---------------------------------------------------------------------------
 
 cdef dict TRACES = {}               # id -> Trace, of all threads
 cdef int last_trace = 0
@@ -44,7 +44,8 @@ cdef class Trace:
         self.was_off = fad_grad_off
         TRACES[self.id] = self
         tape.sweeping += 1          # nothing is moved or dropped until the program is made
-        tape.fresh = self.start = tape.n
+        self.start = tape.n
+        tape.fresh = 0x7fffffff     # every operand goes through node_slow, which knows of traces
         fad_trace_id = self.id
         fad_grad_off = 2
         return self
@@ -54,21 +55,24 @@ cdef class Trace:
         global fad_trace_id, fad_grad_off
         cdef fad_handle *h = tape.live.next
         cdef fad_handle *after
+        cdef Tensor t
         fad_trace_id = 0
         fad_grad_off = self.was_off
         self.over = True
         del TRACES[self.id]
         while h != &tape.live:
             after = h.next
-            if h.idx >= self.start and tape.op[h.idx] & FAD_PASSIVE:
+            t = <Tensor><PyObject *>(<char *>h - handle_offset)
+            if t.born == self.id and tape.op[h.idx] & FAD_PASSIVE:
                 fad_unlink(&tape, h)
                 h.idx = FAD_NO_NODE
             h = after
         self.inputs = []
         self.shadows = {}
-        tape.sweeping -= 1
-        fad_trim(&tape)
-        tape.fresh = tape.n
+        fad_leave(&tape)
+        if not TRACES:
+            tape.fresh = tape.n
+            fad_trim(&tape)
         tidy()
 
     def input(self, x):
@@ -323,7 +327,7 @@ def by_numpy(function, tuple args, dict kwargs):
     return out
 
 
-# ---- numbers into an array -------------------------------------------------------------------------------
+# ---- numbers into an array -----------------------------------------------------------------------
 
 
 @cython.final
@@ -357,7 +361,7 @@ cdef Tensor assemble(list numbers, tuple shape, list offsets):
     return y
 
 
-# ---- reverse sweeps in a trace ------------------------------------------------------------------------
+# ---- reverse sweeps in a trace -------------------------------------------------------------------
 
 
 @cython.final
@@ -559,6 +563,8 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
             hooks = hooks_at(i) if tape.op[i] & FAD_HOOK else None
             if hooks is not None:
                 gt = run_hooks(hooks, gt)
+                if (tape.op[i] & FAD_OPCODE) == FAD_OP_FREED:
+                    fail(FAD_CONSUMED, "backward")
                 reserve(1)
                 bar[i] = parent_of(gt, True)
             if op == FAD_OP_CALL:
@@ -573,7 +579,7 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                     [sweeper.tensor_of(call.parent[k]) for k in range(arity)]), call, params)
                 for k in range(arity):
                     if found[k] is not None and not is_const(call.parent[k]):
-                        t = sweeper.fit(found[k], call.parent[k])
+                        t = fitting(found[k], call.parent[k])
                         reserve(1)
                         add_node(bar, &low, call.parent[k], parent_of(t, True))
                 continue
@@ -628,7 +634,7 @@ cdef int add_node(fad_index *bar, fad_index *low, fad_index p, fad_index c) exce
     return 0
 
 
-# ---- making a program ------------------------------------------------------------------------------
+# ---- making a program ----------------------------------------------------------------------------
 
 
 cdef class BuildState:
@@ -738,7 +744,7 @@ cdef class Plan:
     cdef list likes                 # (shape, dtype) of the outer tensors
     cdef list foreign
     cdef list keep                  # what guards compare with
-    cdef bint has_foreign, has_owners
+    cdef bint has_foreign, has_owners, lends
     cdef int64_t work
     cdef readonly object result     # nesting of the result, with numbers where outputs stand
     cdef readonly object hooks
@@ -874,11 +880,12 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
     plan.has_foreign = bool(state.foreign)
     plan.has_owners = plan.has_foreign or any([not is_float(<Tensor>t) for t in ins])
     plan.keep = keep
+    plan.lends = any([fad_output_is_callers(program, <int32_t>k) for k in range(n_out)])
     plan.work = fad_program_describe(program).work
     return plan
 
 
-# ---- running a program -----------------------------------------------------------------------------
+# ---- running a program ---------------------------------------------------------------------------
 
 
 cdef class RunState:
@@ -942,12 +949,50 @@ cdef int compute_foreign(Plan plan, fad_workspace *w, int32_t k, int32_t n, cons
     return 0
 
 
-cdef object output_at(Plan plan, fad_workspace *w, int k):
+cdef cnp.ndarray array_like(fad_array *arr):
+    """A new array for a result; long ones come from the pool, whose pages are there already."""
+    cdef cnp.npy_intp dims[64]
+    cdef cnp.ndarray out
+    cdef Keeper keeper
+    cdef int j, kind = (cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT
+                        if arr.dtype == FAD_F32 else cnp.NPY_BOOL)
+    for j in range(arr.ndim):
+        dims[j] = arr.shape[j]
+    if arr.dtype >= FAD_BOOL or arr.size < POOL_ABOVE:
+        return cnp.PyArray_SimpleNew(arr.ndim, dims, kind)
+    keeper = Keeper.__new__(Keeper)
+    keeper.arr = fad_array_new(arr.dtype, arr.ndim, arr.shape)
+    if keeper.arr == NULL:
+        fail(FAD_NOMEM, "program")
+    out = cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, kind, NULL, keeper.arr.data, 0,
+                          cnp.NPY_ARRAY_CARRAY, None)
+    cnp.set_array_base(out, keeper)
+    return out
+
+
+cdef list lend_outputs(Plan plan, fad_workspace *w):
+    """New arrays that a run writes its results into, by output; None for the others."""
+    cdef list lent
+    cdef cnp.ndarray out
+    cdef fad_array *arr
+    cdef int k
+    if not plan.lends:
+        return None
+    lent = [None] * plan.n_out
+    for k in range(plan.n_out):
+        if not fad_output_is_callers(plan.program, k):
+            continue
+        arr = w.array[plan.outs[k].where]
+        out = array_like(arr)
+        lent[k] = out
+        arr.data = cnp.PyArray_DATA(out)
+    return lent
+
+
+cdef object output_at(Plan plan, fad_workspace *w, list lent, int k):
     cdef fad_place place = plan.outs[k]
     cdef fad_array *arr
     cdef cnp.ndarray out
-    cdef cnp.npy_intp dims[64]
-    cdef int j
     if not place.is_array:
         return w.reg[place.where]
     arr = w.array[place.where]
@@ -955,16 +1000,16 @@ cdef object output_at(Plan plan, fad_workspace *w, int k):
         return np.array(<object>arr.owner) if arr.ndim else (<object>arr.owner).item()
     if arr.ndim == 0:
         return (<double *>arr.data)[0] if arr.dtype == FAD_F64 else <double>(<float *>arr.data)[0]
-    for j in range(arr.ndim):
-        dims[j] = arr.shape[j]
-    out = cnp.PyArray_SimpleNew(
-        arr.ndim, dims, cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT
-        if arr.dtype == FAD_F32 else cnp.NPY_BOOL)
+    if lent is not None and lent[k] is not None and (
+            arr.data == cnp.PyArray_DATA(<cnp.ndarray>lent[k])):
+        return lent[k]
+    out = array_like(arr)           # an input, a constant, a second name of another output
     memcpy(cnp.PyArray_DATA(out), arr.data, cnp.PyArray_NBYTES(out))
     return out
 
 
 cdef enum:
+    POOL_ABOVE = 1 << 14            # elements
     RELEASE_ABOVE = 4000            # elements: a run of some microseconds
 
 
@@ -996,10 +1041,14 @@ cdef int run_plan(Plan plan, fad_workspace *w) except -1:
     return fail(status, "program")
 
 
-cdef int set_outer(Plan plan, fad_workspace *w) except -1:
-    """Hand the present values of the outer tensors over; 0 if one has changed its kind."""
+cdef int set_outer(Plan plan, fad_workspace *w, list kept) except -1:
+    """Hand the present values of the outer tensors over; 0 if one has changed its kind.
+
+    `kept` holds the values while the run lasts, in which other threads may change the tensors.
+    """
     cdef Py_ssize_t k
     cdef Tensor t
+    cdef Keeper keeper
     for k in range(len(plan.outer)):
         t = <Tensor>plan.outer[k]
         shape, dtype = <tuple>plan.likes[k]
@@ -1008,6 +1057,9 @@ cdef int set_outer(Plan plan, fad_workspace *w) except -1:
         if t.arr == NULL:
             w.reg[plan.ins[plan.n_given + k].where] = t.value
         else:
+            keeper = Keeper.__new__(Keeper)
+            keeper.arr = fad_array_share(t.arr)
+            kept.append(keeper)
             set_array(w.array[plan.ins[plan.n_given + k].where], t.arr.data,
                       None if t.arr.dtype < FAD_BOOL else <object>t.arr.owner)
     return 1
@@ -1021,14 +1073,39 @@ cdef void set_array(fad_array *arr, void *data, object owner) noexcept:
         arr.owner = <void *>owner
 
 
-# ---- choosing a program --------------------------------------------------------------------------------
+# ---- choosing a program --------------------------------------------------------------------------
 
 
 cdef enum:
     LEAF_NUMBER, LEAF_ARRAY, LEAF_STATIC
 
 cdef enum:
-    SEEN_NAME, SEEN_CELL, SEEN_ATTRIBUTE, SEEN_ITEMS, SEEN_BYTES
+    SEEN_NAME, SEEN_CELL, SEEN_CODE, SEEN_DEFAULTS
+    SEEN_LAST_FAST = SEEN_DEFAULTS
+    SEEN_ITEMS, SEEN_BYTES
+
+ctypedef struct seen_thing:
+    int kind
+    PyObject *holder
+    PyObject *name
+    PyObject *what
+
+cdef extern from *:
+    """
+    /* What stands there now; a borrowed reference, or None.  The kinds are those of program.pxi. */
+    static PyObject *seen_now(int kind, PyObject *holder, PyObject *name)
+    {
+        PyObject *x = NULL;
+        switch (kind) {
+        case 0: x = PyDict_GetItemWithError(holder, name); break;
+        case 1: x = PyCell_GET(holder); break;
+        case 2: x = PyFunction_GET_CODE(holder); break;
+        case 3: x = PyFunction_GET_DEFAULTS(holder); break;
+        }
+        return x ? x : Py_None;
+    }
+    """
+    PyObject *seen_now(int kind, PyObject *holder, PyObject *name)
 
 # How many ways through one signature, how many signatures, and how many recordings in a row
 # without a replay are taken before a program gives up.
@@ -1048,8 +1125,13 @@ cdef class Replay:
     cdef Plan last
     cdef list last_spec             # [(kind, what)] of flat arguments, None where not flat
     cdef readonly list seen         # what the recordings depend on besides arguments
+    cdef seen_thing *seen_fast      # the same, where it is an identity
+    cdef int n_seen_fast
+    cdef list seen_slow             # and where it is not
     cdef readonly tuple argnums     # arguments that are differentiated: integers become floats
     cdef readonly int64_t recordings, replays
+    cdef list others                # programs for the arguments of the last call
+    cdef object last_key
     cdef dict streak                # key -> recordings since the last replay
 
     def __init__(self, function, hooks, argnums=()):
@@ -1060,27 +1142,46 @@ cdef class Replay:
         self.given_up = {}
         self.streak = {}
 
+    def __dealloc__(self):
+        free(self.seen_fast)
+
     def __call__(self, *args, **kwargs):
         cdef Plan plan = self.last
-        cdef fad_workspace *w
-        cdef int ok
-        if plan is None or kwargs or fad_trace_id or len(args) != len(self.last_spec):
+        cdef list result = []
+        if (plan is None or kwargs or fad_trace_id or len(args) != len(self.last_spec)
+                or not self.unchanged()):
             return self.call(args, kwargs)
-        w = plan.take()
+        found = self.attempt(plan, args, result)
+        if found > 0:
+            return result[0]
+        if found < 0 or self.others is None:
+            return self.call(args, kwargs)
+        for other in list(self.others):
+            if other is not plan and self.attempt(<Plan>other, args, result) > 0:
+                self.others.remove(other)
+                self.others.insert(0, other)
+                self.last = <Plan>other
+                self.streak[self.last_key] = 0
+                return result[0]
+        return self.call(args, kwargs)
+
+    cdef int attempt(self, Plan plan, tuple args, list result) except -2:
+        """Run a program on flat arguments: 1 and its result, 0 for a guard that does not hold, -1
+        for arguments that are not its own."""
+        cdef fad_workspace *w = plan.take()
+        cdef list kept = [] if plan.outer else None
         try:
             if not self.fill(plan, w, args):
-                return self.call(args, kwargs)
-            if plan.outer:
-                if not fad_grad_off & 1 and plan.outer_active():
-                    return self.call(args, kwargs)
-                if not set_outer(plan, w):
-                    return self.call(args, kwargs)
-            if self.seen and not unchanged(self.seen):
-                return self.call(args, kwargs)
+                return -1
+            if plan.outer and (not fad_grad_off & 1 and plan.outer_active()
+                               or not set_outer(plan, w, kept)):
+                return -1
+            lent = lend_outputs(plan, w)
             if not run_plan(plan, w):
-                return self.call(args, kwargs)
+                return 0
             self.replays += 1
-            return results(plan, w)
+            result.append(nest(plan, w, lent, plan.result))
+            return 1
         finally:
             plan.give(w)
 
@@ -1128,7 +1229,7 @@ cdef class Replay:
             return self.function(*args, **kwargs)
         if key in self.given_up:
             return self.hooks.eager(self, args, kwargs)
-        if self.seen is not None and not unchanged(self.seen):
+        if not self.unchanged():
             self.forget()
         found = self.plans.get(key)
         if found:
@@ -1141,7 +1242,7 @@ cdef class Replay:
                 if found[0] is not plan:
                     found.remove(plan)
                     found.insert(0, plan)
-                self.last, self.last_spec = (plan, spec) if spec is not None else (None, None)
+                self.remember(key, plan, spec)
                 self.streak[key] = 0
                 self.replays += 1
                 return self.hooks.nested(plan.result, outputs, tensors)
@@ -1155,11 +1256,19 @@ cdef class Replay:
         del found[MOST_PLANS:]
         self.recordings += 1
         self.streak[key] = self.streak.get(key, 0) + 1
-        self.last, self.last_spec = (plan, spec) if spec is not None else (None, None)
+        self.remember(key, plan, spec)
         while len(self.plans) > MOST_KEYS:
             oldest = next(iter(self.plans))
             del self.plans[oldest]
         return self.streak[key]
+
+    cdef int remember(self, key, Plan plan, spec) except -1:
+        """What the next call tries first, when its arguments are flat."""
+        self.last = plan if spec is not None else None
+        self.last_spec = spec
+        self.last_key = key
+        self.others = self.plans.get(key)
+        return 0
 
     def give_up(self, key, why):
         """Compute eagerly from now on where the arguments are like these."""
@@ -1170,32 +1279,45 @@ cdef class Replay:
     def forget(self):
         """Drop all programs: something that they depend on has changed."""
         self.plans = {}
-        self.last = None
-        self.seen = None
+        self.last = self.others = None
+        self.depends_on([])
 
     def depends_on(self, list seen):
-        """Say what recordings depend on; see `unchanged`."""
-        self.seen = seen
+        """Say what recordings depend on: (kind, holder, name, object or contents) each."""
+        cdef int kind
+        free(self.seen_fast)
+        self.n_seen_fast = 0
+        self.seen_fast = <seen_thing *>calloc(len(seen) + 1, sizeof(seen_thing))
+        if self.seen_fast == NULL:
+            fail(FAD_NOMEM, "program")
+        self.seen = seen            # holds what seen_fast borrows
+        self.seen_slow = []
+        for entry in seen:
+            kind, holder, name, what = <tuple>entry
+            if kind > SEEN_LAST_FAST:
+                self.seen_slow.append(entry)
+                continue
+            self.seen_fast[self.n_seen_fast] = seen_thing(
+                kind, <PyObject *>holder, <PyObject *>name, <PyObject *>what)
+            self.n_seen_fast += 1
+
+    cdef bint unchanged(self) except -1:
+        """Whether everything that recordings depend on is what it was."""
+        cdef int k
+        cdef seen_thing *x
+        for k in range(self.n_seen_fast):
+            x = &self.seen_fast[k]
+            if seen_now(x.kind, x.holder, x.name) != x.what:
+                return False
+        return not self.seen_slow or unchanged(self.seen_slow)
 
 
 cdef bint unchanged(list seen) except -1:
-    """Whether everything that recordings depend on is the same object, or has the same contents."""
+    """Whether containers and arrays have the contents that they had."""
     cdef int kind
     for entry in seen:
         kind, holder, name, what = <tuple>entry
-        if kind == SEEN_NAME:
-            if (<dict>holder).get(name) is not what:
-                return False
-        elif kind == SEEN_CELL:
-            try:
-                if holder.cell_contents is not what:
-                    return False
-            except ValueError:
-                return False
-        elif kind == SEEN_ATTRIBUTE:
-            if getattr(holder, name, None) is not what:
-                return False
-        elif kind == SEEN_ITEMS:
+        if kind == SEEN_ITEMS:
             items = list(holder.values()) if type(holder) is dict else holder
             if len(items) != len(<tuple>what):
                 return False
@@ -1208,26 +1330,21 @@ cdef bint unchanged(list seen) except -1:
 
 
 cdef bint same_bytes(cnp.ndarray a, cnp.ndarray copy) except -1:
-    if cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(copy) or a.dtype != copy.dtype:
-        return False
-    if cnp.PyArray_NBYTES(a) != cnp.PyArray_NBYTES(copy) or a.shape != copy.shape:
+    # a.shape of a typed array would be a pointer
+    if not cnp.PyArray_SAMESHAPE(a, copy) or a.dtype != copy.dtype:
         return False
     if cnp.PyArray_ISCARRAY_RO(a):
         return memcmp(cnp.PyArray_DATA(a), cnp.PyArray_DATA(copy), cnp.PyArray_NBYTES(a)) == 0
     return a.tobytes() == copy.tobytes()
 
 
-cdef object results(Plan plan, fad_workspace *w):
+cdef object nest(Plan plan, fad_workspace *w, list lent, object tree):
     """The outputs of a run, in the nesting of the recorded result."""
-    return nest(plan, w, plan.result)
-
-
-cdef object nest(Plan plan, fad_workspace *w, object tree):
     if type(tree) is int:
-        return output_at(plan, w, tree)
+        return output_at(plan, w, lent, tree)
     if type(tree) is tuple:
-        return tuple([nest(plan, w, item) for item in <tuple>tree])
-    return plan.hooks.nested(tree, [output_at(plan, w, k) for k in range(plan.n_out)], None)
+        return tuple([nest(plan, w, lent, item) for item in <tuple>tree])
+    return plan.hooks.nested(tree, [output_at(plan, w, lent, k) for k in range(plan.n_out)], None)
 
 
 cdef object run_leaves(Plan plan, list leaves):
@@ -1236,6 +1353,7 @@ cdef object run_leaves(Plan plan, list leaves):
     `leaves` are floats and C-contiguous arrays of the shapes and dtypes that were recorded.
     """
     cdef fad_workspace *w = plan.take()
+    cdef list kept = [] if plan.outer else None
     cdef int k
     cdef fad_place place
     try:
@@ -1246,10 +1364,11 @@ cdef object run_leaves(Plan plan, list leaves):
                           None if w.array[place.where].dtype < FAD_BOOL else leaves[k])
             else:
                 w.reg[place.where] = <double>leaves[k]
-        if plan.outer and not set_outer(plan, w):
+        if plan.outer and not set_outer(plan, w, kept):
             return None
+        lent = lend_outputs(plan, w)
         if not run_plan(plan, w):
             return None
-        return [output_at(plan, w, k) for k in range(plan.n_out)]
+        return [output_at(plan, w, lent, k) for k in range(plan.n_out)]
     finally:
         plan.give(w)

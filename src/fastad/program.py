@@ -1,7 +1,7 @@
 """Programs: a function recorded once for each way through it, and replayed without Python.
 
-``compile(f)`` gives a `Program`.  Its first call runs `f` on tensors and takes down every operation;
-later calls with arguments of the same nesting, shapes and dtypes replay the recording in C.  What
+``compile(f)`` gives a `Program`.  Its first call runs `f` on tensors and takes down every
+operation; later calls with arguments of the same nesting, shapes and dtypes replay that in C.  What
 Python looked at meanwhile (``if x > 0``, ``while err > tol``, ``float(t)``, an index) became a
 guard: where a guard does not hold, another recording is tried or made.  So a program gives what
 the function gives, or records it again.
@@ -86,8 +86,8 @@ def _flat(x: Any, leaves: list[Any], tensors: list[Tensor]) -> tuple[Any, Any, t
         return (kind, *[part[0] for part in parts]), rebuilt, (-1, None)
     if kind is dict:
         parts = [_flat(item, leaves, tensors) for item in x.values()]
-        tree = dict(zip(x, [part[1] for part in parts]))
-        return (kind, tuple(x), *[part[0] for part in parts]), tree, (-1, None)
+        named = dict(zip(x, [part[1] for part in parts]))
+        return (kind, tuple(x), *[part[0] for part in parts]), named, (-1, None)
     try:
         hash(x)
     except TypeError:
@@ -195,16 +195,17 @@ def _plain(t: Tensor, tensors: Any) -> Any:
 
 # What a recording depends on besides its arguments.
 
-_NAME, _CELL, _ATTRIBUTE, _ITEMS, _BYTES = range(5)
+_NAME, _CELL, _CODE, _DEFAULTS, _ITEMS, _BYTES = range(6)
 _WATCHED_BYTES = 256 * 1024
 _WATCHED_ITEMS = 64
+_WATCHED_IN_ALL = 1000
 _DEPTH = 4
 _LIBRARIES = ("numpy", "fastad", "scipy", "math", "builtins", "functools", "itertools")
 
 
 def _watch(x: Any, out: list[Any], known: set[int], depth: int) -> None:
     """Append to `out` what tells whether `x` is still the same inside."""
-    if id(x) in known or depth > _DEPTH:
+    if id(x) in known or depth > _DEPTH or len(out) > _WATCHED_IN_ALL:
         return
     known.add(id(x))
     if isinstance(x, types.FunctionType):
@@ -232,15 +233,15 @@ def _watch(x: Any, out: list[Any], known: set[int], depth: int) -> None:
         attributes = getattr(x, "__dict__", None)
         if type(x).__module__.split(".")[0] in _LIBRARIES or type(attributes) is not dict:
             return
-        call = getattr(type(x), "__call__", None)
+        call = next((vars(c)["__call__"] for c in type(x).__mro__ if "__call__" in vars(c)), None)
         if isinstance(call, types.FunctionType):
             _watch(call, out, known, depth)
         _watch(attributes, out, known, depth)
 
 
 def _watch_function(f: types.FunctionType, out: list[Any], known: set[int], depth: int) -> None:
-    out.append((_ATTRIBUTE, f, "__code__", f.__code__))
-    out.append((_ATTRIBUTE, f, "__defaults__", f.__defaults__))
+    out.append((_CODE, f, None, f.__code__))
+    out.append((_DEFAULTS, f, None, f.__defaults__))
     for default in f.__defaults__ or ():
         _watch(default, out, known, depth + 1)
     for cell in f.__closure__ or ():
@@ -265,8 +266,8 @@ def _random_states() -> tuple[Any, ...]:
     """What a draw from a global random generator would change."""
     states: list[Any] = [random.getstate()]
     if "numpy.random" in sys.modules:
-        kind, keys, *rest = np.random.get_state()
-        states += [kind, keys.tobytes(), rest]
+        kind, keys, *rest = np.random.get_state(legacy=True)
+        states += [kind, np.asarray(keys).tobytes(), rest]
     return tuple(states)
 
 

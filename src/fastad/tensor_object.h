@@ -23,7 +23,8 @@ typedef struct {
     PyObject *grad, *hooks;
 } fad_tensor;
 
-enum { FAD_TENSOR_SPARE = 4096, FAD_TENSOR_FINALIZED = 2 };
+/* gc_tracked: 0 until the cycle collector knows the object, then 1 and these bits. */
+enum { FAD_TENSOR_SPARE = 4096, FAD_TENSOR_FINALIZED = 2, FAD_TENSOR_GIVEN_AS_GRAD = 4 };
 
 static PyTypeObject *fad_tensor_type;
 static fad_tape *fad_tensor_tape;
@@ -82,15 +83,12 @@ static void fad_tensor_rare(PyObject *o)
     PyErr_Restore(type, value, traceback);
 }
 
-static void fad_tensor_dealloc(PyObject *o)
+static void fad_tensor_drop(PyObject *o)
 {
     fad_tensor *t = (fad_tensor *)o;
     fad_tape *tape = fad_tensor_tape;
     const fad_index i = t->h.idx;
-    if (t->gc_tracked) {
-        PyObject_GC_UnTrack(o);
-        if (t->hooks != Py_None) fad_tensor_rare(o);
-    }
+    if (t->gc_tracked && t->hooks != Py_None) fad_tensor_rare(o);
     const int is_array = t->arr != NULL;
     if (is_array) fad_array_release(t->arr);        /* first: the node may hold the last one then */
     if (t->h.slot >= 0) {
@@ -105,11 +103,25 @@ static void fad_tensor_dealloc(PyObject *o)
     Py_DECREF(t->grad);
     Py_DECREF(t->hooks);
     PyTypeObject *type = Py_TYPE(o);
-    if (fad_tensor_spare_n < FAD_TENSOR_SPARE && t->gc_tracked != FAD_TENSOR_FINALIZED)
+    if (fad_tensor_spare_n < FAD_TENSOR_SPARE && !(t->gc_tracked & FAD_TENSOR_FINALIZED))
         fad_tensor_spare[fad_tensor_spare_n++] = o;
     else PyObject_GC_Del(o);
     if (type->tp_flags & Py_TPFLAGS_HEAPTYPE) Py_DECREF(type);
     if (fad_dead_arrays || fad_dead_calls) fad_tensor_rare(NULL);
+}
+
+/* A tensor that refers to others may be the first of a long chain (.grad of .grad ...), whose end
+ * must not be reached by recursion. */
+static void fad_tensor_dealloc(PyObject *o)
+{
+    if (!((fad_tensor *)o)->gc_tracked) {
+        fad_tensor_drop(o);
+        return;
+    }
+    PyObject_GC_UnTrack(o);
+    Py_TRASHCAN_BEGIN(o, fad_tensor_dealloc)
+    fad_tensor_drop(o);
+    Py_TRASHCAN_END
 }
 
 /* The cycle collector is about to take a tensor that only its own hook refers to.  (An ordinary
@@ -117,7 +129,7 @@ static void fad_tensor_dealloc(PyObject *o)
 static void fad_tensor_finalize(PyObject *o)
 {
     fad_tensor *t = (fad_tensor *)o;
-    t->gc_tracked = FAD_TENSOR_FINALIZED;
+    t->gc_tracked |= FAD_TENSOR_FINALIZED;
     if (t->hooks != Py_None) fad_tensor_lose_hooks(o);
 }
 

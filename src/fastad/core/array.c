@@ -269,6 +269,12 @@ void fad_set_loop(int op, int dtype, fad_loop fn, void *data)
     loops[op][dtype].data = data;
 }
 
+fad_loop fad_loop_of(int op, int dtype, void **data)
+{
+    *data = loops[op][dtype].data;
+    return loops[op][dtype].fn;
+}
+
 int fad_has_loop(int op, int dtype) { return loops[op][dtype].fn != NULL; }
 
 void fad_set_matmul(int dtype, fad_loop fn, void *data)

@@ -199,6 +199,7 @@ typedef struct fad_tape {
     fad_slot *value;
     fad_slot *bar;
     fad_index n, cap, max;
+    fad_index room;         /* cap; 0 when a sweep has left much behind that may be garbage */
     fad_index ready;        /* adjoints below this index are initialized */
     fad_index fresh;        /* leaf nodes below this index are renewed on use */
     int sweeping;           /* > 0: nodes may be appended, none moved or dropped */
@@ -232,8 +233,15 @@ fad_index fad_const_slow(fad_tape *t, double v, uint64_t bits, unsigned at);
 /* Room for `extra` more nodes.  Call it before reading any index: it may compact. */
 static inline fad_status fad_reserve(fad_tape *t, fad_index extra)
 {
-    if (t->n <= t->cap - extra && t->bytes <= t->bytes_limit) return FAD_OK;
+    if (t->n <= t->room - extra && t->bytes <= t->bytes_limit) return FAD_OK;
     return fad_grow(t, extra);
+}
+
+/* The end of a sweep.  What was recorded in it may be garbage that nothing could reclaim. */
+static inline void fad_leave(fad_tape *t)
+{
+    t->sweeping--;
+    if (!t->sweeping && t->n > t->cap / 2 && t->n >= t->due) t->room = 0;
 }
 
 /* The pushes below are unchecked: reserve first. */

@@ -15,6 +15,7 @@ extern fad_partial fad_partials[FAD_OP_END][3];
 typedef void (*fad_values_fn)(const double *a, const double *b, const double *c, double *out,
                               intptr_t n);
 extern fad_values_fn fad_values[FAD_OP_END];
+fad_loop fad_loop_of(int op, int dtype, void **data);
 
 /* Formulas that are just a number: no kernel need run. */
 enum { FAD_IS_FORMULA = 0, FAD_IS_ONE, FAD_IS_MINUS_ONE, FAD_IS_ZERO };

@@ -23,7 +23,8 @@
 
 static inline double zmul(double a, double b)
 {
-    return a == 0.0 || b == 0.0 ? 0.0 : a * b;
+    const double p = a * b;
+    return (a == 0.0) | (b == 0.0) ? 0.0 : p;       /* | and not ||: loops over it vectorize */
 }
 
 static inline double sign(double x)

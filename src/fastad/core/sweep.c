@@ -64,7 +64,7 @@ void fad_sweep_end(fad_tape *t, fad_sweep *s)
     s->own = NULL;
     s->passed = NULL;
     s->leaf_n = s->leaf_cap = 0;
-    t->sweeping--;
+    fad_leave(t);
 }
 
 static inline void reach(fad_sweep *s, fad_index p)
@@ -816,6 +816,7 @@ fad_status fad_reverse(fad_tape *t, fad_sweep *s)
                 if (s->on_hook(s->ctx, s, i, &bar[i])) return FAD_CALLBACK;
                 bar = fad_bars(t, s);
                 g = bar[i];
+                if ((t->op[i] & FAD_OPCODE) == FAD_OP_FREED) return FAD_CONSUMED;
             }
             const int scalar_row = !(w & FAD_ARRAY) && (w & FAD_OPCODE) > FAD_OP_LAST_OWNING;
             if (!scalar_row && (w & FAD_ARRAY) && reverse_run(t, s, i, mark, &status)) {

@@ -77,6 +77,7 @@ static fad_status set_capacity(fad_tape *t, fad_index cap)
     if (!(p = fad_realloc(t->bar, c * sizeof *t->bar))) return FAD_NOMEM;
     t->bar = p;
     t->cap = cap;
+    t->room = cap;
     return FAD_OK;
 }
 
@@ -92,7 +93,9 @@ static void compact_if_due(fad_tape *t)
 
 fad_status fad_grow(fad_tape *t, fad_index extra)
 {
+    if (t->sweeping && t->n <= t->cap - extra) return FAD_OK;
     compact_if_due(t);
+    if (!t->sweeping) t->room = t->cap;
     if (t->bytes > t->bytes_limit / 2) {
         t->bytes_limit = 2 * t->bytes;
     } else if (t->bytes < t->bytes_limit / 4 && t->bytes_limit > FIRST_BYTES_LIMIT) {

@@ -33,6 +33,7 @@ enum {
 #define NAMED(name, code) VM_##name,
     SPECIAL_OPS(NAMED)
 #undef NAMED
+    VM_LOOP,        /* elementwise step a over c elements */
     VM_ARRAY,       /* array instruction a */
     VM_GUARD,       /* guard a */
     VM_OPS
@@ -47,10 +48,25 @@ typedef struct {
     int64_t offset;
     int32_t axes;               /* where in program->axes */
 } array_ins;
-enum { VM_ROW = 64 };
+enum { VM_ROW = 64, VM_TILES };
+
+/* One elementwise step inside a tile.  Operands and result: whole arrays, of which the tile's part
+ * is meant, scratch blocks of the tile's length, or blocks filled with a number. */
+enum { IN_ARRAY, IN_SCRATCH, IN_REGISTER };
+typedef struct { uint8_t kind, first; int32_t where; } tile_place;   /* first: of this array */
+typedef struct {
+    fad_loop loop;              /* or NULL: `values` */
+    void *data;
+    fad_values_fn values;
+    int n;
+    tile_place in[3], out;
+} tile_step;
+/* Scratch blocks stand apart by a little more than a tile: at a distance of 4096 bytes a store
+ * holds up the loads of other blocks, whose addresses end alike. */
+enum { TILE = 1024, STRIDE = TILE + 40 };
 
 /* Who owns the bytes of an array of the workspace. */
-enum { FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS };
+enum { FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS, FROM_OUTPUT };
 typedef struct {
     fad_array *like;            /* shape and dtype, and the contents of a constant; a reference */
     uint8_t from;
@@ -70,8 +86,9 @@ struct fad_program {
     double *constants;          /* what the first registers hold */
     int *axes;
     int64_t *offset;            /* of numbers in assembled arrays */
+    tile_step *tile;
     int32_t n_code, n_arrays_code, n_array, n_guard, n_in, n_out, n_arglist, n_constant, n_reg;
-    int32_t n_axes, n_offset, n_foreign;
+    int32_t n_axes, n_offset, n_foreign, n_tile, scratch_blocks;
     size_t arena;
     int64_t work;
 };
@@ -94,7 +111,8 @@ static int grow(void **v, int32_t *cap, size_t item)
 /* ---- from the tape to values and steps --------------------------------------------------------- */
 
 typedef struct {
-    uint8_t is_array, constant, pinned;
+    uint8_t is_array, constant, pinned, output, local;
+    int32_t uniform;            /* the number that every element is, or -1 */
     int32_t where;              /* register or array, once it has one; -1 before */
     int32_t root;               /* of an alias, the value whose bytes it shows; else itself */
     int32_t uses, last;         /* steps that read it; the last of them */
@@ -103,6 +121,7 @@ typedef struct {
     double number;
 } value;
 
+/* `group` numbers the elementwise steps that run together, tile by tile; -1: none. */
 enum { STEP_ROW, STEP_CALL, STEP_GUARD, STEP_MULADD, STEP_ZMULADD, STEP_NONE };
 typedef struct {
     uint8_t kind;
@@ -110,6 +129,7 @@ typedef struct {
     int32_t n, arg[3], many;    /* more than three arguments stand in `args` from `many` on */
     int32_t out;
     int32_t what;               /* call or guard */
+    int32_t group;
 } step;
 
 typedef struct {
@@ -124,6 +144,7 @@ typedef struct {
     int32_t *table;             /* common subexpressions: hash -> step, or -1 */
     int32_t n_values, cap_values, n_steps, cap_steps, n_args, cap_args, n_calls, cap_calls;
     uint32_t table_mask;
+    int32_t zero;               /* one more than the value that is the constant 0, or 0 */
     int32_t cap_in, cap_out;
 } builder;
 
@@ -160,6 +181,7 @@ static int32_t new_value(builder *u, fad_index i, int constant, int32_t made_by)
     v.constant = (uint8_t)constant;
     v.where = -1;
     v.root = u->n_values;
+    v.uniform = -1;
     v.last = -1;
     v.step = made_by;
     if (v.is_array) v.like = t->value[i].arr;
@@ -195,6 +217,16 @@ static int32_t find_equal(builder *u, unsigned op, const int32_t *arg, int n, ui
     return -1;
 }
 
+/* Whether a value has the kind of tape node i. */
+static int same_kind(const builder *u, int32_t v, fad_index i)
+{
+    const fad_tape *t = u->b->tape;
+    const int is_array = (t->op[i] & FAD_ARRAY) != 0;
+    if (u->values[v].is_array != is_array) return 0;
+    return !is_array || (u->values[v].like->dtype == t->value[i].arr->dtype
+                         && fad_same_shape(u->values[v].like, t->value[i].arr));
+}
+
 static int is_number(const value *v, double f)
 {
     return v->constant && !v->is_array && v->number == f && !signbit(v->number) == !signbit(f);
@@ -212,6 +244,42 @@ static int32_t passed_on(const builder *u, unsigned op, const int32_t *arg, fad_
     if (op == FAD_OP_divide && is_number(b, 1.0)) return arg[0];
     if (op == FAD_OP_subtract && is_number(b, 0.0)) return arg[0];
     return -1;
+}
+
+/* The constant 0, which the tape need not hold. */
+static int32_t zero_value(builder *u)
+{
+    value v;
+    if (u->zero > 0) return u->zero - 1;
+    memset(&v, 0, sizeof v);
+    v.constant = 1;
+    v.where = v.last = v.step = v.uniform = -1;
+    v.root = u->n_values;
+    if (!PUSH(u->values, u->n_values, u->cap_values, v)) return -1;
+    u->zero = u->n_values;
+    return u->n_values - 1;
+}
+
+/* Take a row into the program, unless it is there already. */
+static int add_step(builder *u, step *s, fad_index i)
+{
+    uint32_t at = 0;
+    /* equal arguments may have unequal shapes: arrays of numbers stand for any */
+    const int comparable = !(u->b->tape->op[i] & FAD_ARRAY)
+        || u->values[s->arg[0]].is_array || (s->n > 1 && u->values[s->arg[1]].is_array);
+    if (comparable) {
+        const int32_t have = find_equal(u, s->op, s->arg, s->n, &at);
+        if (have >= 0 && same_kind(u, have, i)) {
+            u->value_of[i] = have;
+            return 1;
+        }
+    }
+    s->group = -1;
+    s->out = new_value(u, i, 0, u->n_steps);
+    if (s->out < 0 || !PUSH(u->steps, u->n_steps, u->cap_steps, *s)) return 0;
+    if (comparable && u->table[at] < 0) u->table[at] = u->n_steps - 1;
+    u->value_of[i] = s->out;
+    return 1;
 }
 
 static int take_row(builder *u, fad_index i)
@@ -240,20 +308,29 @@ static int take_row(builder *u, fad_index i)
         return 1;
     }
     if (s.n < 2) s.arg[1] = 0;
+    if ((t->op[i] & FAD_ARRAY) && t->value[i].arr->dtype == FAD_F64)
+        for (int k = 0; k < s.n; k++)           /* a number serves where it was spread before */
+            if (u->values[s.arg[k]].uniform >= 0) s.arg[k] = u->values[s.arg[k]].uniform;
+    if (code == FAD_OP_zmul)                    /* 1 * p, whose zeros are positive */
+        for (int k = 0; k < 2; k++)
+            if (is_number(&u->values[s.arg[k]], 1.0)) {
+                s.op = FAD_OP_add;
+                s.arg[0] = s.arg[1 - k];
+                s.arg[1] = zero_value(u);
+                if (s.arg[1] < 0) return 0;
+                return add_step(u, &s, i);
+            }
     if ((code == FAD_OP_add || code == FAD_OP_multiply || code == FAD_OP_zmul)
         && s.arg[0] > s.arg[1] && u->values[s.arg[0]].is_array == u->values[s.arg[1]].is_array) {
         /* equal up to the order: look for both, keep the one that was written */
         const int32_t swapped[2] = {s.arg[1], s.arg[0]};
-        u->value_of[i] = find_equal(u, code, swapped, 2, &at);
-        if (u->value_of[i] >= 0 && !u->values[u->value_of[i]].is_array) return 1;
+        const int32_t have = find_equal(u, code, swapped, 2, &at);
+        if (have >= 0 && same_kind(u, have, i)) {
+            u->value_of[i] = have;
+            return 1;
+        }
     }
-    u->value_of[i] = find_equal(u, code, s.arg, s.n, &at);
-    if (u->value_of[i] >= 0) return 1;
-    s.out = new_value(u, i, 0, u->n_steps);
-    if (s.out < 0 || !PUSH(u->steps, u->n_steps, u->cap_steps, s)) return 0;
-    u->table[at] = u->n_steps - 1;
-    u->value_of[i] = s.out;
-    return 1;
+    return add_step(u, &s, i);
 }
 
 static fad_status take_call(builder *u, fad_index i)
@@ -267,6 +344,7 @@ static fad_status take_call(builder *u, fad_index i)
     memset(&s, 0, sizeof s);
     s.kind = STEP_CALL;
     s.op = FAD_OP_CALL;
+    s.group = -1;
     s.n = call->n;
     s.many = u->n_args;
     for (int32_t k = 0; k < call->n; k++) {
@@ -276,9 +354,13 @@ static fad_status take_call(builder *u, fad_index i)
         constant &= u->values[v].constant;
     }
     if (u->b->classify(u->b->ctx, i, call, &what)) return FAD_CALLBACK;
+    const int32_t uniform = what.kind == FAD_VM_BROADCAST && !u->values[s.arg[0]].is_array
+        ? s.arg[0] : -1;
     if (constant && what.pure) {
-        u->value_of[i] = new_value(u, i, 1, -1);
-        return u->value_of[i] < 0 ? FAD_NOMEM : FAD_OK;
+        const int32_t v = u->value_of[i] = new_value(u, i, 1, -1);
+        if (v < 0) return FAD_NOMEM;
+        u->values[v].uniform = uniform;
+        return FAD_OK;
     }
     s.what = u->n_calls;
     s.out = new_value(u, i, 0, u->n_steps);
@@ -286,6 +368,7 @@ static fad_status take_call(builder *u, fad_index i)
         || !PUSH(u->steps, u->n_steps, u->cap_steps, s)) return FAD_NOMEM;
     if (what.kind == FAD_VM_ALIAS && u->values[s.arg[0]].is_array && u->values[s.out].is_array)
         u->values[s.out].root = u->values[s.arg[0]].root;
+    u->values[s.out].uniform = uniform;
     u->value_of[i] = s.out;
     return FAD_OK;
 }
@@ -296,6 +379,7 @@ static fad_status take_guard(builder *u, int32_t k)
     step s;
     memset(&s, 0, sizeof s);
     s.kind = STEP_GUARD;
+    s.group = -1;
     s.what = k;
     s.out = -1;
     s.n = g->b >= 0 ? 2 : 1;
@@ -337,6 +421,7 @@ static fad_status take_nodes(builder *u)
         const int32_t v = value_at(u, b->out[k]);
         if (v < 0) return FAD_NOMEM;
         u->values[v].pinned = u->values[u->values[v].root].pinned = 1;
+        u->values[v].output = 1;
     }
     return FAD_OK;
 }
@@ -386,6 +471,104 @@ static void fuse(builder *u)
         }
     }
     count_uses(u);
+}
+
+/* Steps whose result nobody reads, now that operands were replaced. */
+static void prune(builder *u)
+{
+    count_uses(u);
+    for (int32_t k = u->n_steps - 1; k >= 0; k--) {
+        step *s = &u->steps[k];
+        if (s->kind == STEP_GUARD || s->kind == STEP_NONE) continue;
+        const value *out = &u->values[s->out];
+        if (out->uses || out->pinned) continue;
+        const int32_t *arg = args_of(u, s);
+        for (int32_t j = 0; j < s->n; j++) u->values[arg[j]].uses--;
+        s->kind = STEP_NONE;
+    }
+}
+
+/* Whether a step can run tile by tile: a row over float64 arrays of one large shape and numbers. */
+static int tileable(const builder *u, const step *s)
+{
+    if (s->kind != STEP_ROW || !u->values[s->out].is_array) return 0;
+    const fad_array *like = u->values[s->out].like;
+    if (like->dtype != FAD_F64 || like->size < 4 * TILE) return 0;
+    for (int32_t j = 0; j < s->n; j++) {
+        const value *v = &u->values[s->arg[j]];
+        if (v->is_array && (v->like->dtype != FAD_F64 || !fad_same_shape(v->like, like))) return 0;
+    }
+    return 1;
+}
+
+/* Move tileable steps up to the first of their group, where their other operands are there by
+ * then, so that groups stand together.  0 without memory. */
+static int group_steps(builder *u)
+{
+    enum { OPEN = 8 };
+    const int32_t n = u->n_steps;
+    int32_t open[OPEN], opened = 0, found = 0;
+    for (int32_t k = 0; k < n; k++) u->steps[k].group = -1;
+    for (int32_t k = 0; k < n; k++) {
+        step *s = &u->steps[k];
+        int slot = 0;
+        if (!tileable(u, s)) continue;
+        const fad_array *like = u->values[s->out].like;
+        while (slot < opened && !fad_same_shape(u->values[u->steps[open[slot]].out].like, like))
+            slot++;
+        int joins = slot < opened;
+        for (int32_t j = 0; joins && j < s->n; j++) {
+            const int32_t d = u->values[s->arg[j]].step;
+            if (d < 0) continue;
+            const int32_t at = u->steps[d].group >= 0 ? u->steps[d].group : d;
+            joins = at < open[slot] || u->steps[d].group == open[slot];
+        }
+        if (joins) {
+            s->group = open[slot];
+            found = 1;
+            continue;
+        }
+        s->group = k;
+        if (slot < opened) open[slot] = k;
+        else if (opened < OPEN) open[opened++] = k;
+        else open[k % OPEN] = k;
+    }
+    if (!found) {
+        for (int32_t k = 0; k < n; k++) u->steps[k].group = -1;
+        return 1;
+    }
+    step *sorted = fad_malloc((size_t)n * sizeof *sorted);
+    int32_t *start = fad_malloc(((size_t)n + 1) * sizeof *start);
+    if (!sorted || !start) {
+        fad_free(sorted);
+        fad_free(start);
+        return 0;
+    }
+    /* a counting sort by the place to go to, stable */
+    memset(start, 0, ((size_t)n + 1) * sizeof *start);
+    for (int32_t k = 0; k < n; k++) start[(u->steps[k].group >= 0 ? u->steps[k].group : k) + 1]++;
+    for (int32_t k = 0; k < n; k++) start[k + 1] += start[k];
+    for (int32_t k = 0; k < n; k++) {
+        const int32_t to = start[u->steps[k].group >= 0 ? u->steps[k].group : k]++;
+        sorted[to] = u->steps[k];
+        if (sorted[to].out >= 0) u->values[sorted[to].out].step = to;
+    }
+    memcpy(u->steps, sorted, (size_t)n * sizeof *sorted);
+    fad_free(sorted);
+    fad_free(start);
+    /* single ones need no tiles; results that stay inside their group need no array */
+    count_uses(u);
+    for (int32_t k = 0; k < n;) {
+        int32_t end = k + 1;
+        while (end < n && u->steps[k].group >= 0 && u->steps[end].group == u->steps[k].group) end++;
+        if (end == k + 1) u->steps[k].group = -1;
+        for (int32_t j = k; end > k + 1 && j < end; j++) {
+            value *v = &u->values[u->steps[j].out];
+            v->local = !v->pinned && v->last < end;
+        }
+        k = end;
+    }
+    return 1;
 }
 
 /* Free stretches of the arena, by offset; neighbours are joined. */
@@ -442,10 +625,11 @@ static int arena_give(arena_plan *a, size_t offset, size_t bytes)
 typedef struct {
     builder *u;
     arena_plan arena;
+    int32_t done;               /* the step behind the group that is emitted */
     int32_t latest;             /* the number that the last word made, or -1 */
     int32_t *spare;             /* registers that are free again */
     int32_t n_spare, cap_spare;
-    int32_t cap_code, cap_arrays_code, cap_array, cap_arglist, cap_axes, cap_guard, cap_offset;
+    int32_t cap_code, cap_arrays_code, cap_array, cap_arglist, cap_axes, cap_guard, cap_offset, cap_tile;
 } emitter;
 
 static size_t bytes_of(const fad_array *arr)
@@ -481,14 +665,16 @@ static fad_place place_of(const emitter *e, int32_t v)
     return (fad_place){e->u->values[v].is_array, e->u->values[v].where};
 }
 
-/* Give back what `arg` held, unless somebody reads it later; `kept` stays. */
+/* Give back what the operands of step k held, unless somebody reads it later; `kept` stays.  With
+ * k < 0 the step is one of a group that ends before e->done. */
 static int drop_dead(emitter *e, const step *s, int32_t k, int32_t kept)
 {
     const int32_t *arg = args_of(e->u, s);
     for (int32_t j = 0; j < s->n; j++) {
         const int32_t r = e->u->values[arg[j]].root;
         value *v = &e->u->values[r];
-        if (v->constant || v->pinned || v->last != k || v->where < 0) continue;
+        if (v->constant || v->pinned || v->local || v->where < 0) continue;
+        if (k < 0 ? v->last < 0 || v->last >= e->done : v->last != k) continue;
         v->last = -2;                   /* once */
         if (r == kept) continue;
         if (!v->is_array) {
@@ -505,6 +691,22 @@ static int emit_word(emitter *e, unsigned op, int32_t d, int32_t a, int32_t b, i
 {
     const word w = {(uint16_t)op, 0, d, a, b, c};
     return PUSH(e->u->p->code, e->u->p->n_code, e->cap_code, w);
+}
+
+/* Whether a row needs no broadcasting: float64 arrays of one shape, not empty and not huge, and
+ * numbers where a loop takes them. */
+static int plain_loop(const builder *u, const step *s)
+{
+    const fad_array *like = u->values[s->out].like;
+    void *data;
+    if (like->dtype != FAD_F64 || like->size == 0 || like->size > INT32_MAX) return 0;
+    const int takes_numbers = fad_loop_of(s->op, FAD_F64, &data) != NULL;
+    for (int32_t j = 0; j < s->n; j++) {
+        const value *v = &u->values[s->arg[j]];
+        if (!v->is_array ? !takes_numbers
+            : v->like->dtype != FAD_F64 || !fad_same_shape(v->like, like)) return 0;
+    }
+    return 1;
 }
 
 /* The operand whose bytes an elementwise result may take over: of its shape, read last here. */
@@ -567,12 +769,16 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         if (!PUSH(p->arglist, p->n_arglist, e->cap_arglist, place)) return 0;
     }
     const int alias = out->root != s->out;
+    const int direct = out->output && !alias && out->is_array && out->like->dtype < FAD_BOOL;
+    if (direct) taken = -1;
     if (!out->is_array) {
         if (!new_register(e, s->out)) return 0;
     } else if (alias) {
         if (!new_array(e, s->out, FROM_ALIAS)) return 0;
     } else if (out->like->dtype >= FAD_BOOL) {
         if (!new_array(e, s->out, FROM_FOREIGN)) return 0;
+    } else if (direct) {
+        if (!new_array(e, s->out, FROM_OUTPUT)) return 0;
     } else if (taken >= 0) {
         const size_t offset = p->array[u->values[taken].where].offset;
         if (!new_array(e, s->out, FROM_ALIAS)) return 0;
@@ -586,6 +792,20 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
     if (s->kind == STEP_CALL) p->work += u->values[arg[0]].is_array ? u->values[arg[0]].like->size : 0;
     if (!drop_dead(e, s, k, taken)) return 0;
     if (alias) return 1;                /* nothing to do when it runs */
+    if (s->kind == STEP_ROW && out->is_array && plain_loop(u, s)) {
+        tile_step t;
+        memset(&t, 0, sizeof t);
+        t.n = s->n;
+        t.loop = fad_loop_of(s->op, FAD_F64, &t.data);
+        t.values = fad_values[s->op];
+        for (int32_t j = 0; j < s->n; j++)
+            t.in[j] = (tile_place){u->values[s->arg[j]].is_array ? IN_ARRAY : IN_REGISTER, 0,
+                                   ins.in[j].where};
+        t.out = (tile_place){IN_ARRAY, 0, out->where};
+        e->latest = -1;
+        return PUSH(p->tile, p->n_tile, e->cap_tile, t)
+            && emit_word(e, VM_LOOP, 0, p->n_tile - 1, 0, (int32_t)out->like->size);
+    }
     if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
     e->latest = -1;
     return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
@@ -645,6 +865,93 @@ static int emit_step(emitter *e, int32_t k)
     return emit_numbers(e, s, k);
 }
 
+/* Rows that are one operation of the processor, so that every loop over them gives the same bits;
+ * in cache a plain loop is three times as fast as NumPy's. */
+static int rounded_once(int op)
+{
+    return op == FAD_OP_add || op == FAD_OP_subtract || op == FAD_OP_multiply
+        || op == FAD_OP_divide || op == FAD_OP_negative || op == FAD_OP_square;
+}
+
+/* Whether operand j of a step is the first mention of its array in the group that starts at
+ * `from`, results included. */
+static int first_use(const fad_program *p, int32_t from, const tile_step *t, int j)
+{
+    const int32_t array = t->in[j].where;
+    for (int i = 0; i < j; i++)
+        if (t->in[i].kind == IN_ARRAY && t->in[i].where == array) return 0;
+    for (int32_t k = from; k < p->n_tile; k++) {
+        const tile_step *s = &p->tile[k];
+        if (s->out.kind == IN_ARRAY && s->out.where == array) return 0;
+        for (int i = 0; i < s->n; i++)
+            if (s->in[i].kind == IN_ARRAY && s->in[i].where == array) return 0;
+    }
+    return 1;
+}
+
+/* A group of steps, tile by tile.  What dies in it is given back only behind it: while a tile is
+ * computed, others of the same arrays are yet to be read. */
+static int emit_tiles(emitter *e, int32_t from, int32_t end)
+{
+    builder *u = e->u;
+    fad_program *p = u->p;
+    array_ins ins;
+    int32_t blocks = 0, n_spare = 0;
+    int32_t *spare = fad_malloc((size_t)(end - from) * sizeof *spare);
+    if (!spare) return 0;
+    memset(&ins, 0, sizeof ins);
+    ins.kind = VM_TILES;
+    ins.first_in = p->n_tile;
+    ins.n_in = end - from;
+    ins.offset = u->values[u->steps[from].out].like->size;
+    for (int32_t k = from; k < end; k++) {
+        const step *s = &u->steps[k];
+        value *out = &u->values[s->out];
+        tile_step t;
+        memset(&t, 0, sizeof t);
+        t.n = s->n;
+        t.loop = rounded_once(s->op) ? NULL : fad_loop_of(s->op, FAD_F64, &t.data);
+        t.values = fad_values[s->op];
+        for (int32_t j = 0; j < s->n; j++) {
+            const value *v = &u->values[s->arg[j]];
+            t.in[j].kind = v->local ? IN_SCRATCH : v->is_array ? IN_ARRAY : IN_REGISTER;
+            t.in[j].where = v->where;
+            t.in[j].first = t.in[j].kind == IN_ARRAY && first_use(p, ins.first_in, &t, j);
+        }
+        if (out->local) {
+            for (int32_t j = 0; j < s->n; j++) {        /* may be overwritten as they are read */
+                value *v = &u->values[s->arg[j]];
+                if (!v->local || v->last != k) continue;
+                v->last = -2;
+                spare[n_spare++] = v->where;
+            }
+            out->where = n_spare ? spare[--n_spare] : blocks++;
+            t.out = (tile_place){IN_SCRATCH, 0, out->where};
+        } else {
+            if (!new_array(e, s->out, out->output && out->root == s->out ? FROM_OUTPUT
+                                                                         : FROM_ARENA)) goto failed;
+            t.out = (tile_place){IN_ARRAY, 1, out->where};
+        }
+        p->work += out->like->size;
+        if (!PUSH(p->tile, p->n_tile, e->cap_tile, t)) goto failed;
+    }
+    /* blocks for numbers that a step wants spread, one for each operand */
+    for (int32_t k = ins.first_in; k < p->n_tile; k++)
+        for (int j = 0; !p->tile[k].loop && j < p->tile[k].n; j++)
+            if (p->tile[k].in[j].kind == IN_REGISTER) blocks++;
+    if (blocks > p->scratch_blocks) p->scratch_blocks = blocks;
+    e->done = end;
+    for (int32_t k = from; k < end; k++)
+        if (!drop_dead(e, &u->steps[k], -1, -1)) goto failed;
+    fad_free(spare);
+    e->latest = -1;
+    if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
+    return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
+failed:
+    fad_free(spare);
+    return 0;
+}
+
 static fad_status emit(builder *u)
 {
     emitter e;
@@ -673,7 +980,13 @@ static fad_status emit(builder *u)
         const fad_place place = place_of(&e, v);
         ok = ok && PUSH(p->in, p->n_in, u->cap_in, place);
     }
-    for (int32_t k = 0; k < u->n_steps && ok; k++) ok = emit_step(&e, k);
+    for (int32_t k = 0; k < u->n_steps && ok;) {
+        int32_t end = k + 1;
+        while (end < u->n_steps && u->steps[k].group >= 0
+               && u->steps[end].group == u->steps[k].group) end++;
+        ok = end > k + 1 ? emit_tiles(&e, k, end) : emit_step(&e, k);
+        k = end;
+    }
     for (int32_t k = 0; k < b->n_out && ok; k++) {
         const fad_place place = place_of(&e, u->value_of[b->out[k]]);
         ok = PUSH(p->out, p->n_out, u->cap_out, place);
@@ -709,7 +1022,8 @@ fad_status fad_program_build(const fad_build *b, fad_program **out)
     }
     if (!status) {
         fuse(&u);
-        status = emit(&u);
+        prune(&u);
+        status = group_steps(&u) ? emit(&u) : FAD_NOMEM;
     }
     fad_free(u.needed);
     fad_free(u.value_of);
@@ -739,11 +1053,17 @@ void fad_program_free(fad_program *p)
     fad_free(p->constants);
     fad_free(p->axes);
     fad_free(p->offset);
+    fad_free(p->tile);
     fad_free(p);
 }
 
 const fad_place *fad_program_inputs(const fad_program *p) { return p->in; }
 const fad_place *fad_program_outputs(const fad_program *p) { return p->out; }
+
+int fad_output_is_callers(const fad_program *p, int32_t k)
+{
+    return p->out[k].is_array && p->array[p->out[k].where].from == FROM_OUTPUT;
+}
 
 fad_program_stats fad_program_describe(const fad_program *p)
 {
@@ -762,9 +1082,10 @@ fad_status fad_workspace_new(const fad_program *p, fad_workspace **out)
     memset(w, 0, sizeof *w);
     w->reg = fad_malloc(((size_t)p->n_reg + 1) * sizeof *w->reg);
     w->arena = fad_malloc(p->arena + ALIGN);
+    w->scratch = fad_malloc(((size_t)p->scratch_blocks * STRIDE + 1) * sizeof(double));
     w->array = fad_malloc(((size_t)p->n_array + 1) * sizeof *w->array);
     if (w->array) memset(w->array, 0, ((size_t)p->n_array + 1) * sizeof *w->array);
-    if (!w->reg || !w->arena || !w->array) goto failed;
+    if (!w->reg || !w->arena || !w->array || !w->scratch) goto failed;
     if (p->n_constant) memcpy(w->reg, p->constants, (size_t)p->n_constant * sizeof *w->reg);
     char *base = w->arena + (ALIGN - (uintptr_t)w->arena % ALIGN) % ALIGN;
     for (int32_t k = 0; k < p->n_array; k++) {
@@ -794,6 +1115,7 @@ void fad_workspace_free(const fad_program *p, fad_workspace *w)
     fad_free(w->array);
     fad_free(w->reg);
     fad_free(w->arena);
+    fad_free(w->scratch);
     fad_free(w);
 }
 
@@ -836,6 +1158,90 @@ static void operand_at(const fad_workspace *w, fad_place at, fad_operand *in)
     in->number = at.is_array ? 0.0 : w->reg[at.where];
 }
 
+#if defined(__GNUC__)
+#define FETCH(address, write) __builtin_prefetch((address), (write), 2)
+#else
+#define FETCH(address, write) ((void)(address))
+#endif
+
+static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *ins)
+{
+    const tile_step *first = p->tile + ins->first_in;
+    const int64_t size = ins->offset;
+    double *filled = w->scratch + (size_t)p->scratch_blocks * STRIDE;
+    for (int32_t k = 0; k < ins->n_in; k++)
+        for (int j = first[k].n - 1; !first[k].loop && j >= 0; j--) {
+            if (first[k].in[j].kind != IN_REGISTER) continue;
+            const double v = w->reg[first[k].in[j].where];
+            filled -= STRIDE;
+            for (int i = 0; i < TILE; i++) filled[i] = v;
+        }
+    for (int64_t at = 0; at < size; at += TILE) {
+        const intptr_t n = (intptr_t)(size - at < TILE ? size - at : TILE);
+        filled = w->scratch + (size_t)p->scratch_blocks * STRIDE;
+        /* arrays come from far away: fetch the next tile of each while this one is computed */
+        for (int32_t k = 0; k < ins->n_in && at + TILE < size; k++) {
+            const tile_step *s = &first[k];
+            const intptr_t next = (intptr_t)(size - at - TILE < TILE ? size - at - TILE : TILE);
+            for (int j = 0; j <= s->n; j++) {
+                const tile_place at_j = j < s->n ? s->in[j] : s->out;
+                if (at_j.kind != IN_ARRAY || !at_j.first) continue;
+                const double *x = (const double *)w->array[at_j.where]->data + at + TILE;
+                if (j < s->n) for (intptr_t i = 0; i < next; i += 8) FETCH(x + i, 0);
+                else for (intptr_t i = 0; i < next; i += 8) FETCH(x + i, 1);
+            }
+        }
+        for (int32_t k = 0; k < ins->n_in; k++) {
+            const tile_step *s = &first[k];
+            char *ptr[4] = {NULL};
+            intptr_t step[4];
+            for (int j = s->n; j >= 0; j--) {
+                const tile_place at_j = j < s->n ? s->in[j] : s->out;
+                step[j] = sizeof(double);
+                if (at_j.kind == IN_ARRAY) {
+                    ptr[j] = (char *)((double *)w->array[at_j.where]->data + at);
+                } else if (at_j.kind == IN_SCRATCH) {
+                    ptr[j] = (char *)(w->scratch + (size_t)at_j.where * STRIDE);
+                } else if (s->loop) {
+                    ptr[j] = (char *)&w->reg[at_j.where];
+                    step[j] = 0;
+                } else {
+                    filled -= STRIDE;
+                    ptr[j] = (char *)filled;
+                }
+            }
+            if (s->loop) {
+                s->loop(ptr, &n, step, s->data);
+                continue;
+            }
+            const double *a = (const double *)ptr[0];
+            s->values(a, s->n > 1 ? (const double *)ptr[1] : a,
+                      s->n > 2 ? (const double *)ptr[2] : a, (double *)ptr[s->n], n);
+        }
+    }
+}
+
+static void run_step(const tile_step *s, const fad_workspace *w, intptr_t n)
+{
+    static const intptr_t width[2] = {sizeof(double), 0};
+    char *ptr[4];
+    intptr_t step[4];
+    for (int j = 0; j < s->n; j++) {
+        const int in_register = s->in[j].kind == IN_REGISTER;
+        ptr[j] = in_register ? (char *)&w->reg[s->in[j].where] : w->array[s->in[j].where]->data;
+        step[j] = width[in_register];
+    }
+    ptr[s->n] = w->array[s->out.where]->data;
+    step[s->n] = sizeof(double);
+    if (s->loop) {
+        s->loop(ptr, &n, step, s->data);
+        return;
+    }
+    const double *a = (const double *)ptr[0];
+    s->values(a, s->n > 1 ? (const double *)ptr[1] : a, s->n > 2 ? (const double *)ptr[2] : a,
+              (double *)ptr[s->n], n);
+}
+
 static fad_status run_array(const fad_program *p, fad_workspace *w, const array_ins *ins,
                             const fad_vm_calls *calls)
 {
@@ -843,6 +1249,9 @@ static fad_status run_array(const fad_program *p, fad_workspace *w, const array_
     fad_operand in[3];
     union { double f; int64_t bits; } one = {0.0};
     switch (ins->kind) {
+    case VM_TILES:
+        run_tiles(p, w, ins);
+        return FAD_OK;
     case VM_ROW:
         if (!out) return FAD_DTYPE;
         for (int k = 0; k < ins->n_in; k++) {
@@ -955,7 +1364,7 @@ fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_
 #define NAMED(name, code) [VM_##name] = &&at_VM_##name,
         SPECIAL_OPS(NAMED)
 #undef NAMED
-        [VM_ARRAY] = &&at_VM_ARRAY, [VM_GUARD] = &&at_VM_GUARD
+        [VM_LOOP] = &&at_VM_LOOP, [VM_ARRAY] = &&at_VM_ARRAY, [VM_GUARD] = &&at_VM_GUARD
     };
 #define AT(name, opcode) at_##name:
 #define NEXT goto *labels[(++ip)->op]
@@ -1004,6 +1413,10 @@ fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_
                 w->failed = ip->a;
                 return FAD_GUARD;
             }
+            NEXT;
+        }
+        AT(VM_LOOP, VM_LOOP) {
+            run_step(&p->tile[ip->a], w, ip->c);
             NEXT;
         }
         AT(VM_ARRAY, VM_ARRAY) {

@@ -69,7 +69,7 @@ typedef struct fad_workspace fad_workspace;
 typedef struct { int is_array; int32_t where; } fad_place;
 
 struct fad_workspace {
-    double *reg;
+    double *reg, *scratch;
     char *arena;
     fad_array **array;          /* headers; foreign results hang on `owner` */
     int32_t failed;             /* the guard that ended the run */
@@ -92,6 +92,8 @@ fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_
 
 const fad_place *fad_program_inputs(const fad_program *p);
 const fad_place *fad_program_outputs(const fad_program *p);
+/* Whether the caller lends the memory of output k for each run, by its header's `data`. */
+int fad_output_is_callers(const fad_program *p, int32_t k);
 typedef struct {
     int64_t instructions, registers, constants, arrays, arena_bytes, guards, foreign;
     int64_t work;               /* about how many elements a run computes */
