@@ -62,6 +62,13 @@ FORMS = {
     "min of a number": (lambda x: np.min(x, axis=-1), [N]),
     "prod of a number": (lambda x: np.prod(x, axis=0), [N]),
     "cumsum of a number": (lambda x: np.cumsum(x, axis=0), [N]),
+    "squeeze of a number": (lambda x: np.squeeze(x, -1), [N]),
+    "take of a number": (lambda x: np.take(x, [0, 0], axis=0), [N]),
+    "repeat of a number": (lambda x: np.repeat(x, 2, axis=0), [N]),
+    "clip beyond a dtype": (lambda x: np.clip(x, 0, 300), [I8, I64, F]),
+    "clip below": (lambda x: x.clip(-1), [I8, F32, F]),
+    "norm of order 0": (lambda x: np.linalg.norm(np.ravel(x), 0), [F, F32]),
+    "norm of a negative order": (lambda x: np.linalg.norm(np.ravel(x), -3), [F]),
 }
 
 

@@ -1044,7 +1044,9 @@ def squeeze(a, axis=None) -> Tensor:
     t = _tensor(a)
     if axis is None:
         return _core.reshape(t, tuple([n for n in t.shape if n != 1]))
-    axes = normalize_axis_tuple(axis, t.ndim, "squeeze")
+    axes = _axes("squeeze", axis, t.ndim)
+    if axes is None:                # a number has no axis to lose
+        return t
     if _any([t.shape[k] != 1 for k in axes]):
         raise ValueError(f"squeeze: axis {axis} of shape {t.shape} must have length 1")
     return _core.reshape(t, tuple([n for k, n in enumerate(t.shape) if k not in axes]))
@@ -1380,6 +1382,8 @@ def repeat(a, repeats, axis=None) -> Tensor:
     t = _tensor(a)
     if axis is None:
         t, axis = _core.reshape(t, (-1,)), 0
+    if not t.ndim:
+        t = _core.reshape(t, (1,))
     axis = normalize_axis_index(axis, t.ndim, "repeat")
     if np.ndim(repeats):
         index = np.repeat(np.arange(t.shape[axis]), _values(repeats))
@@ -1607,6 +1611,8 @@ def take(a, indices, axis=None, out=None, mode="raise") -> Tensor:
     t = _tensor(a)
     if axis is None:
         t, axis = _core.reshape(t, (-1,)), 0
+    if not t.ndim:
+        t = _core.reshape(t, (1,))
     axis = normalize_axis_index(axis, t.ndim, "take")
     index, n = _frozen_indices(indices), t.shape[axis]
     if mode == "wrap":
@@ -1686,9 +1692,15 @@ def clip(a, a_min=None, a_max=None, out=None, *, min=None, max=None) -> Tensor:
     _no_out("clip", out)
     low = a_min if min is None else min
     high = a_max if max is None else max
+    if _all(x is None or _is_whole(x) for x in (a, low, high)):
+        return _core.by_numpy(np.clip, (_tensor(a), _values(low), _values(high)), {})
     if low is None:
         return _copied(_tensor(a)) if high is None else _minimum(a, high)
     return _maximum(a, low) if high is None else _clip(a, low, high)
+
+
+def _is_whole(x):
+    return type(x) is int or _tensor(x).dtype.kind in "iub"
 
 
 def round(a, decimals=0, out=None) -> Tensor:
