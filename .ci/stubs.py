@@ -47,7 +47,8 @@ TYPES = {
     "copy": "bool | None",
     "ddof": "float",
     "dtype": DTYPE,
-    "initial": "TensorLike | None",
+    "initial": "TensorLike",
+    "correction": "float",
     "mode": "str",
     "out": "None",
     "shape": "_Shape",
@@ -62,10 +63,10 @@ RETURNS = {
 }
 # What a signature at run time does not tell.
 BY_HAND = {
-    "all": "def all(a: TensorLike, axis: _Axis = None, out: None = None, keepdims: bool = False)"
-           " -> Tensor | np.bool_: ...",
-    "any": "def any(a: TensorLike, axis: _Axis = None, out: None = None, keepdims: bool = False)"
-           " -> Tensor | np.bool_: ...",
+    "all": "def all(a: TensorLike, axis: _Axis = None, out: None = None, keepdims: bool = False, "
+           "*, where: npt.ArrayLike = True) -> Tensor | np.bool_: ...",
+    "any": "def any(a: TensorLike, axis: _Axis = None, out: None = None, keepdims: bool = False, "
+           "*, where: npt.ArrayLike = True) -> Tensor | np.bool_: ...",
     "arange": "def arange(start: float, stop: float | None = None, step: float = 1, "
               "dtype: npt.DTypeLike | None = None, *, requires_grad: bool = False) -> Tensor: ...",
     "clip": "def clip(a: TensorLike, a_min: TensorLike | None = None, "
@@ -99,6 +100,8 @@ def from_row(name: str, row: dict) -> str:
 
 
 def default(value: object) -> str:
+    if value is numpy_api._NOT_GIVEN:
+        return "..."
     return value.__name__ if isinstance(value, type) else repr(value)
 
 

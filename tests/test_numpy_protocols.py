@@ -298,7 +298,7 @@ UNSUPPORTED = {
     "add.at": lambda x: np.add.at(x, [0], 1.0),
     "add.reduceat": lambda x: np.add.reduceat(x, [0, 1]),
     "divide.reduce": lambda x: np.divide.reduce(x),
-    "mean": lambda x: np.mean(x, where=[True, False]),
+    "average": lambda x: np.average(x),
     "pad": lambda x: np.pad(x, 1, mode="mean"),
     "linspace": lambda x: np.linspace(x, 1.0),
     "inv": lambda x: np.linalg.inv(np.reshape(x, (1, 1)) if x.size == 1 else np.diag(x)),

@@ -6,16 +6,13 @@ down as far as it still fails, and the arguments.
 """
 
 import gc
-import itertools
 import math
 import os
-import pathlib
 import random
 import re
 import warnings
 
 import numpy as np
-import pytest
 
 import fastad as ad
 from fastad import _core

@@ -143,7 +143,12 @@ def true_divide(a: TensorLike, b: TensorLike, /) -> Tensor: ...
 # Functions of whole arrays.
 
 def all(
-    a: TensorLike, axis: _Axis = None, out: None = None, keepdims: bool = False
+    a: TensorLike,
+    axis: _Axis = None,
+    out: None = None,
+    keepdims: bool = False,
+    *,
+    where: npt.ArrayLike = True,
 ) -> Tensor | np.bool_: ...
 def allclose(*args: Any, **kwargs: Any) -> Any: ...
 def amax(
@@ -151,7 +156,7 @@ def amax(
     axis: _Axis = None,
     out: None = None,
     keepdims: bool = False,
-    initial: TensorLike | None = None,
+    initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
 def amin(
@@ -159,11 +164,16 @@ def amin(
     axis: _Axis = None,
     out: None = None,
     keepdims: bool = False,
-    initial: TensorLike | None = None,
+    initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
 def any(
-    a: TensorLike, axis: _Axis = None, out: None = None, keepdims: bool = False
+    a: TensorLike,
+    axis: _Axis = None,
+    out: None = None,
+    keepdims: bool = False,
+    *,
+    where: npt.ArrayLike = True,
 ) -> Tensor | np.bool_: ...
 def arange(
     start: float,
@@ -353,7 +363,7 @@ def max(
     axis: _Axis = None,
     out: None = None,
     keepdims: bool = False,
-    initial: TensorLike | None = None,
+    initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
 def may_share_memory(*args: Any, **kwargs: Any) -> Any: ...
@@ -363,13 +373,15 @@ def mean(
     dtype: npt.DTypeLike | None = None,
     out: None = None,
     keepdims: bool = False,
+    *,
+    where: Any = True,
 ) -> Tensor: ...
 def min(
     a: TensorLike,
     axis: _Axis = None,
     out: None = None,
     keepdims: bool = False,
-    initial: TensorLike | None = None,
+    initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
 def min_scalar_type(*args: Any, **kwargs: Any) -> Any: ...
@@ -398,7 +410,7 @@ def prod(
     dtype: npt.DTypeLike | None = None,
     out: None = None,
     keepdims: bool = False,
-    initial: TensorLike | None = None,
+    initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
 def ravel(a: TensorLike, order: str | None = 'C') -> Tensor: ...
@@ -442,6 +454,10 @@ def std(
     out: None = None,
     ddof: float = 0,
     keepdims: bool = False,
+    *,
+    where: Any = True,
+    mean: Any = ...,
+    correction: float = ...,
 ) -> Tensor: ...
 def sum(
     a: TensorLike,
@@ -449,7 +465,7 @@ def sum(
     dtype: npt.DTypeLike | None = None,
     out: None = None,
     keepdims: bool = False,
-    initial: TensorLike | None = None,
+    initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
 def swapaxes(a: TensorLike, axis1: int, axis2: int) -> Tensor: ...
@@ -481,6 +497,10 @@ def var(
     out: None = None,
     ddof: float = 0,
     keepdims: bool = False,
+    *,
+    where: Any = True,
+    mean: Any = ...,
+    correction: float = ...,
 ) -> Tensor: ...
 def vdot(a: TensorLike, b: TensorLike) -> Tensor: ...
 def vsplit(ary: TensorLike, indices_or_sections: Any) -> list[Tensor]: ...

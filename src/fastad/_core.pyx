@@ -40,6 +40,7 @@ cdef extern from "Python.h":
     void PyType_Modified(PyTypeObject *type)
     object PyCFunction_NewEx(PyMethodDef *ml, object self, object module)
     double PyLong_AsDouble(object x) except? -1.0
+    object PyNumber_Index(object x)
     int PyErr_CheckSignals() except -1
     ctypedef struct PyMethodDef:
         const char *ml_name
@@ -566,6 +567,8 @@ cdef object power(object left, object right):
 
 
 cdef bint operand_like(object x):
+    if isinstance(x, cnp.ndarray) and type(x) is not cnp.ndarray and hasattr(x, "_mask"):
+        raise TypeError("a masked array is not supported: its mask would be lost; use where()")
     return (type(x) is Tensor or isinstance(x, (float, int, cnp.ndarray, cnp.generic, list, tuple))
             or hasattr(x, "__array__"))
 
@@ -1019,7 +1022,7 @@ cdef int read_shape(object shape, int64_t *dims) except -1:
     if n > FAD_MAXDIM:
         raise ValueError(f"at most {FAD_MAXDIM} dimensions, got {n}")
     for k in range(n):
-        dims[k] = shape[k]
+        dims[k] = length(shape[k])
         if dims[k] < 0:
             raise ValueError(f"negative dimensions are not allowed: {shape}")
     return n
@@ -1433,24 +1436,31 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
     return y
 
 
+cdef inline int64_t length(object n) except? -1:
+    """One entry of a shape."""
+    return n if type(n) is int else PyNumber_Index(n)
+
+
 cdef Tensor c_reshape(Tensor x, object shape):
     cdef int64_t dims[64]
     cdef int64_t known = 1, size = 1 if x.arr == NULL else x.arr.size
     cdef int k, hole = -1, n
     cdef fad_array *out
     cdef Tensor y
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = tuple(shape) if isinstance(shape, (tuple, list)) or np.ndim(shape) else (shape,)
     n = len(shape)
     if n > FAD_MAXDIM:
         raise ValueError(f"reshape: at most {FAD_MAXDIM} dimensions, got {n}")
     for k in range(n):
-        dims[k] = shape[k]
+        dims[k] = length(shape[k])
         if dims[k] == -1 and hole < 0:
             hole = k
         else:
-            known *= dims[k]
             if dims[k] < 0:
                 raise ValueError(f"reshape: cannot read shape {shape}; one entry may be -1")
+            if dims[k] and known > 0x7fffffffffffffff // dims[k]:
+                raise ValueError(f"reshape: shape {shape} has more elements than there can be")
+            known *= dims[k]
     if hole >= 0 and known > 0 and size % known == 0:
         dims[hole] = size // known
         known = size
@@ -2268,7 +2278,7 @@ cdef object in_place(Tensor t, object result, str symbol):
         raise ValueError(f"{symbol}: the result has shape {shape_of(r)} and does not fit in place "
                          f"into {shape_of(t)}")
     if r.dtype != t.dtype:
-        if is_float(r) and not is_float(t):
+        if not np.can_cast(r.dtype, t.dtype, "same_kind"):
             raise TypeError(f"{symbol}: cannot put {r.dtype} into a tensor of dtype {t.dtype}; "
                             "use astype first")
         r = astype(r, t.dtype)

@@ -54,7 +54,9 @@ def _vector_norm(t, order, axes, keepdims):
     if isinstance(order, str):
         raise ValueError(f"norm: order {order!r} is not one for vectors")
     if order == 0:
-        return numpy_api.sum(numpy_api.astype(t != 0.0, t.dtype), axes, keepdims=keepdims)
+        # nan counts, as in NumPy; the gradient of a count is 0
+        ones = numpy_api.where(t == t, abs(numpy_api.sign(t)), 1.0)
+        return _core.sum(ones, axes, keepdims)
     sizes = abs(t)
     if order == np.inf:
         return numpy_api.max(sizes, axes, keepdims=keepdims, initial=0)
@@ -64,6 +66,8 @@ def _vector_norm(t, order, axes, keepdims):
         return _core.sum(sizes, axes, keepdims)
     total = _core.sum(sizes**order, axes, keepdims)
     exponent = np.reciprocal(order, dtype=t.dtype)
+    if order < 0:
+        return total**exponent
     return numpy_api.root_or_zero(total, lambda s: s**exponent)
 
 

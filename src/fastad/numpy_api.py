@@ -27,6 +27,7 @@ from .rules import where as _where
 _FLOAT32 = np.dtype(np.float32)
 _maximum = _core.elementwise["maximum"]
 _minimum = _core.elementwise["minimum"]
+_add = _core.elementwise["add"]
 _clip = _core.elementwise["clip"]
 _positive = _core.elementwise["positive"]
 _multiply = _core.elementwise["multiply"]
@@ -34,6 +35,8 @@ _rint = _core.elementwise["rint"]
 _sqrt = _core.elementwise["sqrt"]
 _square = _core.elementwise["square"]
 _absolute = _core.elementwise["absolute"]
+
+_NOT_GIVEN = np._NoValue
 
 # Public functions below have the names of these builtins.
 _abs, _all, _any, _divmod, _max, _min = abs, all, any, divmod, max, min
@@ -130,8 +133,24 @@ def _no_out(name, out):
 
 
 def _axes(name, axis, ndim):
-    """Return a reduction's axis as None or as a tuple of non-negative axes."""
+    """Return a reduction's axis as None or as a tuple of non-negative axes.
+
+    As in NumPy a number has an axis 0, or -1, for those who name it alone.
+    """
+    if not ndim and isinstance(axis, (int, np.integer)):
+        normalize_axis_index(axis, 1, name)
+        return None
     return None if axis is None else normalize_axis_tuple(axis, ndim, name)
+
+
+def _by_dtype(function, t, options):
+    """Return NumPy's result in a dtype that no gradient flows through."""
+    if t.dtype.kind == "f" and _recording(t):
+        raise TypeError(
+            f"{function.__name__}: dtype {np.dtype(options['dtype'])} would lose the gradient; "
+            "compute first and cast afterwards"
+        )
+    return _core.by_numpy(function, (t,), options)
 
 
 def _frozen_indices(indices):
@@ -388,7 +407,9 @@ def astype(x, dtype, *, copy=True) -> Tensor:
 # Reductions.
 
 
-def sum(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True) -> Tensor:
+def sum(
+    a, axis=None, dtype=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True
+) -> Tensor:
     """Return the sum of elements over `axis` (an integer, a tuple, or None for all).
 
     Examples
@@ -400,19 +421,65 @@ def sum(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=
     t = a if type(a) is Tensor else _tensor(a)
     if out is not None:
         _no_out("sum", out)
+    if keepdims is not False or initial is not _NOT_GIVEN or where is not True:
+        keepdims, initial, where = _given(keepdims, initial, where)
+        if initial is not None or _off_tape(t, dtype):
+            return _reduced(np.sum, t, axis, dtype, keepdims, initial, where, _add)
+        if where is not True:
+            t = _where(where, t, 0)
+    return _sum_in(t, axis, dtype, keepdims)
+
+
+def _given(keepdims, initial, where):
+    """Return the options of a reduction with False, None, True for those that were not given."""
+    if initial is None:
+        raise TypeError("initial: wanted a number, got None")
+    return (
+        False if keepdims is _NOT_GIVEN else bool(keepdims),
+        None if initial is _NOT_GIVEN else initial,
+        True if where is _NOT_GIVEN else _values(where),
+    )
+
+
+def _off_tape(t, dtype):
+    """Whether a reduction is NumPy's alone: over integers or bools, or into these."""
+    kind = t.dtype.kind if dtype is None else np.dtype(dtype).kind
+    return t.dtype.kind != "f" or kind != "f"
+
+
+def _reduced(function, t, axis, dtype, keepdims, initial, where, join):
+    """Reduce with an initial value, or as NumPy alone can; `join` adds the initial value."""
+    options = {"axis": axis, "keepdims": keepdims}
+    if dtype is not None:
+        options["dtype"] = dtype
+    if _off_tape(t, dtype):
+        if where is not True:
+            options["where"] = where
+        if initial is not None:
+            options["initial"] = _values(initial)
+        return _by_dtype(function, t, options)
     if where is not True:
-        t = _where(where, t, 0)
-    y = _sum_in(t, axis, dtype, keepdims)
-    return y if initial is None else y + initial
+        t = _where(where, t, {np.sum: 0, np.prod: 1}.get(function, initial))
+    if dtype is not None:
+        t = astype(t, dtype, copy=False)
+    initial = astype(initial, t.dtype, copy=False)
+    if not t.size and function in (np.max, np.min):
+        # a sum of nothing is 0 and has the shape
+        return _core.sum(t, axis, keepdims) + initial
+    return join(_CORE_REDUCTIONS[function](t, axis, keepdims), initial)
 
 
 def _sum_in(t, axis, dtype, keepdims):
-    if dtype is None or t.dtype == dtype:
+    if dtype is None or (t.dtype == dtype and t.dtype.kind == "f"):
         return _core.sum(t, axis, keepdims)
+    if _off_tape(t, dtype):
+        return _reduced(np.sum, t, axis, dtype, keepdims, None, True, None)
     return rules.sum_as(t, _axes("sum", axis, t.ndim), np.dtype(dtype), keepdims)
 
 
-def prod(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where=True) -> Tensor:
+def prod(
+    a, axis=None, dtype=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True
+) -> Tensor:
     """Return the product of elements over `axis`; its derivatives are right at zeros too.
 
     Examples
@@ -425,15 +492,21 @@ def prod(a, axis=None, dtype=None, out=None, keepdims=False, initial=None, where
     """
     _no_out("prod", out)
     t = _tensor(a)
+    keepdims, initial, where = _given(keepdims, initial, where)
+    if initial is not None or _off_tape(t, dtype):
+        return _reduced(np.prod, t, axis, dtype, keepdims, initial, where, _multiply)
     if dtype is not None and t.dtype != dtype:
         t = _core.astype(t, dtype)
     if where is not True:
         t = _where(where, t, 1)
-    y = rules.prod(t, _axes("prod", axis, t.ndim), keepdims)
-    return y if initial is None else y * initial
+    return _prod_over(t, axis, keepdims)
 
 
-def max(a, axis=None, out=None, keepdims=False, initial=None, where=True) -> Tensor:
+def _prod_over(t, axis, keepdims):
+    return rules.prod(t, _axes("prod", axis, t.ndim), keepdims)
+
+
+def max(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) -> Tensor:
     """Return the maximum over `axis`; tied elements share its cotangent equally.
 
     Examples
@@ -444,10 +517,10 @@ def max(a, axis=None, out=None, keepdims=False, initial=None, where=True) -> Ten
     >>> x.grad.tolist()
     [0.0, 0.5, 0.5]
     """
-    return _extremum("max", rules.amax, _maximum, a, axis, out, keepdims, initial, where)
+    return _extremum(np.max, _maximum, a, axis, out, keepdims, initial, where)
 
 
-def min(a, axis=None, out=None, keepdims=False, initial=None, where=True) -> Tensor:
+def min(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) -> Tensor:
     """Return the minimum over `axis`; tied elements share its cotangent equally.
 
     Examples
@@ -456,26 +529,38 @@ def min(a, axis=None, out=None, keepdims=False, initial=None, where=True) -> Ten
     >>> ad.min(ad.tensor([[1.0, 2.0], [3.0, 0.0]]), axis=1).tolist()
     [1.0, 0.0]
     """
-    return _extremum("min", rules.amin, _minimum, a, axis, out, keepdims, initial, where)
+    return _extremum(np.min, _minimum, a, axis, out, keepdims, initial, where)
 
 
-def _extremum(name, reduce, pick, a, axis, out, keepdims, initial, where):
+def _extremum(function, pick, a, axis, out, keepdims, initial, where):
+    name = function.__name__.removeprefix("a")
     _no_out(name, out)
     t = _tensor(a)
-    if where is not True:
-        if initial is None:
-            raise ValueError(f"{name}: where= needs initial=, the result where nothing is left")
-        t = _where(where, t, initial)
-    axis = _axes(name, axis, t.ndim)
-    if initial is None:
-        return reduce(t, axis, keepdims)
-    if t.size == 0:
-        # a sum of nothing is 0 and has the shape
-        return astype(_core.sum(t, axis, keepdims) + initial, t.dtype, copy=False)
-    return pick(reduce(t, axis, keepdims), initial)
+    keepdims, initial, where = _given(keepdims, initial, where)
+    if where is not True and initial is None:
+        raise ValueError(f"{name}: where= needs initial=, the result where nothing is left")
+    if initial is not None:
+        return _reduced(function, t, axis, None, keepdims, initial, where, pick)
+    return _CORE_REDUCTIONS[function](t, axis, keepdims)
 
 
-def mean(a, axis=None, dtype=None, out=None, keepdims=False) -> Tensor:
+def _max_over(t, axis, keepdims):
+    return rules.amax(t, _axes("max", axis, t.ndim), keepdims)
+
+
+def _min_over(t, axis, keepdims):
+    return rules.amin(t, _axes("min", axis, t.ndim), keepdims)
+
+
+_CORE_REDUCTIONS = {
+    np.sum: _core.sum,
+    np.prod: _prod_over,
+    np.max: _max_over,
+    np.min: _min_over,
+}
+
+
+def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> Tensor:
     """Return the mean over `axis`.
 
     Examples
@@ -487,10 +572,32 @@ def mean(a, axis=None, dtype=None, out=None, keepdims=False) -> Tensor:
     t = a if type(a) is Tensor else _tensor(a)
     if out is not None:
         _no_out("mean", out)
+    if keepdims is not False or where is not True:
+        keepdims, _, where = _given(keepdims, _NOT_GIVEN, where)
     if dtype is None:
         t = _floating(t)
-    count = _count("mean", t.shape, axis)
-    return _divided(_sum_in(t, axis, dtype, keepdims), count)
+    elif np.dtype(dtype).kind != "f":
+        return _by_values(np.mean, t, axis, dtype, keepdims, where)
+    if where is True:
+        count = _count("mean", t.shape, axis)
+        return _divided(_sum_in(t, axis, dtype, keepdims), count)
+    return _divided(
+        _sum_in(_where(where, t, 0), axis, dtype, keepdims), _counts(t, axis, where, keepdims)
+    )
+
+
+def _by_values(function, t, axis, dtype, keepdims, where):
+    """Reduce into a dtype that no gradient flows through, by NumPy."""
+    options = {"axis": axis, "dtype": dtype, "keepdims": keepdims}
+    if where is not True:
+        options["where"] = where
+    return _by_dtype(function, t, options)
+
+
+def _counts(t, axis, where, keepdims):
+    """Return how many elements a reduction over `axis` takes where the mask holds."""
+    mask = np.broadcast_to(where, t.shape)
+    return np.sum(mask, axis=axis, keepdims=keepdims, dtype=np.intp)
 
 
 def _count(name, shape, axis):
@@ -504,13 +611,18 @@ def _count(name, shape, axis):
 
 def _divided(t, count):
     """Divide by a number of elements as NumPy does: in float64, whatever the dtype."""
+    if isinstance(count, np.ndarray):
+        return t / count.astype(t.dtype)
     # in float32 the shorter division rounds the same while the divisor is exact
     if t.dtype == _FLOAT32 and np.float32(count) != count:
         return _core.astype(_core.astype(t, np.float64) / float(count), np.float32)
     return t / float(count)
 
 
-def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False) -> Tensor:
+def var(
+    a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=_NOT_GIVEN,
+    correction=_NOT_GIVEN,
+) -> Tensor:
     """Return the variance over `axis`: squares' sum over the count less `ddof`.
 
     Examples
@@ -521,15 +633,36 @@ def var(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False) -> Tensor:
     """
     _no_out("var", out)
     t = _tensor(a)
+    if correction is not _NOT_GIVEN:
+        if ddof != 0:
+            raise ValueError("var: ddof and correction say the same; give one of them")
+        ddof = correction
+    keepdims, _, where = _given(keepdims, _NOT_GIVEN, where)
     if dtype is None:
         t = _floating(t)
-    count = _count("var", t.shape, axis)
-    deviation = t - _divided(_sum_in(t, axis, dtype, True), count)
+    if where is not True:
+        count = _counts(t, axis, where, True)
+        middle = _divided(_sum_in(_where(where, t, 0), axis, dtype, True), count)
+    else:
+        count = _count("var", t.shape, axis)
+        middle = None
+    if mean is not _NOT_GIVEN:
+        middle = mean
+    elif middle is None:
+        middle = _divided(_sum_in(t, axis, dtype, True), count)
+    deviation = t - middle
+    if where is not True:
+        deviation = _where(where, deviation, 0)
+        count = _counts(t, axis, where, keepdims)
     squares = _sum_in(_square(deviation), axis, dtype, keepdims)
-    return _divided(squares, _max(count - ddof, 0))
+    return _divided(squares, np.maximum(count - ddof, 0) if where is not True
+                    else _max(count - ddof, 0))
 
 
-def std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False) -> Tensor:
+def std(
+    a, axis=None, dtype=None, out=None, ddof=0, keepdims=False, *, where=True, mean=_NOT_GIVEN,
+    correction=_NOT_GIVEN,
+) -> Tensor:
     """Return the standard deviation over `axis`; its gradient for equal values is 0.
 
     Examples
@@ -541,7 +674,8 @@ def std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False) -> Tensor:
     [0.0, 0.0]
     """
     _no_out("std", out)
-    return root_or_zero(var(a, axis, dtype, None, ddof, keepdims), _sqrt)
+    options = {"where": where, "mean": mean, "correction": correction}
+    return root_or_zero(var(a, axis, dtype, None, ddof, keepdims, **options), _sqrt)
 
 
 def root_or_zero(t, root) -> Tensor:
@@ -550,7 +684,7 @@ def root_or_zero(t, root) -> Tensor:
     return _where(zero, 0.0, root(_where(zero, 1.0, t)))
 
 
-def all(a, axis=None, out=None, keepdims=False):
+def all(a, axis=None, out=None, keepdims=False, *, where=True):
     """Return whether all elements over `axis` are true: a bool tensor or ``np.bool_``.
 
     Examples
@@ -560,10 +694,18 @@ def all(a, axis=None, out=None, keepdims=False):
     False
     """
     _no_out("all", out)
-    return _by_numpy(np.all, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
+    return _truth_of(np.all, a, axis, keepdims, where)
 
 
-def any(a, axis=None, out=None, keepdims=False):
+def _truth_of(function, a, axis, keepdims, where):
+    keepdims, _, where = _given(keepdims, _NOT_GIVEN, where)
+    options = {"axis": axis, "keepdims": keepdims}
+    if where is not True:
+        options["where"] = where
+    return _by_numpy(function, (_tensor(a),), options)
+
+
+def any(a, axis=None, out=None, keepdims=False, *, where=True):
     """Return whether an element over `axis` is true: a bool tensor or ``np.bool_``.
 
     Examples
@@ -573,7 +715,7 @@ def any(a, axis=None, out=None, keepdims=False):
     True
     """
     _no_out("any", out)
-    return _by_numpy(np.any, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
+    return _truth_of(np.any, a, axis, keepdims, where)
 
 
 def argmax(a, axis=None, out=None, *, keepdims=False) -> Tensor:
@@ -613,10 +755,12 @@ def cumsum(a, axis=None, dtype=None, out=None) -> Tensor:
     """
     _no_out("cumsum", out)
     t = _tensor(a)
+    if dtype is not None and _off_tape(t, dtype):
+        return _by_dtype(np.cumsum, t, {"axis": axis, "dtype": dtype})
     if dtype is not None and t.dtype != dtype:
         t = _core.astype(t, dtype)
-    if axis is None:
-        t, axis = _core.reshape(t, (-1,)), 0
+    if axis is None or not t.ndim:
+        t, axis = _core.reshape(t, (-1,)), 0 if axis is None else normalize_axis_index(axis, 1)
     return rules.cumsum(t, normalize_axis_index(axis, t.ndim, "cumsum"))
 
 
@@ -732,6 +876,8 @@ def einsum(*operands, out=None, optimize=False) -> Tensor:
     [1.0, 2.0]
     """
     _no_out("einsum", out)
+    if not operands:
+        raise ValueError("einsum: wants a subscripts string and operands, got nothing")
     if isinstance(operands[0], str):
         subscripts, tensors = operands[0], operands[1:]
     else:
@@ -765,6 +911,9 @@ def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None) -> Tensor:
     """
     _no_out("trace", out)
     t = _tensor(a)
+    if dtype is not None and _off_tape(t, dtype):
+        options = {"offset": offset, "axis1": axis1, "axis2": axis2, "dtype": dtype}
+        return _by_dtype(np.trace, t, options)
     if dtype is not None and t.dtype != dtype:
         t = _core.astype(t, dtype)
     return rules.trace(t, operator.index(offset), *_two_axes("trace", t, axis1, axis2))
@@ -793,9 +942,15 @@ def reshape(a, shape, order="C", *, copy=None) -> Tensor:
     [[0, 1], [2, 3]]
     """
     t = a if type(a) is Tensor else _tensor(a)
-    if order != "F":
+    if order == "C":
         return _core.reshape(t, shape)
-    shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    if order not in ("F", "A", "K"):
+        raise ValueError(f"reshape: order must be one of 'C', 'F', 'A', got {order!r}")
+    if order == "K":
+        raise ValueError("reshape: order 'K' is not permitted for reshaping")
+    if order == "A":                # tensors are in C order
+        return _core.reshape(t, shape)
+    shape = tuple(shape) if np.ndim(shape) else (shape,)
     return _core.transpose(_core.reshape(_core.transpose(t), shape[::-1]))
 
 
@@ -808,7 +963,7 @@ def ravel(a, order="C") -> Tensor:
     >>> ad.ravel(ad.eye(2)).tolist()
     [1.0, 0.0, 0.0, 1.0]
     """
-    return reshape(a, (-1,), order)
+    return reshape(a, (-1,), "C" if order == "K" else order)
 
 
 def transpose(a, axes=None) -> Tensor:
@@ -889,7 +1044,9 @@ def squeeze(a, axis=None) -> Tensor:
     t = _tensor(a)
     if axis is None:
         return _core.reshape(t, tuple([n for n in t.shape if n != 1]))
-    axes = normalize_axis_tuple(axis, t.ndim, "squeeze")
+    axes = _axes("squeeze", axis, t.ndim)
+    if axes is None:                # a number has no axis to lose
+        return t
     if _any([t.shape[k] != 1 for k in axes]):
         raise ValueError(f"squeeze: axis {axis} of shape {t.shape} must have length 1")
     return _core.reshape(t, tuple([n for k, n in enumerate(t.shape) if k not in axes]))
@@ -1016,7 +1173,7 @@ def concatenate(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     if axis is None:
         tensors, axis = [_core.reshape(t, (-1,)) for t in tensors], 0
     if dtype is not None:
-        tensors = [astype(t, dtype, copy=False) for t in tensors]
+        tensors = [_cast("concatenate", t, dtype) for t in tensors]
     return rules.concatenate(tensors, axis)
 
 
@@ -1038,7 +1195,7 @@ def stack(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
         if t.shape != shape:
             raise ValueError(f"stack: shapes must all be the same, got {shape} and {t.shape}")
     if dtype is not None:
-        tensors = [astype(t, dtype, copy=False) for t in tensors]
+        tensors = [_cast("stack", t, dtype) for t in tensors]
     return rules.stack(tensors, normalize_axis_index(axis, tensors[0].ndim + 1, "stack"))
 
 
@@ -1225,6 +1382,8 @@ def repeat(a, repeats, axis=None) -> Tensor:
     t = _tensor(a)
     if axis is None:
         t, axis = _core.reshape(t, (-1,)), 0
+    if not t.ndim:
+        t = _core.reshape(t, (1,))
     axis = normalize_axis_index(axis, t.ndim, "repeat")
     if np.ndim(repeats):
         index = np.repeat(np.arange(t.shape[axis]), _values(repeats))
@@ -1452,6 +1611,8 @@ def take(a, indices, axis=None, out=None, mode="raise") -> Tensor:
     t = _tensor(a)
     if axis is None:
         t, axis = _core.reshape(t, (-1,)), 0
+    if not t.ndim:
+        t = _core.reshape(t, (1,))
     axis = normalize_axis_index(axis, t.ndim, "take")
     index, n = _frozen_indices(indices), t.shape[axis]
     if mode == "wrap":
@@ -1531,9 +1692,15 @@ def clip(a, a_min=None, a_max=None, out=None, *, min=None, max=None) -> Tensor:
     _no_out("clip", out)
     low = a_min if min is None else min
     high = a_max if max is None else max
+    if _all(x is None or _is_whole(x) for x in (a, low, high)):
+        return _core.by_numpy(np.clip, (_tensor(a), _values(low), _values(high)), {})
     if low is None:
         return _copied(_tensor(a)) if high is None else _minimum(a, high)
     return _maximum(a, low) if high is None else _clip(a, low, high)
+
+
+def _is_whole(x):
+    return type(x) is int or _tensor(x).dtype.kind in "iub"
 
 
 def round(a, decimals=0, out=None) -> Tensor:
@@ -1877,6 +2044,16 @@ def without_gradient(function, args, kwargs):
     return result if out is not None else _wrapped(result)
 
 
+def _cast(name, x, dtype):
+    """Return an operand in `dtype`, as long as NumPy would cast it without being told to."""
+    t = _tensor(x)
+    weak = type(x) in (int, float, bool)
+    if not weak and not np.can_cast(t.dtype, dtype, "same_kind"):
+        raise TypeError(f"{name}: cannot cast an operand from {t.dtype} to {np.dtype(dtype)} with "
+                        "casting rule 'same_kind'; use astype")
+    return astype(t, dtype, copy=False)
+
+
 def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
     """Compute a NumPy ufunc of tensors: what ``Tensor.__array_ufunc__`` returns.
 
@@ -1897,7 +2074,9 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
             if not kwargs:
                 return function(*inputs)
             if kwargs.keys() == {"dtype"}:
-                return function(*[astype(t, kwargs["dtype"], copy=False) for t in inputs])
+                if kwargs["dtype"] is None:
+                    return function(*inputs)
+                return function(*[_cast(ufunc.__name__, t, kwargs["dtype"]) for t in inputs])
         return without_gradient(ufunc, inputs, kwargs)
     if method == "outer" and function is not None and not kwargs:
         a, b = map(_tensor, inputs)
@@ -1971,9 +2150,9 @@ def _method_reshape(t, *shape, order="C"):
 
 def _method_transpose(t, *axes):
     """Return the tensor with its axes permuted, reversed by default."""
-    if not axes or axes == (None,):
+    if not axes or (len(axes) == 1 and axes[0] is None):
         return _core.transpose(t)
-    return _core.transpose(t, tuple(axes[0]) if isinstance(axes[0], (tuple, list)) else axes)
+    return _core.transpose(t, tuple(axes[0]) if np.ndim(axes[0]) else axes)
 
 
 def _method_clip(t, min=None, max=None, out=None):

@@ -415,9 +415,8 @@ def _dense(y: Tensor, inputs: _Inputs) -> list[Tensor]:
     record = inputs.must_record([y])
     n_in = sum(x.size for x in inputs.tensors)
     if not y.requires_grad:
-        return [
-            _core.astype(_core.broadcast_to(0.0, y.shape + x.shape), x.dtype) for x in inputs.tensors
-        ]
+        zeros = [_core.broadcast_to(0.0, y.shape + x.shape) for x in inputs.tensors]
+        return [_core.astype(z, x.dtype) for z, x in zip(zeros, inputs.tensors)]
     if not record:
         if n_in <= y.size:
             return _columns(y, inputs)

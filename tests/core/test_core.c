@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "kernels.h"
+#include "vm.h"
 
 /* ---- checking -------------------------------------------------------------------------------- */
 
@@ -1828,6 +1829,353 @@ static void every_allocation_may_fail(void)
 
 /* ---- main ------------------------------------------------------------------------------------ */
 
+/* ---- programs -------------------------------------------------------------------------------- */
+
+enum { INPUTS = 3, STEPS = 40, MOST = INPUTS + 2 + STEPS };
+
+/* What a random function does at each step: a row on earlier values, or the sum of an array. */
+typedef struct { int op, n, in[3], total; } recipe_step;
+typedef struct { recipe_step step[STEPS]; int n; double constant[2]; } recipe;
+
+/* Rows that any numbers may enter. */
+static const int ANY_NUMBER[] = {
+    FAD_OP_add, FAD_OP_subtract, FAD_OP_multiply, FAD_OP_divide, FAD_OP_negative, FAD_OP_square,
+    FAD_OP_sin, FAD_OP_tanh, FAD_OP_maximum, FAD_OP_zmul, FAD_OP_hypot, FAD_OP_positive,
+    FAD_OP_clip, FAD_OP_where, FAD_OP_absolute, FAD_OP_sigmoid
+};
+
+static recipe random_recipe(int arrays)
+{
+    recipe r;
+    memset(&r, 0, sizeof r);
+    r.n = 5 + below(STEPS - 5);
+    r.constant[0] = below(2) ? 1.0 : uniform(-2.0, 2.0);
+    r.constant[1] = 0.0;
+    for (int k = 0; k < r.n; k++) {
+        recipe_step *step = &r.step[k];
+        step->op = ANY_NUMBER[below((int)(sizeof ANY_NUMBER / sizeof *ANY_NUMBER))];
+        step->n = fad_row_of(step->op)->arity;
+        step->total = arrays && below(6) == 0;
+        for (int j = 0; j < 3; j++) {
+            const int near = below(3) != 0 && k > 0;    /* chains, and everything else */
+            step->in[j] = near ? INPUTS + 2 + k - 1 - below(k < 3 ? k : 3)
+                               : below(INPUTS + 2 + k);
+        }
+    }
+    return r;
+}
+
+/* Record a recipe on the values of x, which hold inputs already; the number of values. */
+static fad_status follow(const recipe *r, var *x)
+{
+    for (int k = 0; k < 2; k++) x[INPUTS + k] = number_var(r->constant[k]);
+    for (int k = 0; k < r->n; k++) {
+        const recipe_step *step = &r->step[k];
+        var *y = &x[INPUTS + 2 + k], *const in[3] = {&x[step->in[0]], &x[step->in[1]],
+                                                     &x[step->in[2]]};
+        const fad_status status = step->total && in[0]->arr ? record_call(y, &TOTAL_RULE, in[0])
+                                                            : record(y, step->op, step->n, in);
+        if (status) {
+            for (int j = 0; j < k; j++) drop(&x[INPUTS + 2 + j]);
+            return status;
+        }
+    }
+    return FAD_OK;
+}
+
+static int classify_total(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what)
+{
+    (void)ctx, (void)i, (void)call;
+    what->kind = FAD_VM_SUM_ALL;
+    what->pure = 1;
+    return 0;
+}
+
+/* The program of what x holds: from the inputs to some of the values. */
+static fad_status program_of(var *x, int n_out, const int *out, int n_guard,
+                             const fad_guard *guard, fad_index start, fad_program **p)
+{
+    fad_index in[INPUTS], outs[MOST];
+    for (int k = 0; k < INPUTS; k++) in[k] = x[k].h.idx;
+    const fad_status status = fad_reserve(t, n_out + 1);
+    if (status) return status;
+    for (int k = 0; k < n_out; k++) {
+        unsigned w = 0;
+        outs[k] = parent_of(&x[out[k]], &w, 0);
+    }
+    const fad_build b = {
+        .tape = t, .start = start, .end = t->n, .in = in, .out = outs, .n_in = INPUTS,
+        .n_out = n_out, .n_guard = n_guard, .guard = guard, .classify = classify_total};
+    return fad_program_build(&b, p);
+}
+
+static void give_inputs(const fad_program *p, fad_workspace *w, const var *x)
+{
+    for (int k = 0; k < INPUTS; k++) {
+        const fad_place at = fad_program_inputs(p)[k];
+        CHECK(at.is_array == (x[k].arr != NULL));
+        if (at.is_array) w->array[at.where]->data = x[k].arr->data;
+        else w->reg[at.where] = x[k].number;
+    }
+}
+
+static int same_bits(const fad_workspace *w, fad_place at, const var *want)
+{
+    if (at.is_array != (want->arr != NULL)) return 0;
+    if (!at.is_array) return !memcmp(&w->reg[at.where], &want->number, sizeof(double))
+        || (isnan(w->reg[at.where]) && isnan(want->number));
+    const fad_array *got = w->array[at.where];
+    if (!fad_same_shape(got, want->arr) || got->dtype != want->arr->dtype) return 0;
+    for (int64_t i = 0; i < got->size; i++) {
+        const double a = get(got, i), b = get(want->arr, i);
+        if (memcmp(&a, &b, sizeof a) && !(isnan(a) && isnan(b))) return 0;
+    }
+    return 1;
+}
+
+/* Memory for the outputs that a caller lends. */
+static void lend(const fad_program *p, fad_workspace *w, int n_out, fad_array **lent)
+{
+    for (int k = 0; k < n_out; k++) {
+        lent[k] = NULL;
+        if (!fad_output_is_callers(p, k)) continue;
+        fad_array *like = w->array[fad_program_outputs(p)[k].where];
+        lent[k] = fad_array_new(like->dtype, like->ndim, like->shape);
+        like->data = lent[k]->data;
+    }
+}
+
+static fad_status new_inputs(var *x, const int64_t *length)
+{
+    for (int k = 0; k < INPUTS; k++) {
+        const int64_t shape[2] = {k == 1 ? 1 : 2, length[k]};
+        const fad_status status = length[k]
+            ? drawn_leaf(&x[k], FAD_F64, 2, shape, -2.0, 2.0)
+            : number_leaf(&x[k], below(8) ? uniform(-2.0, 2.0) : 0.0);
+        if (status) return status;
+        fad_status room = fad_reserve(t, 1);
+        if (room) return room;
+        node_of(&x[k]);
+    }
+    return FAD_OK;
+}
+
+static void drop_all(var *x, const recipe *r)
+{
+    for (int k = 0; k < INPUTS + 2 + r->n; k++) drop(&x[k]);
+}
+
+/* One random function: recorded, made a program, and run on other inputs in two workspaces. */
+static void check_random_program(const int64_t *length)
+{
+    const int arrays = length[0] || length[1] || length[2];
+    const recipe r = random_recipe(arrays);
+    const int n_values = INPUTS + 2 + r.n;
+    var x[MOST], y[MOST];
+    fad_workspace *w[2];
+    fad_program *p = NULL;
+    int out[MOST], n_out = 0;
+    const fad_index start = t->n;
+
+    for (int k = 0; k < n_values; k++)
+        if (k >= n_values - 2 || below(8) == 0) out[n_out++] = k;
+    t->sweeping++;                      /* as a trace does: nothing moves */
+    CHECK(new_inputs(x, length) == FAD_OK);
+    CHECK(follow(&r, x) == FAD_OK);
+    CHECK(program_of(x, n_out, out, 0, NULL, start, &p) == FAD_OK);
+    drop_all(x, &r);
+    t->sweeping--;
+    fad_trim(t);
+    drain();
+    CHECK(fad_workspace_new(p, &w[0]) == FAD_OK && fad_workspace_new(p, &w[1]) == FAD_OK);
+    for (int round = 0; round < 6; round++) {
+        fad_array *lent[MOST];
+        fad_workspace *v = w[round % 2];
+        CHECK(new_inputs(y, length) == FAD_OK);
+        CHECK(follow(&r, y) == FAD_OK);
+        give_inputs(p, v, y);
+        lend(p, v, n_out, lent);
+        CHECK(fad_program_run(p, v, NULL) == FAD_OK);
+        int same = 1;
+        for (int k = 0; k < n_out; k++) same &= same_bits(v, fad_program_outputs(p)[k], &y[out[k]]);
+        CHECK(same);
+        for (int k = 0; k < n_out; k++)
+            if (lent[k]) fad_array_release(lent[k]);
+        drop_all(y, &r);
+    }
+    fad_workspace_free(p, w[0]);
+    fad_workspace_free(p, w[1]);
+    fad_program_free(p);
+    drain();
+}
+
+static void a_program_computes_what_was_recorded_from_other_numbers(void)
+{
+    for (int k = 0; k < 3000; k++) check_random_program((const int64_t[]){0, 0, 0});
+}
+
+static void a_program_computes_what_was_recorded_from_other_arrays(void)
+{
+    for (int k = 0; k < 1500; k++)
+        check_random_program((const int64_t[]){5, below(2) ? 5 : 1, below(2) ? 5 : 0});
+}
+
+static void a_program_of_large_arrays_computes_tile_by_tile(void)
+{
+    for (int k = 0; k < 60; k++)
+        check_random_program((const int64_t[]){3001, below(3) ? 0 : 3001, below(2) ? 3001 : 0});
+}
+
+static void guards_end_a_run_where_python_would_have_seen_something_else(void)
+{
+    static const double wanted_bits = 3.0;
+    static const struct { int kind, wanted; double number, holds, fails; } cases[] = {
+        {FAD_GUARD_LT, 1, 0.0, 0.5, 2.5}, {FAD_GUARD_LE, 0, 0.0, 2.5, 2.0},
+        {FAD_GUARD_EQ, 1, 0.0, 2.0, 2.5}, {FAD_GUARD_NE, 1, 0.0, 2.5, 2.0},
+        {FAD_GUARD_GT, 1, 0.0, 2.5, 2.0}, {FAD_GUARD_GE, 0, 0.0, NAN, 2.0},
+        {FAD_GUARD_BITS, 1, wanted_bits, 3.0, 3.0000001},
+        {FAD_GUARD_TRUNC, 1, 3.0, 3.75, 4.0}, {FAD_GUARD_NO_NAN, 1, 0.0, 1.0, NAN},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        var x[INPUTS], y;
+        fad_program *p = NULL;
+        fad_workspace *w;
+        const fad_index start = t->n;
+        t->sweeping++;
+        CHECK(number_leaf(&x[0], cases[c].holds) == FAD_OK);
+        CHECK(number_leaf(&x[1], 2.0) == FAD_OK && number_leaf(&x[2], 1.0) == FAD_OK);
+        CHECK(fad_reserve(t, 4) == FAD_OK);
+        for (int k = 0; k < INPUTS; k++) node_of(&x[k]);
+        CHECK(op2(&y, FAD_OP_multiply, &x[0], &x[2]) == FAD_OK);
+        const int comparison = cases[c].kind <= FAD_GUARD_GE;
+        const fad_guard g = {.kind = cases[c].kind, .wanted = cases[c].wanted, .a = y.h.idx,
+                             .b = comparison ? x[1].h.idx : -1, .at = t->n,
+                             .number = cases[c].number};
+        fad_index in[INPUTS] = {x[0].h.idx, x[1].h.idx, x[2].h.idx};
+        const fad_build b = {.tape = t, .start = start, .end = t->n, .in = in, .out = &y.h.idx,
+                             .n_in = INPUTS, .n_out = 1, .n_guard = 1, .guard = &g,
+                             .classify = classify_total};
+        CHECK(fad_program_build(&b, &p) == FAD_OK);
+        CHECK(fad_workspace_new(p, &w) == FAD_OK);
+        give_inputs(p, w, x);
+        CHECK(fad_program_run(p, w, NULL) == FAD_OK);
+        w->reg[fad_program_inputs(p)[0].where] = cases[c].fails;
+        w->reg[fad_program_inputs(p)[1].where] = 2.0;
+        w->reg[fad_program_inputs(p)[2].where] = 1.0;
+        CHECK(fad_program_run(p, w, NULL) == FAD_GUARD && w->failed == 0);
+        fad_workspace_free(p, w);
+        fad_program_free(p);
+        drop(&y);
+        for (int k = 0; k < INPUTS; k++) drop(&x[k]);
+        t->sweeping--;
+        fad_trim(t);
+        drain();
+    }
+}
+
+/* The formulas of a few rows, as the floor above hands them over. */
+static void hand_over_some_formulas(void)
+{
+    static const fad_formula_step b[] = {{-1, FAD_REF_B, 0}}, a[] = {{-1, FAD_REF_A, 0}};
+    static const fad_formula_step cosine[] = {{FAD_OP_cos, FAD_REF_A, 0}};
+    static const fad_formula_step minus_sine[] = {
+        {FAD_OP_sin, FAD_REF_A, 0}, {FAD_OP_negative, FAD_REF_STEP, 0}};
+    static const fad_formula_step y[] = {{-1, FAD_REF_Y, 0}};
+    static const fad_formula_step one_over_b[] = {{FAD_OP_divide, FAD_REF_NUMBER, FAD_REF_B}};
+    static const fad_formula_step minus_y_over_b[] = {
+        {FAD_OP_negative, FAD_REF_Y, 0}, {FAD_OP_divide, FAD_REF_STEP, FAD_REF_B}};
+    static const double one[] = {1.0};
+    fad_set_formula(FAD_OP_multiply, 0, 1, b, 0, NULL);
+    fad_set_formula(FAD_OP_multiply, 1, 1, a, 0, NULL);
+    fad_set_formula(FAD_OP_sin, 0, 1, cosine, 0, NULL);
+    fad_set_formula(FAD_OP_cos, 0, 2, minus_sine, 0, NULL);
+    fad_set_formula(FAD_OP_exp, 0, 1, y, 0, NULL);
+    fad_set_formula(FAD_OP_divide, 0, 1, one_over_b, 1, one);
+    fad_set_formula(FAD_OP_divide, 1, 2, minus_y_over_b, 0, NULL);
+    fad_set_formula(FAD_OP_zmul, 0, 1, b, 0, NULL);
+    fad_set_formula(FAD_OP_zmul, 1, 1, a, 0, NULL);
+}
+
+/* The node of dy/dx, recorded; -1 where there is none. */
+static fad_index expanded(fad_index y, fad_index x)
+{
+    enum { MANY = 4000 };
+    static fad_index bar[MANY];
+    fad_index low = y;
+    if (y >= MANY || fad_reserve(t, 1)) return -1;
+    for (int i = 0; i < MANY; i++) bar[i] = -1;
+    bar[y] = fad_const(t, 1.0);
+    for (fad_index i = y; i >= low; i--) {
+        if (bar[i] < 0 || fad_stops(t, i) || i == x) continue;
+        const fad_status status = fad_expand(t, i, bar[i], bar, &low);
+        if (status) return -1;
+    }
+    return bar[x];
+}
+
+static void recorded_sweeps_have_the_values_of_plain_ones_to_second_order(void)
+{
+    hand_over_some_formulas();
+    for (int k = 0; k < 300; k++) {
+        const double at = uniform(0.3, 1.5), c = uniform(0.5, 2.0);
+        var x, y[6], two = number_var(c);
+        t->sweeping++;
+        CHECK(number_leaf(&x, at) == FAD_OK && fad_reserve(t, 1) == FAD_OK);
+        node_of(&x);
+        CHECK(op1(&y[0], FAD_OP_sin, &x) == FAD_OK);
+        CHECK(op2(&y[1], FAD_OP_multiply, &y[0], &x) == FAD_OK);
+        CHECK(op1(&y[2], FAD_OP_exp, &y[0]) == FAD_OK);
+        CHECK(op2(&y[3], FAD_OP_divide, &y[1], &y[2]) == FAD_OK);
+        CHECK(op2(&y[4], FAD_OP_multiply, &y[3], &two) == FAD_OK);
+        CHECK(op2(&y[5], FAD_OP_subtract, &y[4], &x) == FAD_OK);
+        const fad_index first = expanded(y[5].h.idx, x.h.idx);
+        CHECK(first >= 0);
+        const fad_index second = first < 0 ? -1 : expanded(first, x.h.idx);
+        const double s = sin(at), co = cos(at), e = exp(-s);
+        /* y = c x s exp(-s) - x */
+        CLOSE(t->value[first].f, c * e * (s + at * co - at * s * co) - 1.0, 1e-13);
+        CHECK(second >= 0);
+        const double d = c * e * (-co * (s + at * co - at * s * co)
+                                  + co + co - at * s - s * co - at * co * co + at * s * s);
+        if (second >= 0) CLOSE(t->value[second].f, d, 1e-12);
+        for (int j = 0; j < 6; j++) drop(&y[j]);
+        drop(&x);
+        t->sweeping--;
+        fad_trim(t);
+        drain();
+    }
+}
+
+static void any_allocation_of_a_program_may_fail(void)
+{
+    const int64_t length[INPUTS] = {3001, 0, 3001};
+    const recipe r = random_recipe(1);
+    const int last = INPUTS + 2 + r.n - 1;
+    var x[MOST];
+    const fad_index start = t->n;
+    t->sweeping++;
+    CHECK(new_inputs(x, length) == FAD_OK && follow(&r, x) == FAD_OK);
+    int failures = 0;
+    for (;; failures++) {
+        fad_program *p = NULL;
+        fad_workspace *w = NULL;
+        fad_fail_allocation(failures);
+        fad_status status = program_of(x, 1, &last, 0, NULL, start, &p);
+        if (!status) status = fad_workspace_new(p, &w);
+        const int done = !status;
+        fad_fail_allocation(-1);
+        if (w) fad_workspace_free(p, w);
+        if (p) fad_program_free(p);
+        if (done) break;
+        CHECK(status == FAD_NOMEM);
+    }
+    CHECK(failures > 10);
+    drop_all(x, &r);
+    t->sweeping--;
+    fad_trim(t);
+    drain();
+}
+
 int main(int argc, char **argv)
 {
     static void (*const tests[])(void) = {
@@ -1864,7 +2212,13 @@ int main(int argc, char **argv)
     TEST(random_graphs_agree_in_both_modes_through_any_reclamation) \
     TEST(large_runs_agree_in_both_modes) \
     TEST(a_tape_under_random_use_stays_intact) \
-    TEST(every_allocation_may_fail)
+    TEST(every_allocation_may_fail) \
+    TEST(a_program_computes_what_was_recorded_from_other_numbers) \
+    TEST(a_program_computes_what_was_recorded_from_other_arrays) \
+    TEST(a_program_of_large_arrays_computes_tile_by_tile) \
+    TEST(guards_end_a_run_where_python_would_have_seen_something_else) \
+    TEST(recorded_sweeps_have_the_values_of_plain_ones_to_second_order) \
+    TEST(any_allocation_of_a_program_may_fail)
         TESTS
 #undef TEST
     };

@@ -17,7 +17,7 @@ int fad_set_formula(int op, int side, int n, const fad_formula_step *step, int n
     if (n > MAX_STEPS || numbers > MAX_NUMBERS) return 0;
     formula *f = &formulas[op][side];
     memcpy(f->step, step, (size_t)n * sizeof *step);
-    memcpy(f->number, number, (size_t)numbers * sizeof *number);
+    if (numbers) memcpy(f->number, number, (size_t)numbers * sizeof *number);
     f->n = n;
     f->numbers = numbers;
     return 1;
