@@ -203,11 +203,11 @@ _DEPTH = 4
 _LIBRARIES = ("numpy", "fastad", "scipy", "math", "builtins", "functools", "itertools")
 
 
-def _watch(x: Any, out: list[Any], known: set[int], depth: int) -> None:
+def _watch(x: Any, out: list[Any], known: dict[int, int], depth: int) -> None:
     """Append to `out` what tells whether `x` is still the same inside."""
-    if id(x) in known or depth > _DEPTH or len(out) > _WATCHED_IN_ALL:
+    if known.get(id(x), depth + 1) <= depth or depth > _DEPTH or len(out) > _WATCHED_IN_ALL:
         return
-    known.add(id(x))
+    known[id(x)] = depth
     if isinstance(x, types.FunctionType):
         if (x.__module__ or "").split(".")[0] not in _LIBRARIES:
             _watch_function(x, out, known, depth)
@@ -239,11 +239,12 @@ def _watch(x: Any, out: list[Any], known: set[int], depth: int) -> None:
         _watch(attributes, out, known, depth)
 
 
-def _watch_function(f: types.FunctionType, out: list[Any], known: set[int], depth: int) -> None:
+def _watch_function(f: types.FunctionType, out: list[Any], known: dict[int, int], depth: int) -> None:
     out.append((_CODE, f, None, f.__code__))
     out.append((_DEFAULTS, f, None, f.__defaults__))
     for default in f.__defaults__ or ():
         _watch(default, out, known, depth + 1)
+    _watch(f.__kwdefaults__, out, known, depth)
     for cell in f.__closure__ or ():
         try:
             x = cell.cell_contents
@@ -285,7 +286,7 @@ def record(
 ) -> Any:
     """Run the function once, as a recording, and keep the program that it makes."""
     seen: list[Any] = []
-    _watch(replay.source, seen, set(), 0)
+    _watch(replay.source, seen, {}, 0)
     before = _random_states()
     skeleton: list[Any] = []
     trees = [_flat(x, skeleton, [])[1] for x in _prepared(replay, args)]
