@@ -714,6 +714,8 @@ cdef object elementwise(int op, tuple args):
         return record_row(op, n, ops, src, NULL, number)
     if UFUNCS[op] is not None and type(UFUNCS[op]) is not np.ufunc:
         # NumPy computes this row by a plain function: bit-equal only through itself
+        if code == FAD_F32:
+            refuse(f"{op_name(op)} of float32 values is NumPy's own")
         result = UFUNCS[op](*[src[k].number if src[k].arr == NULL else value_array(ops[k])
                               for k in range(n)])
         arr = array_from(np.asarray(result), False)
