@@ -282,6 +282,22 @@ static int add_step(builder *u, step *s, fad_index i)
     return 1;
 }
 
+/* A number serves where it was spread before, unless it gave the result i its shape. */
+static void unspread(const builder *u, step *s, fad_index i)
+{
+    const fad_array *like = u->b->tape->value[i].arr;
+    int arrays = 0, full = 0;
+    for (int k = 0; k < s->n; k++) {
+        const value *v = &u->values[s->arg[k]];
+        if (!v->is_array || v->uniform >= 0) continue;
+        arrays++;
+        full += fad_same_shape(v->like, like);
+    }
+    if (arrays && !full) return;
+    for (int k = 0; k < s->n; k++)
+        if (u->values[s->arg[k]].uniform >= 0) s->arg[k] = u->values[s->arg[k]].uniform;
+}
+
 static int take_row(builder *u, fad_index i)
 {
     const fad_tape *t = u->b->tape;
@@ -308,9 +324,7 @@ static int take_row(builder *u, fad_index i)
         return 1;
     }
     if (s.n < 2) s.arg[1] = 0;
-    if ((t->op[i] & FAD_ARRAY) && t->value[i].arr->dtype == FAD_F64)
-        for (int k = 0; k < s.n; k++)           /* a number serves where it was spread before */
-            if (u->values[s.arg[k]].uniform >= 0) s.arg[k] = u->values[s.arg[k]].uniform;
+    if ((t->op[i] & FAD_ARRAY) && t->value[i].arr->dtype == FAD_F64) unspread(u, &s, i);
     if (code == FAD_OP_zmul)                    /* 1 * p, whose zeros are positive */
         for (int k = 0; k < 2; k++)
             if (is_number(&u->values[s.arg[k]], 1.0)) {
