@@ -21,7 +21,6 @@ or Python's global random generators is noticed, and such a function is computed
 from __future__ import annotations
 
 import functools
-import random
 import sys
 import types
 import warnings
@@ -265,7 +264,9 @@ def _watch_function(f: types.FunctionType, out: list[Any], known: dict[int, int]
 
 def _random_states() -> tuple[Any, ...]:
     """What a draw from a global random generator would change."""
-    states: list[Any] = [random.getstate()]
+    states: list[Any] = []
+    if "random" in sys.modules:
+        states.append(sys.modules["random"].getstate())
     if "numpy.random" in sys.modules:
         kind, keys, *rest = np.random.get_state(legacy=True)
         states += [kind, np.asarray(keys).tobytes(), rest]
