@@ -6,6 +6,10 @@ Python looked at meanwhile (``if x > 0``, ``while err > tol``, ``float(t)``, an 
 guard: where a guard does not hold, another recording is tried or made.  So a program gives what
 the function gives, or records it again.
 
+In a recording the inputs are tensors that require gradients, and what transforms inside the
+function give are tensors too, where ordinary code would get floats: code that asks for the type of
+a number sees that difference.
+
 Floats, floating arrays and integer arrays are inputs.  Integers, truth values, strings and other
 objects are part of what a recording is for: another value means another recording.  Tensors that
 the function finds outside (weights in a closure) are read anew in every call.
