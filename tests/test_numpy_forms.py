@@ -86,7 +86,13 @@ def same(got, want):
 @pytest.mark.parametrize("form, arrays", FORMS.values(), ids=list(FORMS))
 def test_a_form_of_a_call_gives_numpys_value_and_dtype(form, arrays):
     for x in arrays:
-        assert same(form(tensor_of(x)), form(x)), x.dtype
+        try:
+            want = form(x)
+        except OverflowError:           # a bound beyond the dtype, in some releases of NumPy
+            with pytest.raises(OverflowError):
+                form(tensor_of(x))
+            continue
+        assert same(form(tensor_of(x)), want), x.dtype
 
 
 @pytest.mark.parametrize("form, arrays", FORMS.values(), ids=list(FORMS))

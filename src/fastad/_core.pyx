@@ -1643,12 +1643,12 @@ cpdef Tensor astype(x, dtype):
     if active(t) and not fad_grad_off & 1 and dtype.kind not in "iub":
         raise TypeError(f"astype: {dtype} is not supported; use float64, float32, an integer type "
                         "or bool")
-    return by_numpy(np.astype if hasattr(np, "astype") else as_dtype, (t, dtype), {})
+    return by_numpy(as_dtype, (t, dtype), {})
 
 
 def as_dtype(x, dtype):
-    """``np.astype`` for NumPy 2.0."""
-    return x.astype(dtype)
+    """``np.astype``, of numbers too, which NumPy's function takes in some releases only."""
+    return np.asarray(x).astype(dtype)
 
 
 # ---- the Tensor type --------------------------------------------------------------------------
