@@ -958,15 +958,15 @@ def test_arrays_in_keyword_defaults_are_watched():
 
 
 def test_what_is_found_deep_down_first_is_watched_where_it_is_found_again():
-    items = [1.0]
-    deep = [[[items]]]
+    items = [np.ones(1)]
+    deep = [[items]]
 
     def helper(x):
-        return x * deep[0][0][0][0]
+        return x * deep[0][0][0]
 
-    program = ad.compile(lambda x: helper(x) + items[0])
+    program = ad.compile(lambda x: (helper(x) + items[0]).sum())
     assert program(1.0) == 2.0
-    items[0] = 3.0
+    items[0][0] = 3.0
     assert program(1.0) == 6.0
 
 

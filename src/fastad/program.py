@@ -238,7 +238,9 @@ def _watch(x: Any, out: list[Any], known: dict[int, int], depth: int) -> None:
         _watch(attributes, out, known, depth)
 
 
-def _watch_function(f: types.FunctionType, out: list[Any], known: dict[int, int], depth: int) -> None:
+def _watch_function(
+    f: types.FunctionType, out: list[Any], known: dict[int, int], depth: int
+) -> None:
     out.append((_CODE, f, None, f.__code__))
     out.append((_DEFAULTS, f, None, f.__defaults__))
     for default in f.__defaults__ or ():
