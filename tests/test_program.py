@@ -67,6 +67,7 @@ FUNCTIONS = {
     "nesting": (lambda x: {"a": [x, (x + 1.0, 3)], "b": None, "c": "text"}, (X,)),
     "float32": (lambda x: (x * 2.0 + ad.exp(x), x.sum()), (X.astype(np.float32),)),
     "both dtypes": (lambda x, y: x * y, (X.astype(np.float32), X)),
+    "a count": (lambda x: x * ad.count_nonzero(x), (X.astype(np.float32),)),
     "a number as an integer": (lambda a: ad.floor(a).astype(int) + a, (2.75,)),
     "integers": (lambda x, k: (x[k], k * 2), (X, np.array([1, 1, 2]))),
     "einsum and norm": (lambda x: (ad.einsum("i,j->ij", x, x), ad.linalg.norm(x)), (X,)),

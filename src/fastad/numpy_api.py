@@ -1886,9 +1886,10 @@ _VALUE_FUNCTIONS = (
 
 
 # Those of them whose result is one array, of a shape that follows from the operands' shapes.
+# (count_nonzero gives Python's int in some releases of NumPy, which promotes in another way.)
 _ONE_ARRAY = frozenset(
     [*_VALUE_UFUNCS, *"isclose isin isposinf isneginf iscomplex searchsorted digitize "
-     "count_nonzero argpartition lexsort nanargmax nanargmin ravel_multi_index".split()]
+     "argpartition lexsort nanargmax nanargmin ravel_multi_index".split()]
 )
 
 
