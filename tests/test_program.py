@@ -420,6 +420,37 @@ def test_a_change_inside_something_from_outside_is_noticed(make, change, f):
     assert not same(program(X), first)
 
 
+OBJECTS = {
+    "a set": ({1}, lambda s: s.add(5), lambda x, s: x * len(s)),
+    "an object": (types.SimpleNamespace(k=1.0), lambda s: setattr(s, "k", 10.0),
+                  lambda x, s: x * s.k),
+    "a complex array": (np.array([1j]), lambda s: s.__setitem__(0, 5j),
+                        lambda x, s: x * float(np.abs(s)[0])),
+    "an object in a list": ([types.SimpleNamespace(k=1.0)], lambda s: setattr(s[0], "k", 10.0),
+                            lambda x, s: x * s[0].k),
+}
+
+
+@pytest.mark.parametrize("make, change, f", OBJECTS.values(), ids=list(OBJECTS))
+def test_an_object_as_an_argument_may_change_between_calls(make, change, f):
+    program = ad.compile(f)
+    with pytest.warns(ad.ProgramWarning, match="an argument is an object") as told:
+        first = program(2.0, make)
+        assert program(2.0, make) == first
+    change(make)
+    assert program(2.0, make) == f(2.0, make) != first
+    assert len(told) == 1
+
+
+def test_temporaries_that_take_each_others_place_are_told_apart():
+    program = ad.compile(lambda x: ad.tensor(np.abs(x)).sum() * 1.0)
+    with pytest.warns(ad.ProgramWarning, match="an argument is an object"):
+        for k in range(1, 6):
+            a = np.array([k + 0j])
+            assert program(a) == k
+            del a
+
+
 def test_the_attributes_of_a_callable_object_are_watched():
     class Scaled:
         def __init__(self, k):

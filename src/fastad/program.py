@@ -10,9 +10,10 @@ In a recording the inputs are tensors that require gradients, and what transform
 function give are tensors too, where ordinary code would get floats: code that asks for the type of
 a number sees that difference.
 
-Floats, floating arrays and integer arrays are inputs.  Integers, truth values, strings and other
-objects are part of what a recording is for: another value means another recording.  Tensors that
-the function finds outside (weights in a closure) are read anew in every call.
+Floats, floating arrays and integer arrays are inputs.  Integers, truth values, strings and the like
+are part of what a recording is for: another value means another recording.  With other objects as
+arguments, whose contents could change, a function is computed as ordinary code, after a warning.
+Tensors that the function finds outside (weights in a closure) are read anew in every call.
 
 A recording also depends on the function's code, on the variables that the function and the
 functions it calls read from closures and globals, and on arrays, lists, dicts and attributes found
@@ -24,6 +25,7 @@ or Python's global random generators is noticed, and such a function is computed
 
 from __future__ import annotations
 
+import enum
 import functools
 import sys
 import types
@@ -48,6 +50,13 @@ class ProgramWarning(UserWarning):
 
 _NUMBER, _ARRAY, _STATIC = 0, 1, 2
 _INPUT_KINDS = "fiub"
+
+
+# Objects that are what they are worth: equal ones may share a recording.  Whatever else is handed
+# over could change inside without a trace, or does not compare.
+_VALUES = (bool, int, complex, str, bytes, np.generic, np.dtype, np.ufunc, range, type, enum.Enum,
+           types.BuiltinFunctionType)
+_OPAQUE = "an argument that a recording cannot be for"
 
 
 class _Slot:
@@ -91,11 +100,13 @@ def _flat(x: Any, leaves: list[Any], tensors: list[Tensor]) -> tuple[Any, Any, t
         parts = [_flat(item, leaves, tensors) for item in x.values()]
         named = dict(zip(x, [part[1] for part in parts]))
         return (kind, tuple(x), *[part[0] for part in parts]), named, (-1, None)
-    try:
-        hash(x)
-    except TypeError:
-        return ("id", id(x)), x, (-1, None)
-    return (kind, x), x, (_STATIC, x)
+    if x is None or x is Ellipsis or isinstance(x, _VALUES):
+        return (kind, x), x, (_STATIC, x)
+    return _OPAQUE, x, (-1, None)
+
+
+def _holds_opaque(key: Any) -> bool:
+    return key is _OPAQUE or (isinstance(key, tuple) and any(map(_holds_opaque, key)))
 
 
 def _fill(tree: Any, leaves: Any) -> Any:
@@ -137,10 +148,14 @@ def flatten(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     prepared = _prepared(replay, args)
     parts = [_flat(x, leaves, tensors) for x in prepared]
     named = {name: _flat(x, leaves, tensors) for name, x in kwargs.items()}
-    key = (
+    key: Any = (
         tuple([part[0] for part in parts]),
         *[(name, part[0]) for name, part in named.items()],
     )
+    if _holds_opaque(key):
+        key = _OPAQUE
+        if key not in replay.given_up:
+            _give_up(replay, key, "an argument is an object whose contents a program cannot watch")
     spec: Any = [part[2] for part in parts]
     same = all(a is b for a, b in zip(prepared, args))
     if not same or kwargs or any(kind < 0 for kind, _ in spec):
