@@ -2812,6 +2812,209 @@ static void a_program_has_the_bits_of_large_arrays(void)
                     10 + below(40), 5);
 }
 
+/* A guard on an array ends a run at its place, and the next run is none the worse. */
+static void guards_on_arrays_end_a_run_and_spoil_nothing(void)
+{
+    const int64_t shape[2] = {2, 3};
+    for (int kind = FAD_GUARD_BYTES; kind <= FAD_GUARD_NO_NAN; kind++)
+        for (int dtype = FAD_F64; dtype <= FAD_F32; dtype++) {
+            var x, y;
+            fad_program *p = NULL;
+            fad_workspace *w;
+            const fad_index start = t->n;
+            t->sweeping++;
+            CHECK(drawn_leaf(&x, dtype, 2, shape, 1.0, 2.0) == FAD_OK);
+            CHECK(fad_reserve(t, 4) == FAD_OK && node_of(&x) == start);
+            CHECK(op1(&y, FAD_OP_negative, &x) == FAD_OK);
+            const fad_guard g[2] = {
+                {.kind = FAD_GUARD_NO_NAN, .wanted = 1, .a = start, .b = -1, .at = start + 1},
+                {.kind = kind, .wanted = 1, .a = y.h.idx, .b = -1, .at = t->n,
+                 .bytes = y.arr->data, .size = 6 * fad_itemsize(dtype)}};
+            const fad_build b = {.tape = t, .start = start, .end = t->n, .in = &start,
+                                 .out = &y.h.idx, .n_in = 1, .n_out = 1, .n_guard = 2, .guard = g,
+                                 .classify = classify_total};
+            CHECK(fad_program_build(&b, &p) == FAD_OK && fad_workspace_new(p, &w) == FAD_OK);
+            fad_array *own = fad_array_copy(x.arr), *lent = fad_array_copy(x.arr);
+            w->array[fad_program_inputs(p)[0].where]->data = own->data;
+            CHECK(fad_output_is_callers(p, 0));
+            w->array[fad_program_outputs(p)[0].where]->data = lent->data;
+            CHECK(fad_program_run(p, w, NULL) == FAD_OK && get(lent, 5) == get(y.arr, 5));
+            put(own, 5, 7.0);
+            const int bytes = kind == FAD_GUARD_BYTES;
+            CHECK(fad_program_run(p, w, NULL) == (bytes ? FAD_GUARD : FAD_OK));
+            if (bytes) CHECK(w->failed == 1);
+            put(own, 5, NAN);
+            CHECK(fad_program_run(p, w, NULL) == FAD_GUARD && w->failed == 0);
+            put(own, 5, get(x.arr, 5));
+            CHECK(fad_program_run(p, w, NULL) == FAD_OK && get(lent, 5) == get(y.arr, 5));
+            fad_workspace_free(p, w);
+            fad_program_free(p);
+            fad_array_release(own), fad_array_release(lent);
+            drop(&y), drop(&x);
+            t->sweeping--;
+            fad_trim(t);
+            drain();
+        }
+}
+
+static int refused_calls;
+
+static int refuse_call(void *ctx, fad_workspace *w, int32_t k, int32_t n, const fad_place *in,
+                       fad_place out)
+{
+    (void)w, (void)k, (void)n, (void)in, (void)out;
+    refused_calls++;
+    return *(int *)ctx;
+}
+
+static void a_foreign_call_that_refuses_ends_the_run(void)
+{
+    static mixed m;
+    var x[3];
+    fad_program *p = NULL;
+    fad_workspace *w;
+    int answer = 1;
+    memset(&m, 0, sizeof m);
+    m.n_given = 1;
+    structured affine = {.kind = FAD_VM_FOREIGN, .foreign = AFFINE};
+    t->sweeping++;
+    CHECK(number_leaf(&x[0], 1.0) == FAD_OK && fad_reserve(t, 1) == FAD_OK);
+    const fad_index start = t->n;
+    node_of(&x[0]);
+    CHECK(record_structured(&x[1], &affine, 1, (var *const[]){&x[0]}) == FAD_OK);
+    CHECK(record_structured(&x[2], &affine, 1, (var *const[]){&x[1]}) == FAD_OK);
+    CHECK(mixed_program(&m, x, start, 1, (const int[]){2}, NULL, &p) == FAD_OK);
+    CHECK(fad_program_describe(p).foreign == 2);
+    CHECK(fad_workspace_new(p, &w) == FAD_OK);
+    const fad_vm_calls refusing = {.ctx = &answer, .call = refuse_call};
+    refused_calls = 0;
+    w->failed = 5;
+    CHECK(fad_program_run(p, w, &refusing) == FAD_GUARD && w->failed == -1);
+    answer = -1;
+    CHECK(fad_program_run(p, w, &refusing) == FAD_CALLBACK && refused_calls == 2);
+    const fad_vm_calls calls = {.ctx = &m, .call = call_mixed};
+    w->reg[fad_program_inputs(p)[0].where] = 3.0;
+    CHECK(fad_program_run(p, w, &calls) == FAD_OK);
+    CLOSE(w->reg[fad_program_outputs(p)[0].where], 15.0, 0.0);
+    fad_workspace_free(p, w);
+    fad_program_free(p);
+    for (int k = 2; k >= 0; k--) drop(&x[k]);
+    t->sweeping--;
+    fad_trim(t);
+}
+
+static void any_allocation_may_fail_for_all_that_a_program_knows(void)
+{
+    int failures = 0, failed_runs = 0;
+    for (int k = 0; k < 12; k++) {
+        static mixed m;
+        static var x[MIXED + GIVEN];
+        fad_guard guard[MIXED_GUARDS];
+        const int large = k % 4 == 0;
+        const fad_vm_calls calls = {.ctx = &m, .call = call_mixed};
+        memset(&m, 0, sizeof m);
+        m.rows = 2;
+        m.columns = large ? 2500 : 3;
+        m.n_given = 6;
+        t->sweeping++;
+        const fad_index start = t->n;
+        random_mixed(&m, x, 40, 1, guard);
+        int out[20], n_out = 0;
+        for (int j = m.n_given; j < m.n_given + m.n && n_out < 20; j += 3) out[n_out++] = j;
+        CHECK(fad_reserve(t, n_out + 1) == FAD_OK);
+        for (int left = 0;; left++) {
+            fad_program *p = NULL;
+            fad_workspace *w = NULL;
+            fad_array *lent[20] = {NULL};
+            fad_fail_allocation(left);
+            fad_status status = mixed_program(&m, x, start, n_out, out, guard, &p);
+            CHECK(!status == (p != NULL));
+            if (!status) status = fad_workspace_new(p, &w);
+            const int ready = !status;
+            if (ready) {
+                const int64_t more = fad_allocations_left();
+                fad_fail_allocation(-1);
+                give_mixed(&m, p, w, x);
+                lend(p, w, n_out, lent);
+                fad_fail_allocation(more);
+                status = fad_program_run(p, w, &calls);
+                failed_runs += status != FAD_OK;
+            }
+            const int done = !status;
+            fad_fail_allocation(-1);
+            if (ready && !done) {               /* and the workspace is as good as before */
+                give_mixed(&m, p, w, x);
+                CHECK(fad_program_run(p, w, &calls) == FAD_OK);
+                for (int j = 0; j < n_out; j++)
+                    CHECK(same_bits(w, fad_program_outputs(p)[j], &x[out[j]]));
+            }
+            for (int j = 0; j < n_out; j++)
+                if (lent[j]) fad_array_release(lent[j]);
+            free_kept(&m);
+            if (w) fad_workspace_free(p, w);
+            if (p) fad_program_free(p);
+            if (done) break;
+            CHECK(status == FAD_NOMEM);
+            failures++;
+        }
+        drop_mixed(&m, x);
+        t->sweeping--;
+        fad_trim(t);
+        free_mixed(&m);
+        drain();
+    }
+    CHECK(failures > 100 && failed_runs > 0);
+}
+
+/* Random scalar graphs of rows whose formulas were handed over. */
+static void recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs(void)
+{
+    static const int ops[] = {
+        FAD_OP_add, FAD_OP_subtract, FAD_OP_multiply, FAD_OP_divide, FAD_OP_negative,
+        FAD_OP_positive, FAD_OP_sin, FAD_OP_cos, FAD_OP_exp, FAD_OP_zmul, FAD_OP_rint};
+    enum { LEAVES = 3, NODES = 40 };
+    hand_over_some_formulas();
+    for (int round = 0; round < 500; round++) {
+        static var x[LEAVES + 1 + NODES];
+        static fad_index bar[4000];
+        const int n = 3 + below(NODES - 3);
+        fad_sweep s;
+        context c = {0};
+        for (int k = 0; k < LEAVES; k++) CHECK(number_leaf(&x[k], uniform(-1.5, 1.5)) == FAD_OK);
+        x[LEAVES] = number_var(below(3) ? uniform(-1.5, 1.5) : 0.0);
+        for (int k = LEAVES + 1; k <= LEAVES + n; k++) {
+            const int op = ops[below((int)(sizeof ops / sizeof *ops))];
+            const int a = below(k), b = below(4) ? below(k) : a;
+            CHECK(record(&x[k], op, fad_row_of(op)->arity, (var *const[]){&x[a], &x[b]}) == FAD_OK);
+        }
+        var *y = &x[LEAVES + n];
+        for (int k = 0; k < LEAVES; k++) node_of(&x[k]);
+        if (y->h.idx >= 0) {
+            double want[LEAVES];
+            CHECK(reverse_from(y, 1.0, NULL, KEEP, &s, &c) == FAD_OK);
+            for (int k = 0; k < LEAVES; k++) want[k] = received(&s, &x[k], 0);
+            finish(y, &s, KEEP);
+            t->sweeping++;
+            fad_index low = y->h.idx;
+            for (int i = 0; i <= y->h.idx; i++) bar[i] = -1;
+            CHECK(fad_reserve(t, 1) == FAD_OK);
+            bar[y->h.idx] = fad_const(t, 1.0);
+            for (fad_index i = y->h.idx; i >= low; i--)
+                if (bar[i] >= 0 && !fad_stops(t, i) && (t->op[i] & FAD_OPCODE) != FAD_OP_LEAF)
+                    CHECK(fad_expand(t, i, bar[i], bar, &low) == FAD_OK);
+            for (int k = 0; k < LEAVES; k++) {
+                const fad_index at = x[k].h.idx;
+                const double got = at >= 0 && at <= y->h.idx && bar[at] >= 0
+                    ? t->value[bar[at]].f : 0.0;
+                CLOSE(got, want[k], 0.0);
+            }
+            t->sweeping--;
+        }
+        for (int k = LEAVES + n; k >= 0; k--) drop(&x[k]);
+        fad_trim(t);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static void (*const tests[])(void) = {
@@ -2857,7 +3060,11 @@ int main(int argc, char **argv)
     TEST(any_allocation_of_a_program_may_fail) \
     TEST(a_program_has_the_bits_of_every_row) \
     TEST(a_program_has_the_bits_of_arrays_of_mixed_shapes) \
-    TEST(a_program_has_the_bits_of_large_arrays)
+    TEST(a_program_has_the_bits_of_large_arrays) \
+    TEST(guards_on_arrays_end_a_run_and_spoil_nothing) \
+    TEST(a_foreign_call_that_refuses_ends_the_run) \
+    TEST(any_allocation_may_fail_for_all_that_a_program_knows) \
+    TEST(recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs)
         TESTS
 #undef TEST
     };
