@@ -2903,6 +2903,49 @@ static void a_foreign_call_that_refuses_ends_the_run(void)
     fad_trim(t);
 }
 
+/* What a program needs of the tape it keeps, and nothing else: values of the trace are not kept. */
+static void a_program_outlives_its_tape_and_keeps_no_values_of_it(void)
+{
+    for (int k = 0; k < 40; k++) {
+        static mixed m;
+        static var x[MIXED + GIVEN];
+        fad_workspace *w;
+        fad_program *p = NULL;
+        int out[MIXED + GIVEN], n_out = 0;
+        int64_t constants = 0;
+        char fixed[MIXED + GIVEN] = {0};
+        memset(&m, 0, sizeof m);
+        m.rows = 2;
+        m.columns = 4099;
+        m.n_given = 6;
+        t->sweeping++;
+        const fad_index start = t->n;
+        random_mixed(&m, x, 30, 0, NULL);
+        for (int j = 0; j < m.n_given + m.n; j++)
+            if (j >= m.n_given + m.n - 3) out[n_out++] = j;
+        CHECK(mixed_program(&m, x, start, n_out, out, NULL, &p) == FAD_OK);
+        for (int j = 0; j < m.n; j++) {     /* what no input reaches is part of the program */
+            const mixed_step *step = &m.step[j];
+            const int at = m.n_given + j;
+            fixed[at] = 1;
+            for (int i = 0; i < step->n; i++) fixed[at] &= fixed[step->in[i]];
+            if (fixed[at] && x[at].arr) constants += fad_array_bytes(x[at].arr) + 4096;
+        }
+        drop_mixed(&m, x);
+        t->sweeping--;
+        fad_tape_clear(t);
+        drain();
+        CHECK(fad_large_bytes <= constants);
+        fad_tape_init(t);
+        CHECK(fad_workspace_new(p, &w) == FAD_OK);
+        for (int run = 0; run < 3; run++) run_mixed(&m, p, w, n_out, out);
+        fad_workspace_free(p, w);
+        fad_program_free(p);
+        free_mixed(&m);
+        drain();
+    }
+}
+
 static void any_allocation_may_fail_for_all_that_a_program_knows(void)
 {
     int failures = 0, failed_runs = 0;
@@ -3063,6 +3106,7 @@ int main(int argc, char **argv)
     TEST(a_program_has_the_bits_of_large_arrays) \
     TEST(guards_on_arrays_end_a_run_and_spoil_nothing) \
     TEST(a_foreign_call_that_refuses_ends_the_run) \
+    TEST(a_program_outlives_its_tape_and_keeps_no_values_of_it) \
     TEST(any_allocation_may_fail_for_all_that_a_program_knows) \
     TEST(recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs)
         TESTS
