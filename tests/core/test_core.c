@@ -3058,6 +3058,49 @@ static void recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs(void)
     }
 }
 
+/* Numbers of a formula that push each other out of the tape's cache of constants. */
+static void a_recorded_sweep_reserves_enough_for_any_formula(void)
+{
+    enum { LONGEST = 24 };
+    double number[2] = {1.0, 0.0};
+    unsigned at[2];
+    for (double v = 1.5; number[1] == 0.0; v += 0.25) {
+        const double pair[2] = {1.0, v};
+        for (int k = 0; k < 2; k++) {
+            uint64_t bits;
+            memcpy(&bits, &pair[k], 8);
+            at[k] = (unsigned)((bits * UINT64_C(0x9E3779B97F4A7C15)) >> 56);
+        }
+        if (at[0] == at[1]) number[1] = v;
+    }
+    fad_formula_step steps[LONGEST];
+    for (int k = 0; k < LONGEST; k++)
+        steps[k] = (fad_formula_step){FAD_OP_add, FAD_REF_NUMBER, FAD_REF_NUMBER + 1};
+    for (int side = 0; side < 2; side++)
+        CHECK(fad_set_formula(FAD_OP_logaddexp, side, LONGEST, steps, 2, number));
+    CHECK(!fad_set_formula(FAD_OP_logaddexp, 0, LONGEST + 1, steps, 2, number));
+    CHECK(!fad_set_formula(FAD_OP_logaddexp, 0, LONGEST, steps, 9, number));
+    for (int left = 60; left < 260; left++) {
+        static fad_index bar[70000];
+        var x, z, y;
+        fad_tape_clear(t);
+        fad_tape_init(t);
+        CHECK(number_leaf(&x, 1.0) == FAD_OK && number_leaf(&z, 2.0) == FAD_OK);
+        CHECK(op2(&y, FAD_OP_logaddexp, &x, &z) == FAD_OK);
+        t->sweeping++;
+        const fad_index cap = t->cap;
+        while (t->n < cap - left) fad_push(t, FAD_OP_CONST | FAD_PASSIVE, 0, 0, 0.0);
+        for (fad_index i = 0; i <= y.h.idx; i++) bar[i] = -1;
+        fad_index low = y.h.idx;
+        CHECK(fad_expand(t, y.h.idx, x.h.idx, bar, &low) == FAD_OK);
+        CHECK(t->n <= t->cap);
+        t->sweeping--;
+        drop(&y), drop(&x), drop(&z);
+        fad_trim(t);
+    }
+    for (int side = 0; side < 2; side++) fad_set_formula(FAD_OP_logaddexp, side, 0, steps, 0, NULL);
+}
+
 int main(int argc, char **argv)
 {
     static void (*const tests[])(void) = {
@@ -3108,7 +3151,8 @@ int main(int argc, char **argv)
     TEST(a_foreign_call_that_refuses_ends_the_run) \
     TEST(a_program_outlives_its_tape_and_keeps_no_values_of_it) \
     TEST(any_allocation_may_fail_for_all_that_a_program_knows) \
-    TEST(recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs)
+    TEST(recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs) \
+    TEST(a_recorded_sweep_reserves_enough_for_any_formula)
         TESTS
 #undef TEST
     };
