@@ -2812,6 +2812,35 @@ static void a_program_has_the_bits_of_large_arrays(void)
                     10 + below(40), 5);
 }
 
+/* Any row of float64 as NumPy's loops are: with strides, of which 0 spreads a number. */
+static void strided_loop(char **args, const intptr_t *dims, const intptr_t *steps, void *data)
+{
+    const fad_row *row = data;
+    for (intptr_t i = 0; i < dims[0]; i++) {
+        double in[3] = {0.0}, y;
+        for (int k = 0; k < row->arity; k++) memcpy(&in[k], args[k] + i * steps[k], sizeof in[k]);
+        y = row->arity == 1 ? fad_eval1(row->op, in[0])
+            : row->arity == 2 ? fad_eval2(row->op, in[0], in[1])
+            : fad_eval3(row->op, in[0], in[1], in[2]);
+        memcpy(args[row->arity] + i * steps[row->arity], &y, sizeof y);
+    }
+    loop_calls++;
+}
+
+static void a_program_has_the_bits_of_loops_that_were_handed_over(void)
+{
+    loop_calls = 0;
+    for (int k = 0; k < fad_row_count; k++)
+        if (*fad_rows[k].numpy && k % 4)
+            fad_set_loop(fad_rows[k].op, FAD_F64, strided_loop, (void *)&fad_rows[k]);
+    for (int k = 0; k < 400; k++)
+        check_mixed(1 + below(3), 1 + below(4), 3 + below(4), below(2), 5 + below(60), 6);
+    for (int k = 0; k < 20; k++)
+        check_mixed(1 + below(3), 2050 + below(2100), 3 + below(4), below(2), 10 + below(40), 3);
+    for (int k = 0; k < fad_row_count; k++) fad_set_loop(fad_rows[k].op, FAD_F64, NULL, NULL);
+    CHECK(loop_calls > 1000);
+}
+
 /* A guard on an array ends a run at its place, and the next run is none the worse. */
 static void guards_on_arrays_end_a_run_and_spoil_nothing(void)
 {
@@ -3147,6 +3176,7 @@ int main(int argc, char **argv)
     TEST(a_program_has_the_bits_of_every_row) \
     TEST(a_program_has_the_bits_of_arrays_of_mixed_shapes) \
     TEST(a_program_has_the_bits_of_large_arrays) \
+    TEST(a_program_has_the_bits_of_loops_that_were_handed_over) \
     TEST(guards_on_arrays_end_a_run_and_spoil_nothing) \
     TEST(a_foreign_call_that_refuses_ends_the_run) \
     TEST(a_program_outlives_its_tape_and_keeps_no_values_of_it) \
