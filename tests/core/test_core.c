@@ -2176,7 +2176,7 @@ static void any_allocation_of_a_program_may_fail(void)
     drain();
 }
 
-/* ---- programs of everything a program knows --------------------------------------------------- */
+/* ---- programs of everything a program knows ------------------------------------------------- */
 
 enum { GIVEN = 6, MIXED = 240, MIXED_GUARDS = 6, MOST_IN = 6 };
 
@@ -2433,7 +2433,8 @@ static int random_mixed_row(mixed *m, var *x)
     if (m->every_row && below(2)) s.op = fad_rows[below(fad_row_count)].op;
     const fad_row *row = fad_row_of(s.op);
     int any = 0;
-    for (size_t k = 0; k < sizeof ANY_NUMBER / sizeof *ANY_NUMBER; k++) any |= s.op == ANY_NUMBER[k];
+    for (size_t k = 0; k < sizeof ANY_NUMBER / sizeof *ANY_NUMBER; k++)
+        any |= s.op == ANY_NUMBER[k];
     s.n = row->arity;
     for (int k = 0; k < s.n; k++) {
         for (int tries = 0;; tries++) {
