@@ -2176,6 +2176,961 @@ static void any_allocation_of_a_program_may_fail(void)
     drain();
 }
 
+/* ---- programs of everything a program knows ------------------------------------------------- */
+
+enum { GIVEN = 6, MIXED = 240, MIXED_GUARDS = 6, MOST_IN = 6 };
+
+/* A structured primitive of the random functions below; a call's `rule` points to one. */
+enum { REVERSED, POSITIVE, AFFINE, LAST_ELEMENT };
+typedef struct {
+    int kind, ndim, axes[3], ta, tb, exact, op, side, foreign, dtype;
+    int64_t shape[3], offset, places[MOST_IN];
+} structured;
+
+/* A step: a row, a structured primitive (op < 0) or a constant (n == 0), on earlier values. */
+typedef struct {
+    int op, n, in[MOST_IN];
+    double number;
+    fad_array *constant;
+    structured call;
+} mixed_step;
+
+typedef struct { int kind, wanted, a, b, behind; double number; fad_array *seen; } mixed_guard;
+
+/* A random function: steps from n_given inputs on, which have the kinds of `like`. */
+typedef struct {
+    mixed_step step[MIXED];
+    mixed_guard guard[MIXED_GUARDS];
+    int n_given, n, n_guard;
+    int64_t rows, columns;
+    int every_row;              /* all rows of the table, inside their intervals */
+    structured *foreign[MIXED]; /* as the program numbers them */
+    int n_foreign, called, called_behind;
+    void *kept[MIXED];          /* what foreign calls have left in a workspace */
+    int n_kept;
+} mixed;
+
+static int one_of(int n, const int *x) { return x[below(n)]; }
+
+static int broadcast_together(const fad_array *a, const fad_array *b)
+{
+    const int n = a->ndim < b->ndim ? a->ndim : b->ndim;
+    for (int k = 1; k <= n; k++) {
+        const int64_t x = a->shape[a->ndim - k], y = b->shape[b->ndim - k];
+        if (x != y && x != 1 && y != 1) return 0;
+    }
+    return 1;
+}
+
+static int is_floating(const var *x) { return !x->arr || x->arr->dtype < FAD_BOOL; }
+
+/* What the caller computes for a program. */
+static void foreign_value(const structured *s, const fad_operand *x, void *out)
+{
+    const fad_array *arr = x->arr;
+    switch (s->foreign) {
+    case REVERSED:
+        for (int64_t i = 0; i < arr->size; i++) {
+            const double v = get(arr, arr->size - 1 - i);
+            if (arr->dtype == FAD_F32) ((float *)out)[i] = (float)v;
+            else ((double *)out)[i] = v;
+        }
+        return;
+    case POSITIVE:
+        for (int64_t i = 0; i < arr->size; i++) ((unsigned char *)out)[i] = get(arr, i) > 0.0;
+        return;
+    case AFFINE: *(double *)out = 2.0 * x->number + 1.0; return;
+    case LAST_ELEMENT: *(double *)out = get(arr, arr->size - 1); return;
+    }
+}
+
+/* The value of a structured primitive, by the functions that recording uses. */
+static fad_status structured_value(const structured *s, int n, var *const *in, var *y)
+{
+    fad_array *x = n ? in[0]->arr : NULL, *zeros;
+    fad_operand all[4];
+    fad_status status = FAD_OK;
+    switch (s->kind) {
+    case FAD_VM_SUM_ALL: return fad_sum_all(x, &y->number);
+    case FAD_VM_BROADCAST:
+        return x ? fad_broadcast_to(x, s->ndim, s->shape, &y->arr)
+                 : fad_fill(FAD_F64, s->ndim, s->shape, in[0]->number, &y->arr);
+    case FAD_VM_SUM_TO: status = fad_sum_to(x, s->ndim, s->shape, &y->arr); break;
+    case FAD_VM_TRANSPOSE: return fad_transpose(x, s->axes, &y->arr);
+    case FAD_VM_CAST:
+        if (x) {
+            y->arr = fad_array_cast(x, s->dtype);
+        } else {
+            y->arr = fad_array_new(FAD_F32, 0, NULL);
+            if (y->arr) put(y->arr, 0, in[0]->number);
+        }
+        status = y->arr ? FAD_OK : FAD_NOMEM;
+        break;
+    case FAD_VM_MATMUL:
+        status = fad_matmul2(x, s->ta, in[1]->arr, s->tb, s->exact, &y->arr);
+        break;
+    case FAD_VM_GET: y->number = get(x, s->offset); return FAD_OK;
+    case FAD_VM_ASSEMBLE:
+        status = fad_fill(FAD_F64, s->ndim, s->shape, 0.0, &zeros);
+        if (status) return status;
+        for (int k = 0; k < n; k++) put(zeros, s->places[k], in[k]->number);
+        y->arr = zeros;
+        return FAD_OK;
+    case FAD_VM_ALIAS:
+        y->arr = fad_array_new(x ? x->dtype : FAD_F64, s->ndim, s->shape);
+        if (!y->arr) return FAD_NOMEM;
+        if (x) memcpy(y->arr->data, x->data, (size_t)x->size * fad_itemsize(x->dtype));
+        else put(y->arr, 0, in[0]->number);
+        break;
+    case FAD_VM_PARTIAL:
+        for (int k = 0; k < 4; k++) all[k] = (fad_operand){in[k]->arr, in[k]->number};
+        if (!in[3]->arr) {
+            y->number = fad_partial_number(s->op, s->side, all[0].number, all[1].number,
+                                           all[2].number, all[3].number);
+            return FAD_OK;
+        }
+        y->arr = fad_array_new(in[3]->arr->dtype, in[3]->arr->ndim, in[3]->arr->shape);
+        if (!y->arr) return FAD_NOMEM;
+        status = fad_partial_into(s->op, s->side, all, y->arr);
+        if (status) {
+            fad_array_release(y->arr);
+            y->arr = NULL;
+        }
+        return status;
+    case FAD_VM_FOREIGN:
+        all[0] = (fad_operand){x, in[0]->number};
+        if (s->foreign == REVERSED || s->foreign == POSITIVE) {
+            y->arr = fad_array_new(s->foreign == REVERSED ? x->dtype : FAD_BOOL, x->ndim, x->shape);
+            if (!y->arr) return FAD_NOMEM;
+        }
+        foreign_value(s, all, y->arr ? y->arr->data : &y->number);
+        return FAD_OK;
+    }
+    if (!status && y->arr->ndim == 0 && y->arr->dtype == FAD_F64) {     /* a number then */
+        y->number = get(y->arr, 0);
+        fad_array_release(y->arr);
+        y->arr = NULL;
+    }
+    return status;
+}
+
+static fad_status record_structured(var *y, structured *s, int n, var *const *in)
+{
+    unsigned w = 0;
+    fad_slot value;
+    blank(y);
+    fad_status status = structured_value(s, n, in, y);
+    fad_call *call = status ? NULL : fad_call_new(n);
+    if (!status) status = call ? fad_reserve(t, n + 1) : FAD_NOMEM;
+    if (status) {
+        if (y->arr) fad_array_release(y->arr);
+        fad_free(call);
+        blank(y);
+        return status;
+    }
+    for (int k = 0; k < n; k++) {
+        call->parent[k] = parent_of(in[k], &w, 0);
+        t->op[call->parent[k]] |= FAD_NEEDED;
+    }
+    call->rule = s;
+    if (y->arr) value.arr = fad_array_share(y->arr);
+    else value.f = y->number;
+    fad_link(t, &y->h, fad_push_call(t, FAD_OP_CALL, call, value, y->arr != NULL));
+    return FAD_OK;
+}
+
+static int classify_mixed(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what)
+{
+    mixed *m = ctx;
+    structured *s = call->rule;
+    (void)i;
+    *what = (fad_vm_call){.kind = s->kind, .ta = s->ta, .tb = s->tb, .exact = s->exact, .pure = 1,
+                          .op = s->op, .side = s->side, .offset = s->offset};
+    for (int k = 0; k < 3; k++) what->axes[k] = s->axes[k];
+    if (s->kind == FAD_VM_ASSEMBLE) what->offset = (int64_t)(intptr_t)((char *)s - (char *)m);
+    if (s->kind == FAD_VM_FOREIGN) {
+        what->foreign = m->n_foreign;
+        m->foreign[m->n_foreign++] = s;
+    }
+    return 0;
+}
+
+static int64_t place_in_mixed(void *ctx, int64_t which, int32_t k)
+{
+    return ((structured *)((char *)ctx + which))->places[k];
+}
+
+static int call_mixed(void *ctx, fad_workspace *w, int32_t k, int32_t n, const fad_place *in,
+                      fad_place out)
+{
+    mixed *m = ctx;
+    const structured *s = m->foreign[k];
+    const fad_operand x = {in[0].is_array ? w->array[in[0].where] : NULL,
+                           in[0].is_array ? 0.0 : w->reg[in[0].where]};
+    void *to = out.is_array ? w->array[out.where]->data : &w->reg[out.where];
+    CHECK(n == 1);
+    if (s->foreign == POSITIVE) {
+        to = malloc((size_t)x.arr->size + 1);
+        m->kept[m->n_kept++] = to;
+        w->array[out.where]->data = to;
+    }
+    foreign_value(s, &x, to);
+    m->called++;
+    for (int j = 0; j < m->n; j++)
+        if (&m->step[j].call == s && j > m->called_behind) m->called_behind = j;
+    return 0;
+}
+
+static void free_kept(mixed *m)
+{
+    while (m->n_kept) free(m->kept[--m->n_kept]);
+}
+
+static fad_status do_mixed_step(mixed *m, int k, var *x)
+{
+    mixed_step *s = &m->step[k];
+    var *y = &x[m->n_given + k], *in[MOST_IN];
+    for (int j = 0; j < s->n; j++) in[j] = &x[s->in[j]];
+    if (!s->n) {
+        *y = number_var(s->number);
+        if (s->constant) y->arr = fad_array_share(s->constant);
+        return FAD_OK;
+    }
+    return s->op < 0 ? record_structured(y, &s->call, s->n, in) : record(y, s->op, s->n, in);
+}
+
+/* A new step, done; its value, or -1 where there is no room. */
+static int mixed_push(mixed *m, var *x, const mixed_step *s)
+{
+    if (m->n == MIXED) return -1;
+    m->step[m->n] = *s;
+    CHECK(do_mixed_step(m, m->n, x) == FAD_OK);
+    return m->n_given + m->n++;
+}
+
+static int mixed_number(mixed *m, var *x, double v)
+{
+    return mixed_push(m, x, &(mixed_step){.number = v});
+}
+
+static int any_value(const mixed *m)
+{
+    const int n = m->n_given + m->n;
+    return n > 6 && below(3) ? n - 1 - below(6) : below(n);
+}
+
+/* Operand v of a row, brought into its interval there. */
+static int into_interval(mixed *m, var *x, int v, double lo, double hi)
+{
+    if (lo == hi || !is_floating(&x[v])) return mixed_number(m, x, lo);
+    const int a = mixed_number(m, x, lo), b = mixed_number(m, x, hi);
+    return mixed_push(m, x, &(mixed_step){.op = FAD_OP_clip, .n = 3, .in = {v, a, b}});
+}
+
+static int random_mixed_row(mixed *m, var *x)
+{
+    mixed_step s = {.op = one_of((int)(sizeof ANY_NUMBER / sizeof *ANY_NUMBER), ANY_NUMBER)};
+    if (m->every_row && below(2)) s.op = fad_rows[below(fad_row_count)].op;
+    const fad_row *row = fad_row_of(s.op);
+    int any = 0;
+    for (size_t k = 0; k < sizeof ANY_NUMBER / sizeof *ANY_NUMBER; k++)
+        any |= s.op == ANY_NUMBER[k];
+    s.n = row->arity;
+    for (int k = 0; k < s.n; k++) {
+        for (int tries = 0;; tries++) {
+            int fits = 1;
+            s.in[k] = k && below(6) == 0 ? s.in[0] : any_value(m);
+            const var *v = &x[s.in[k]];
+            fits &= is_floating(v) || (s.op == FAD_OP_where && k == 0);
+            for (int j = 0; j < k && v->arr && fits; j++) {
+                const fad_array *other = x[s.in[j]].arr;
+                fits &= !other || (broadcast_together(other, v->arr)
+                                   && (other->dtype == v->arr->dtype || other->dtype >= FAD_BOOL));
+            }
+            if (fits) break;
+            if (tries > 20) return -1;
+        }
+    }
+    if (s.op == FAD_OP_where && x[s.in[0]].arr && x[s.in[0]].arr->dtype >= FAD_BOOL
+        && ((x[s.in[1]].arr && x[s.in[1]].arr->dtype == FAD_F32)
+            || (x[s.in[2]].arr && x[s.in[2]].arr->dtype == FAD_F32))
+        && !(x[s.in[1]].arr && x[s.in[2]].arr))
+        return -1;
+    if (s.op == FAD_OP_where && x[s.in[0]].arr && x[s.in[1]].arr && x[s.in[2]].arr
+        && x[s.in[1]].arr->dtype != x[s.in[2]].arr->dtype)
+        return -1;
+    for (int k = 0; k < s.n && !any; k++) {
+        s.in[k] = into_interval(m, x, s.in[k], row->lo[k], row->hi[k]);
+        if (s.in[k] < 0) return -1;
+    }
+    const int y = mixed_push(m, x, &s);
+    if (y < 0 || below(5)) return y;
+    mixed_step d = {.op = -1, .n = 4, .call = {.kind = FAD_VM_PARTIAL, .op = s.op}};
+    d.call.side = below(s.n);
+    d.in[3] = y;
+    const int zero = mixed_number(m, x, 0.0);
+    for (int k = 0; k < 3; k++) d.in[k] = k < s.n ? s.in[k] : zero;
+    if (zero < 0) return y;
+    return mixed_push(m, x, &d);
+}
+
+static int random_structured(mixed *m, var *x)
+{
+    static const int kinds[] = {
+        FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE, FAD_VM_CAST,
+        FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_ALIAS, FAD_VM_FOREIGN, FAD_VM_ALIAS,
+        FAD_VM_BROADCAST};
+    mixed_step s = {.op = -1, .n = 1};
+    structured *c = &s.call;
+    c->kind = one_of((int)(sizeof kinds / sizeof *kinds), kinds);
+    s.in[0] = any_value(m);
+    const var *v = &x[s.in[0]];
+    const fad_array *arr = v->arr;
+    const int64_t rows = m->rows, columns = m->columns;
+    if (!is_floating(v)) return -1;
+    switch (c->kind) {
+    case FAD_VM_SUM_ALL:
+        if (!arr || arr->dtype != FAD_F64) return -1;
+        break;
+    case FAD_VM_BROADCAST:
+        c->ndim = below(3) ? 2 : 3;
+        c->shape[c->ndim - 2] = rows;
+        c->shape[c->ndim - 1] = columns;
+        if (c->ndim == 3) c->shape[0] = rows * columns > 100 ? 1 : 2;
+        if (!arr && below(4) == 0) c->ndim = 1, c->shape[0] = columns;
+        if (arr) {
+            if (arr->ndim > c->ndim) return -1;
+            for (int k = 1; k <= arr->ndim; k++)
+                if (arr->shape[arr->ndim - k] != 1
+                    && arr->shape[arr->ndim - k] != c->shape[c->ndim - k]) return -1;
+        }
+        break;
+    case FAD_VM_SUM_TO:
+        if (!arr) return -1;
+        c->ndim = below(arr->ndim + 1);
+        for (int k = 1; k <= c->ndim; k++)
+            c->shape[c->ndim - k] = below(2) ? 1 : arr->shape[arr->ndim - k];
+        break;
+    case FAD_VM_TRANSPOSE:
+        if (!arr || arr->ndim < 2 || (arr->size > 100 && below(4))) return -1;
+        for (int k = 0; k < arr->ndim; k++) c->axes[k] = arr->ndim - 1 - k;
+        if (arr->ndim == 3 && below(2)) c->axes[0] = 1, c->axes[1] = 0, c->axes[2] = 2;
+        break;
+    case FAD_VM_CAST:
+        if (arr && arr->dtype == FAD_F64 && below(3)) return -1;    /* float32 stays seldom */
+        if (!arr && below(3)) return -1;
+        c->dtype = arr ? 1 - arr->dtype : FAD_F32;
+        break;
+    case FAD_VM_MATMUL: {
+        s.n = 2;
+        s.in[1] = any_value(m);
+        const fad_array *b = x[s.in[1]].arr;
+        if (!arr || !b || arr->dtype != b->dtype || arr->ndim < 1 || arr->ndim > 2 || b->ndim < 1
+            || b->ndim > 2) return -1;
+        c->ta = arr->ndim == 2 && below(2);
+        c->tb = b->ndim == 2 && below(2);
+        c->exact = below(2);
+        const int64_t n = arr->ndim == 1 ? arr->shape[0] : arr->shape[!c->ta];
+        const int64_t others = (arr->size / (n ? n : 1)) * b->size;
+        if (n != (b->ndim == 1 ? b->shape[0] : b->shape[c->tb]) || others > 20000) return -1;
+        break;
+    }
+    case FAD_VM_GET:
+        if (!arr || arr->dtype != FAD_F64 || !arr->size) return -1;
+        c->offset = below((int)arr->size);
+        break;
+    case FAD_VM_ASSEMBLE:
+        s.n = 1 + below(MOST_IN);
+        for (int k = 0; k < s.n; k++) {
+            s.in[k] = any_value(m);
+            if (x[s.in[k]].arr) return -1;
+        }
+        c->ndim = 1 + below(2);
+        c->shape[0] = c->ndim == 1 ? MOST_IN : 2;
+        c->shape[1] = 3;
+        for (int k = 0; k < s.n; k++) c->places[k] = (k + 2) % MOST_IN;
+        break;
+    case FAD_VM_ALIAS:
+        if (!arr) {
+            c->ndim = 1 + below(2);
+            c->shape[0] = c->shape[1] = 1;
+        } else if (arr->size == 1 && below(2)) {
+            c->ndim = 0;
+        } else if (below(2)) {
+            c->ndim = 1;
+            c->shape[0] = arr->size;
+        } else if (arr->size == rows * columns) {
+            c->ndim = 2;
+            c->shape[0] = rows;
+            c->shape[1] = columns;
+        } else {
+            c->ndim = 3;
+            c->shape[0] = c->shape[1] = 1;
+            c->shape[2] = arr->size;
+        }
+        break;
+    case FAD_VM_FOREIGN:
+        c->foreign = arr ? one_of(3, (const int[]){REVERSED, POSITIVE, LAST_ELEMENT}) : AFFINE;
+        if (c->foreign == LAST_ELEMENT && !arr->size) return -1;
+        break;
+    }
+    return mixed_push(m, x, &s);
+}
+
+/* Whether a guard holds for these values; with `note`, make it what it sees. */
+static int sees(mixed_guard *g, const var *x, int note)
+{
+    const var *v = &x[g->a];
+    const double a = v->number, b = x[g->b].number;
+    if (note) {
+        g->wanted = 1;
+        g->number = g->kind == FAD_GUARD_TRUNC ? trunc(a) : a;
+        g->wanted = sees(g, x, 0);
+        if (g->kind == FAD_GUARD_BYTES) g->seen = fad_array_share(v->arr);
+        return 1;
+    }
+    switch (g->kind) {
+    case FAD_GUARD_LT: return (a < b) == g->wanted;
+    case FAD_GUARD_LE: return (a <= b) == g->wanted;
+    case FAD_GUARD_EQ: return (a == b) == g->wanted;
+    case FAD_GUARD_NE: return (a != b) == g->wanted;
+    case FAD_GUARD_GT: return (a > b) == g->wanted;
+    case FAD_GUARD_GE: return (a >= b) == g->wanted;
+    case FAD_GUARD_BITS: return !memcmp(&a, &g->number, sizeof a);
+    case FAD_GUARD_TRUNC: return trunc(a) == g->number;
+    case FAD_GUARD_BYTES:
+        return !g->seen || !memcmp(v->arr->data, g->seen->data,
+                                   (size_t)v->arr->size * fad_itemsize(v->arr->dtype));
+    case FAD_GUARD_NO_NAN:
+        if (!v->arr) return a == a;
+        for (int64_t i = 0; i < v->arr->size; i++)
+            if (isnan(get(v->arr, i))) return 0;
+        return 1;
+    }
+    return 0;
+}
+
+/* A guard on what was made last. */
+static void random_guard(mixed *m, var *x, fad_guard *out)
+{
+    mixed_guard *g = &m->guard[m->n_guard];
+    memset(g, 0, sizeof *g);
+    g->a = any_value(m);
+    g->behind = m->n - 1;
+    if (!is_tracked(&x[g->a])) return;
+    if (!x[g->a].arr) g->kind = FAD_GUARD_LT + below(FAD_GUARD_TRUNC + 1);
+    else if (!is_floating(&x[g->a]) || (x[g->a].arr->size < 10 && below(4) == 0))
+        g->kind = FAD_GUARD_BYTES;
+    else g->kind = FAD_GUARD_NO_NAN;
+    if (g->kind == FAD_GUARD_TRUNC && !isfinite(x[g->a].number)) return;
+    if (g->kind == FAD_GUARD_NO_NAN && !sees(g, x, 0)) return;
+    sees(g, x, 1);                      /* input 0 is a number */
+    const int compares = g->kind <= FAD_GUARD_GE;
+    *out = (fad_guard){.kind = g->kind, .wanted = g->wanted, .a = x[g->a].h.idx,
+                       .b = compares ? x[0].h.idx : -1, .at = t->n, .number = g->number,
+                       .bytes = g->seen ? g->seen->data : NULL};
+    if (g->seen) out->size = (size_t)g->seen->size * fad_itemsize(g->seen->dtype);
+    m->n_guard++;
+}
+
+/* Inputs: two numbers, then arrays of the shapes that go together, the last of truth values. */
+static fad_status mixed_inputs(const mixed *m, var *x)
+{
+    const int64_t rows = m->rows, columns = m->columns;
+    const int64_t shapes[4][2] = {{rows, columns}, {1, columns}, {rows, 1}, {rows, columns}};
+    for (int k = 0; k < m->n_given; k++) {
+        const int64_t *shape = shapes[(k + 2) % 4];
+        fad_status status = fad_reserve(t, 1);
+        if (status) return status;
+        if (k < 2) {
+            status = number_leaf(&x[k], below(8) ? uniform(-2.0, 2.0) : k ? -0.0 : 1.0);
+        } else if (k < 5) {
+            status = drawn_leaf(&x[k], FAD_F64, 2, shapes[k - 2], -2.0, 2.0);
+        } else {
+            blank(&x[k]);
+            x[k].arr = fad_array_new(FAD_BOOL, 2, shape);
+            if (!x[k].arr) return FAD_NOMEM;
+            for (int64_t i = 0; i < x[k].arr->size; i++)
+                ((unsigned char *)x[k].arr->data)[i] = (unsigned char)below(2);
+            fad_link(t, &x[k].h, fad_push_array_slow(t, FAD_OP_CONST | FAD_PASSIVE, 0, 0,
+                                                     fad_array_share(x[k].arr)));
+        }
+        if (status) return status;
+        node_of(&x[k]);
+    }
+    return FAD_OK;
+}
+
+static void drop_mixed(const mixed *m, var *x)
+{
+    for (int k = m->n_given + m->n - 1; k >= 0; k--) drop(&x[k]);
+}
+
+static void free_mixed(mixed *m)
+{
+    for (int k = 0; k < m->n; k++)
+        if (m->step[k].constant) fad_array_release(m->step[k].constant);
+    for (int k = 0; k < m->n_guard; k++)
+        if (m->guard[k].seen) fad_array_release(m->guard[k].seen);
+    free_kept(m);
+}
+
+/* A random function, recorded on x; its guards, and the nodes of n_out random outputs. */
+static void random_mixed(mixed *m, var *x, int steps, int guards, fad_guard *guard)
+{
+    const int64_t shape[2] = {m->rows, m->columns};
+    CHECK(mixed_inputs(m, x) == FAD_OK);
+    mixed_number(m, x, below(2) ? 1.0 : uniform(-2.0, 2.0));
+    mixed_number(m, x, 0.0);
+    if (m->n_given > 2) {
+        mixed_step s = {.constant = drawn(FAD_F64, 2, shape, -2.0, 2.0)};
+        mixed_push(m, x, &s);
+    }
+    while (m->n < steps) {
+        const int before = m->n;
+        if (m->n_given > 2 ? below(3) == 0 : below(20) == 0) random_structured(m, x);
+        else random_mixed_row(m, x);
+        if (guards && m->n > before && m->n_guard < MIXED_GUARDS && below(8) == 0)
+            random_guard(m, x, &guard[m->n_guard]);
+    }
+}
+
+static fad_status mixed_program(mixed *m, var *x, fad_index start, int n_out, const int *out,
+                                const fad_guard *guard, fad_program **p)
+{
+    fad_index in[GIVEN], outs[MIXED + GIVEN];
+    m->n_foreign = 0;
+    const fad_status status = fad_reserve(t, n_out + 1);
+    if (status) return status;
+    for (int k = 0; k < m->n_given; k++) in[k] = x[k].h.idx;
+    for (int k = 0; k < n_out; k++) {
+        unsigned w = 0;
+        outs[k] = parent_of(&x[out[k]], &w, 0);
+    }
+    const fad_build b = {
+        .tape = t, .start = start, .end = t->n, .in = in, .out = outs, .n_in = m->n_given,
+        .n_out = n_out, .n_guard = m->n_guard, .guard = guard, .classify = classify_mixed,
+        .offset = place_in_mixed, .ctx = m};
+    return fad_program_build(&b, p);
+}
+
+static void give_mixed(const mixed *m, const fad_program *p, fad_workspace *w, const var *x)
+{
+    for (int k = 0; k < m->n_given; k++) {
+        const fad_place at = fad_program_inputs(p)[k];
+        CHECK(at.is_array == (x[k].arr != NULL));
+        if (at.is_array) w->array[at.where]->data = x[k].arr->data;
+        else w->reg[at.where] = x[k].number;
+    }
+}
+
+/* One run on new inputs, against recording anew on them. */
+static void run_mixed(mixed *m, const fad_program *p, fad_workspace *w, int n_out, const int *out)
+{
+    static var y[MIXED + GIVEN];
+    fad_array *lent[MIXED + GIVEN];
+    const fad_vm_calls calls = {.ctx = m, .call = call_mixed};
+    int fails = -1, same = 1;
+    CHECK(mixed_inputs(m, y) == FAD_OK);
+    for (int k = 0; k < m->n; k++) CHECK(do_mixed_step(m, k, y) == FAD_OK);
+    for (int k = 0; k < m->n_guard && fails < 0; k++)
+        if (!sees(&m->guard[k], y, 0)) fails = k;
+    give_mixed(m, p, w, y);
+    lend(p, w, n_out, lent);
+    m->called = 0;
+    m->called_behind = -1;
+    w->failed = -2;
+    const fad_status status = fad_program_run(p, w, &calls);
+    if (fails >= 0) {
+        CHECK(status == FAD_GUARD && w->failed == fails);
+        CHECK(m->called_behind <= m->guard[fails].behind);
+    } else {
+        CHECK(status == FAD_OK);
+        for (int k = 0; k < n_out; k++)
+            same &= same_bits(w, fad_program_outputs(p)[k], &y[out[k]]);
+        CHECK(same);
+    }
+    for (int k = 0; k < n_out; k++)
+        if (lent[k]) fad_array_release(lent[k]);
+    free_kept(m);
+    drop_mixed(m, y);
+}
+
+static void check_mixed(int64_t rows, int64_t columns, int given, int every_row, int steps,
+                        int runs)
+{
+    static mixed m;
+    static var x[MIXED + GIVEN];
+    fad_guard guard[MIXED_GUARDS];
+    fad_workspace *w[2];
+    fad_program *p = NULL;
+    int out[MIXED + GIVEN], n_out = 0;
+    memset(&m, 0, sizeof m);
+    m.rows = rows;
+    m.columns = columns;
+    m.n_given = given;
+    m.every_row = every_row;
+    t->sweeping++;
+    const fad_index start = t->n;
+    random_mixed(&m, x, steps, below(2), guard);
+    for (int k = 0; k < m.n_given + m.n; k++)
+        if (k >= m.n_given + m.n - 2 || below(10) == 0) out[n_out++] = k;
+    if (below(2)) {                     /* twice */
+        out[n_out] = out[below(n_out)];
+        n_out++;
+    }
+    CHECK(mixed_program(&m, x, start, n_out, out, guard, &p) == FAD_OK);
+    drop_mixed(&m, x);
+    t->sweeping--;
+    fad_trim(t);
+    drain();
+    CHECK(t->n == start);
+    CHECK(fad_workspace_new(p, &w[0]) == FAD_OK && fad_workspace_new(p, &w[1]) == FAD_OK);
+    for (int k = 0; k < runs; k++) run_mixed(&m, p, w[k < 4 ? k % 2 : 0], n_out, out);
+    fad_workspace_free(p, w[0]);
+    fad_workspace_free(p, w[1]);
+    fad_program_free(p);
+    free_mixed(&m);
+    drain();
+}
+
+static void a_program_has_the_bits_of_every_row(void)
+{
+    for (int k = 0; k < 1200; k++) check_mixed(1, 1, 2, 1, 5 + below(100), 5);
+}
+
+static void a_program_has_the_bits_of_arrays_of_mixed_shapes(void)
+{
+    for (int k = 0; k < 2000; k++)
+        check_mixed(below(12) ? 1 + below(3) : 0, 1 + below(4), 3 + below(4), below(2),
+                    5 + below(60), 6);
+}
+
+static void a_program_has_the_bits_of_large_arrays(void)
+{
+    for (int k = 0; k < 60; k++)
+        check_mixed(1 + below(3), below(2) ? 4099 : 2050 + below(2100), 3 + below(4), below(2),
+                    10 + below(40), 5);
+}
+
+/* Any row of float64 as NumPy's loops are: with strides, of which 0 spreads a number. */
+static void strided_loop(char **args, const intptr_t *dims, const intptr_t *steps, void *data)
+{
+    const fad_row *row = data;
+    for (intptr_t i = 0; i < dims[0]; i++) {
+        double in[3] = {0.0}, y;
+        for (int k = 0; k < row->arity; k++) memcpy(&in[k], args[k] + i * steps[k], sizeof in[k]);
+        y = row->arity == 1 ? fad_eval1(row->op, in[0])
+            : row->arity == 2 ? fad_eval2(row->op, in[0], in[1])
+            : fad_eval3(row->op, in[0], in[1], in[2]);
+        memcpy(args[row->arity] + i * steps[row->arity], &y, sizeof y);
+    }
+    loop_calls++;
+}
+
+static void a_program_has_the_bits_of_loops_that_were_handed_over(void)
+{
+    loop_calls = 0;
+    for (int k = 0; k < fad_row_count; k++)
+        if (*fad_rows[k].numpy && k % 4)
+            fad_set_loop(fad_rows[k].op, FAD_F64, strided_loop, (void *)&fad_rows[k]);
+    for (int k = 0; k < 400; k++)
+        check_mixed(1 + below(3), 1 + below(4), 3 + below(4), below(2), 5 + below(60), 6);
+    for (int k = 0; k < 20; k++)
+        check_mixed(1 + below(3), 2050 + below(2100), 3 + below(4), below(2), 10 + below(40), 3);
+    for (int k = 0; k < fad_row_count; k++) fad_set_loop(fad_rows[k].op, FAD_F64, NULL, NULL);
+    CHECK(loop_calls > 1000);
+}
+
+/* A guard on an array ends a run at its place, and the next run is none the worse. */
+static void guards_on_arrays_end_a_run_and_spoil_nothing(void)
+{
+    const int64_t shape[2] = {2, 3};
+    for (int kind = FAD_GUARD_BYTES; kind <= FAD_GUARD_NO_NAN; kind++)
+        for (int dtype = FAD_F64; dtype <= FAD_F32; dtype++) {
+            var x, y;
+            fad_program *p = NULL;
+            fad_workspace *w;
+            const fad_index start = t->n;
+            t->sweeping++;
+            CHECK(drawn_leaf(&x, dtype, 2, shape, 1.0, 2.0) == FAD_OK);
+            CHECK(fad_reserve(t, 4) == FAD_OK && node_of(&x) == start);
+            CHECK(op1(&y, FAD_OP_negative, &x) == FAD_OK);
+            const fad_guard g[2] = {
+                {.kind = FAD_GUARD_NO_NAN, .wanted = 1, .a = start, .b = -1, .at = start + 1},
+                {.kind = kind, .wanted = 1, .a = y.h.idx, .b = -1, .at = t->n,
+                 .bytes = y.arr->data, .size = 6 * fad_itemsize(dtype)}};
+            const fad_build b = {.tape = t, .start = start, .end = t->n, .in = &start,
+                                 .out = &y.h.idx, .n_in = 1, .n_out = 1, .n_guard = 2, .guard = g,
+                                 .classify = classify_total};
+            CHECK(fad_program_build(&b, &p) == FAD_OK && fad_workspace_new(p, &w) == FAD_OK);
+            fad_array *own = fad_array_copy(x.arr), *lent = fad_array_copy(x.arr);
+            w->array[fad_program_inputs(p)[0].where]->data = own->data;
+            CHECK(fad_output_is_callers(p, 0));
+            w->array[fad_program_outputs(p)[0].where]->data = lent->data;
+            CHECK(fad_program_run(p, w, NULL) == FAD_OK && get(lent, 5) == get(y.arr, 5));
+            put(own, 5, 7.0);
+            const int bytes = kind == FAD_GUARD_BYTES;
+            CHECK(fad_program_run(p, w, NULL) == (bytes ? FAD_GUARD : FAD_OK));
+            if (bytes) CHECK(w->failed == 1);
+            put(own, 5, NAN);
+            CHECK(fad_program_run(p, w, NULL) == FAD_GUARD && w->failed == 0);
+            put(own, 5, get(x.arr, 5));
+            CHECK(fad_program_run(p, w, NULL) == FAD_OK && get(lent, 5) == get(y.arr, 5));
+            fad_workspace_free(p, w);
+            fad_program_free(p);
+            fad_array_release(own), fad_array_release(lent);
+            drop(&y), drop(&x);
+            t->sweeping--;
+            fad_trim(t);
+            drain();
+        }
+}
+
+static int refused_calls;
+
+static int refuse_call(void *ctx, fad_workspace *w, int32_t k, int32_t n, const fad_place *in,
+                       fad_place out)
+{
+    (void)w, (void)k, (void)n, (void)in, (void)out;
+    refused_calls++;
+    return *(int *)ctx;
+}
+
+static void a_foreign_call_that_refuses_ends_the_run(void)
+{
+    static mixed m;
+    var x[3];
+    fad_program *p = NULL;
+    fad_workspace *w;
+    int answer = 1;
+    memset(&m, 0, sizeof m);
+    m.n_given = 1;
+    structured affine = {.kind = FAD_VM_FOREIGN, .foreign = AFFINE};
+    t->sweeping++;
+    CHECK(number_leaf(&x[0], 1.0) == FAD_OK && fad_reserve(t, 1) == FAD_OK);
+    const fad_index start = t->n;
+    node_of(&x[0]);
+    CHECK(record_structured(&x[1], &affine, 1, (var *const[]){&x[0]}) == FAD_OK);
+    CHECK(record_structured(&x[2], &affine, 1, (var *const[]){&x[1]}) == FAD_OK);
+    CHECK(mixed_program(&m, x, start, 1, (const int[]){2}, NULL, &p) == FAD_OK);
+    CHECK(fad_program_describe(p).foreign == 2);
+    CHECK(fad_workspace_new(p, &w) == FAD_OK);
+    const fad_vm_calls refusing = {.ctx = &answer, .call = refuse_call};
+    refused_calls = 0;
+    w->failed = 5;
+    CHECK(fad_program_run(p, w, &refusing) == FAD_GUARD && w->failed == -1);
+    answer = -1;
+    CHECK(fad_program_run(p, w, &refusing) == FAD_CALLBACK && refused_calls == 2);
+    const fad_vm_calls calls = {.ctx = &m, .call = call_mixed};
+    w->reg[fad_program_inputs(p)[0].where] = 3.0;
+    CHECK(fad_program_run(p, w, &calls) == FAD_OK);
+    CLOSE(w->reg[fad_program_outputs(p)[0].where], 15.0, 0.0);
+    fad_workspace_free(p, w);
+    fad_program_free(p);
+    for (int k = 2; k >= 0; k--) drop(&x[k]);
+    t->sweeping--;
+    fad_trim(t);
+}
+
+/* What a program needs of the tape it keeps, and nothing else: values of the trace are not kept. */
+static void a_program_outlives_its_tape_and_keeps_no_values_of_it(void)
+{
+    for (int k = 0; k < 40; k++) {
+        static mixed m;
+        static var x[MIXED + GIVEN];
+        fad_workspace *w;
+        fad_program *p = NULL;
+        int out[MIXED + GIVEN], n_out = 0;
+        int64_t constants = 0;
+        char fixed[MIXED + GIVEN] = {0};
+        memset(&m, 0, sizeof m);
+        m.rows = 2;
+        m.columns = 4099;
+        m.n_given = 6;
+        t->sweeping++;
+        const fad_index start = t->n;
+        random_mixed(&m, x, 30, 0, NULL);
+        for (int j = 0; j < m.n_given + m.n; j++)
+            if (j >= m.n_given + m.n - 3) out[n_out++] = j;
+        CHECK(mixed_program(&m, x, start, n_out, out, NULL, &p) == FAD_OK);
+        for (int j = 0; j < m.n; j++) {     /* what no input reaches is part of the program */
+            const mixed_step *step = &m.step[j];
+            const int at = m.n_given + j;
+            fixed[at] = 1;
+            for (int i = 0; i < step->n; i++) fixed[at] &= fixed[step->in[i]];
+            if (fixed[at] && x[at].arr) constants += fad_array_bytes(x[at].arr) + 4096;
+        }
+        drop_mixed(&m, x);
+        t->sweeping--;
+        fad_tape_clear(t);
+        drain();
+        CHECK(fad_large_bytes <= constants);
+        fad_tape_init(t);
+        CHECK(fad_workspace_new(p, &w) == FAD_OK);
+        for (int run = 0; run < 3; run++) run_mixed(&m, p, w, n_out, out);
+        fad_workspace_free(p, w);
+        fad_program_free(p);
+        free_mixed(&m);
+        drain();
+    }
+}
+
+static void any_allocation_may_fail_for_all_that_a_program_knows(void)
+{
+    int failures = 0, failed_runs = 0;
+    for (int k = 0; k < 12; k++) {
+        static mixed m;
+        static var x[MIXED + GIVEN];
+        fad_guard guard[MIXED_GUARDS];
+        const int large = k % 4 == 0;
+        const fad_vm_calls calls = {.ctx = &m, .call = call_mixed};
+        memset(&m, 0, sizeof m);
+        m.rows = 2;
+        m.columns = large ? 2500 : 3;
+        m.n_given = 6;
+        t->sweeping++;
+        const fad_index start = t->n;
+        random_mixed(&m, x, 40, 1, guard);
+        int out[20], n_out = 0;
+        for (int j = m.n_given; j < m.n_given + m.n && n_out < 20; j += 3) out[n_out++] = j;
+        CHECK(fad_reserve(t, n_out + 1) == FAD_OK);
+        for (int left = 0;; left++) {
+            fad_program *p = NULL;
+            fad_workspace *w = NULL;
+            fad_array *lent[20] = {NULL};
+            fad_fail_allocation(left);
+            fad_status status = mixed_program(&m, x, start, n_out, out, guard, &p);
+            CHECK(!status == (p != NULL));
+            if (!status) status = fad_workspace_new(p, &w);
+            const int ready = !status;
+            if (ready) {
+                const int64_t more = fad_allocations_left();
+                fad_fail_allocation(-1);
+                give_mixed(&m, p, w, x);
+                lend(p, w, n_out, lent);
+                fad_fail_allocation(more);
+                status = fad_program_run(p, w, &calls);
+                failed_runs += status != FAD_OK;
+            }
+            const int done = !status;
+            fad_fail_allocation(-1);
+            if (ready && !done) {               /* and the workspace is as good as before */
+                give_mixed(&m, p, w, x);
+                CHECK(fad_program_run(p, w, &calls) == FAD_OK);
+                for (int j = 0; j < n_out; j++)
+                    CHECK(same_bits(w, fad_program_outputs(p)[j], &x[out[j]]));
+            }
+            for (int j = 0; j < n_out; j++)
+                if (lent[j]) fad_array_release(lent[j]);
+            free_kept(&m);
+            if (w) fad_workspace_free(p, w);
+            if (p) fad_program_free(p);
+            if (done) break;
+            CHECK(status == FAD_NOMEM);
+            failures++;
+        }
+        drop_mixed(&m, x);
+        t->sweeping--;
+        fad_trim(t);
+        free_mixed(&m);
+        drain();
+    }
+    CHECK(failures > 100 && failed_runs > 0);
+}
+
+/* Random scalar graphs of rows whose formulas were handed over. */
+static void recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs(void)
+{
+    static const int ops[] = {
+        FAD_OP_add, FAD_OP_subtract, FAD_OP_multiply, FAD_OP_divide, FAD_OP_negative,
+        FAD_OP_positive, FAD_OP_sin, FAD_OP_cos, FAD_OP_exp, FAD_OP_zmul, FAD_OP_rint};
+    enum { LEAVES = 3, NODES = 40 };
+    hand_over_some_formulas();
+    for (int round = 0; round < 500; round++) {
+        static var x[LEAVES + 1 + NODES];
+        static fad_index bar[4000];
+        const int n = 3 + below(NODES - 3);
+        fad_sweep s;
+        context c = {0};
+        for (int k = 0; k < LEAVES; k++) CHECK(number_leaf(&x[k], uniform(-1.5, 1.5)) == FAD_OK);
+        x[LEAVES] = number_var(below(3) ? uniform(-1.5, 1.5) : 0.0);
+        for (int k = LEAVES + 1; k <= LEAVES + n; k++) {
+            const int op = ops[below((int)(sizeof ops / sizeof *ops))];
+            const int a = below(k), b = below(4) ? below(k) : a;
+            CHECK(record(&x[k], op, fad_row_of(op)->arity, (var *const[]){&x[a], &x[b]}) == FAD_OK);
+        }
+        var *y = &x[LEAVES + n];
+        for (int k = 0; k < LEAVES; k++) node_of(&x[k]);
+        if (y->h.idx >= 0) {
+            double want[LEAVES];
+            CHECK(reverse_from(y, 1.0, NULL, KEEP, &s, &c) == FAD_OK);
+            for (int k = 0; k < LEAVES; k++) want[k] = received(&s, &x[k], 0);
+            finish(y, &s, KEEP);
+            t->sweeping++;
+            fad_index low = y->h.idx;
+            for (int i = 0; i <= y->h.idx; i++) bar[i] = -1;
+            CHECK(fad_reserve(t, 1) == FAD_OK);
+            bar[y->h.idx] = fad_const(t, 1.0);
+            for (fad_index i = y->h.idx; i >= low; i--)
+                if (bar[i] >= 0 && !fad_stops(t, i) && (t->op[i] & FAD_OPCODE) != FAD_OP_LEAF)
+                    CHECK(fad_expand(t, i, bar[i], bar, &low) == FAD_OK);
+            for (int k = 0; k < LEAVES; k++) {
+                const fad_index at = x[k].h.idx;
+                const double got = at >= 0 && at <= y->h.idx && bar[at] >= 0
+                    ? t->value[bar[at]].f : 0.0;
+                CLOSE(got, want[k], 0.0);
+            }
+            t->sweeping--;
+        }
+        for (int k = LEAVES + n; k >= 0; k--) drop(&x[k]);
+        fad_trim(t);
+    }
+}
+
+/* Numbers of a formula that push each other out of the tape's cache of constants. */
+static void a_recorded_sweep_reserves_enough_for_any_formula(void)
+{
+    enum { LONGEST = 24 };
+    double number[2] = {1.0, 0.0};
+    unsigned at[2];
+    for (double v = 1.5; number[1] == 0.0; v += 0.25) {
+        const double pair[2] = {1.0, v};
+        for (int k = 0; k < 2; k++) {
+            uint64_t bits;
+            memcpy(&bits, &pair[k], 8);
+            at[k] = (unsigned)((bits * UINT64_C(0x9E3779B97F4A7C15)) >> 56);
+        }
+        if (at[0] == at[1]) number[1] = v;
+    }
+    fad_formula_step steps[LONGEST];
+    for (int k = 0; k < LONGEST; k++)
+        steps[k] = (fad_formula_step){FAD_OP_add, FAD_REF_NUMBER, FAD_REF_NUMBER + 1};
+    for (int side = 0; side < 2; side++)
+        CHECK(fad_set_formula(FAD_OP_logaddexp, side, LONGEST, steps, 2, number));
+    CHECK(!fad_set_formula(FAD_OP_logaddexp, 0, LONGEST + 1, steps, 2, number));
+    CHECK(!fad_set_formula(FAD_OP_logaddexp, 0, LONGEST, steps, 9, number));
+    for (int left = 60; left < 260; left++) {
+        static fad_index bar[70000];
+        var x, z, y;
+        fad_tape_clear(t);
+        fad_tape_init(t);
+        CHECK(number_leaf(&x, 1.0) == FAD_OK && number_leaf(&z, 2.0) == FAD_OK);
+        CHECK(op2(&y, FAD_OP_logaddexp, &x, &z) == FAD_OK);
+        t->sweeping++;
+        const fad_index cap = t->cap;
+        while (t->n < cap - left) fad_push(t, FAD_OP_CONST | FAD_PASSIVE, 0, 0, 0.0);
+        for (fad_index i = 0; i <= y.h.idx; i++) bar[i] = -1;
+        fad_index low = y.h.idx;
+        CHECK(fad_expand(t, y.h.idx, x.h.idx, bar, &low) == FAD_OK);
+        CHECK(t->n <= t->cap);
+        t->sweeping--;
+        drop(&y), drop(&x), drop(&z);
+        fad_trim(t);
+    }
+    for (int side = 0; side < 2; side++) fad_set_formula(FAD_OP_logaddexp, side, 0, steps, 0, NULL);
+}
+
 int main(int argc, char **argv)
 {
     static void (*const tests[])(void) = {
@@ -2218,7 +3173,17 @@ int main(int argc, char **argv)
     TEST(a_program_of_large_arrays_computes_tile_by_tile) \
     TEST(guards_end_a_run_where_python_would_have_seen_something_else) \
     TEST(recorded_sweeps_have_the_values_of_plain_ones_to_second_order) \
-    TEST(any_allocation_of_a_program_may_fail)
+    TEST(any_allocation_of_a_program_may_fail) \
+    TEST(a_program_has_the_bits_of_every_row) \
+    TEST(a_program_has_the_bits_of_arrays_of_mixed_shapes) \
+    TEST(a_program_has_the_bits_of_large_arrays) \
+    TEST(a_program_has_the_bits_of_loops_that_were_handed_over) \
+    TEST(guards_on_arrays_end_a_run_and_spoil_nothing) \
+    TEST(a_foreign_call_that_refuses_ends_the_run) \
+    TEST(a_program_outlives_its_tape_and_keeps_no_values_of_it) \
+    TEST(any_allocation_may_fail_for_all_that_a_program_knows) \
+    TEST(recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs) \
+    TEST(a_recorded_sweep_reserves_enough_for_any_formula)
         TESTS
 #undef TEST
     };

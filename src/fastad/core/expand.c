@@ -79,7 +79,8 @@ fad_status fad_expand(fad_tape *t, fad_index i, fad_index g, fad_index *bar, fad
             && !formulas[op][k].n)
             return FAD_DTYPE;
     }
-    fad_status status = fad_reserve(t, 2 * (2 * MAX_STEPS + MAX_NUMBERS + 4));
+    /* each step may push both of its operands too: constants can miss the cache every time */
+    fad_status status = fad_reserve(t, 2 * (3 * MAX_STEPS + 2));
     if (status) return status;
     for (int k = 0; k < arity; k++) {
         const fad_index p = k ? t->args[i].b : t->args[i].a;

@@ -68,7 +68,7 @@ enum { TILE = 1024, STRIDE = TILE + 40 };
 /* Who owns the bytes of an array of the workspace. */
 enum { FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS, FROM_OUTPUT };
 typedef struct {
-    fad_array *like;            /* shape and dtype, and the contents of a constant; a reference */
+    fad_array *like;            /* shape and dtype; of a constant, a reference to its contents */
     uint8_t from;
     int32_t root;               /* FROM_ALIAS: whose bytes */
     size_t offset;              /* FROM_ARENA */
@@ -657,7 +657,10 @@ static int new_array(emitter *e, int32_t v, int from)
     value *x = &e->u->values[v];
     array_place place;
     memset(&place, 0, sizeof place);
-    place.like = fad_array_share(x->like);
+    /* of other arrays the header alone: their contents are the trace's, and large */
+    place.like = from == FROM_CONSTANT ? fad_array_share(x->like)
+        : fad_array_borrow(x->like->dtype, x->like->ndim, x->like->shape, NULL, NULL);
+    if (!place.like) return 0;
     place.from = (uint8_t)from;
     if (from == FROM_ARENA) place.offset = arena_take(&e->arena, bytes_of(x->like));
     else if (from == FROM_ALIAS) place.root = e->u->values[x->root].where;
