@@ -91,6 +91,26 @@ def test_a_replay_gives_the_bits_of_the_function(f, args, tape_unchanged):
         assert same(program(*moved), eager(f, *moved))
 
 
+SPREAD = {
+    "power": ad.power, "float_power": ad.float_power, "hypot": ad.hypot, "arctan2": ad.arctan2,
+    "remainder": ad.remainder, "logaddexp": ad.logaddexp, "maximum": ad.maximum,
+    "multiply": ad.multiply, "exp": lambda x, y: x + ad.exp(y), "tanh": lambda x, y: x * ad.tanh(y),
+}
+
+
+@pytest.mark.parametrize("row", SPREAD.values(), ids=list(SPREAD))
+def test_a_number_spread_to_an_array_gives_the_bits_of_that_array(row):
+    def f(x):
+        return row(x, ad.broadcast_to(x[0] * 0.0 + 2.0, x.shape))
+
+    program = ad.compile(f)
+    r = np.random.default_rng(2)
+    for n in (17, 1000, 9001):
+        for _ in range(3):
+            x = r.uniform(0.1, 3.0, n)
+            assert same(program(x), eager(f, x))
+
+
 def test_the_comparison_notices_one_bit_and_another_nesting():
     assert not same(1.0, np.nextafter(1.0, 2.0))
     assert not same(np.array([0.0]), np.array([-0.0]))
