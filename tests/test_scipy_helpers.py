@@ -556,6 +556,18 @@ def test_residuals_and_jacobian_come_from_one_run():
     assert replay.recordings + replay.replays == found.nfev
 
 
+def test_a_solver_may_write_into_what_it_gets(handed_over):
+    seen = handed_over(optimize, "least_squares")
+    ad.scipy.least_squares(residuals, [1.0, 1.0], max_nfev=1)
+    x = np.array([2.0, 0.7])
+    for _ in range(2):
+        r, j = seen["fun"](x), seen["jac"](x)
+        np.testing.assert_allclose(r, residuals(x), rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(j, residuals_jacobian(x), rtol=1e-13, atol=1e-15)
+        r *= 7.0
+        j *= 7.0
+
+
 def test_robust_losses_do_not_spoil_what_is_kept():
     ours = ad.scipy.least_squares(residuals, [1.0, 1.0], loss="soft_l1", f_scale=0.01)
     by_hand = optimize.least_squares(
