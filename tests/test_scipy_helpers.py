@@ -262,6 +262,46 @@ def test_arguments_are_passed_on_as_in_scipy():
     np.testing.assert_allclose(found.x, [1.0, 2.0], atol=1e-6)
 
 
+def test_a_function_may_make_arrays_of_its_arguments():
+    def f(x, centre, weight):
+        return (np.diag([weight, 2.0]) @ (x - np.array(centre)) ** 2).sum()
+
+    args = ([1.0, 2.0], 3.0)
+    for method in (None, "Newton-CG", "trust-exact", "Nelder-Mead"):
+        found = ad.scipy.minimize(f, [0.0, 0.0], args, method)
+        np.testing.assert_allclose(found.x, [1.0, 2.0], atol=1e-4)
+    constraint = {"type": "ineq", "fun": lambda x, a: np.array(a) - x, "args": ([0.5, 9.0],)}
+    for method in ("SLSQP", "trust-constr"):
+        found = ad.scipy.minimize(f, [0.0, 0.0], args, method, constraints=constraint)
+        np.testing.assert_allclose(found.x, [0.5, 2.0], atol=1e-3)
+    found = ad.scipy.least_squares(lambda x, a: x - np.array(a), [0.0, 0.0], args=([1.0, 2.0],))
+    np.testing.assert_allclose(found.x, [1.0, 2.0])
+    found = ad.scipy.root(lambda x, a: x - np.array(a), [0.0, 0.0], ([1.0, 2.0],))
+    np.testing.assert_allclose(found.x, [1.0, 2.0])
+
+
+def test_a_compiled_function_gets_arguments_as_inputs():
+    p = ad.compile(bowl)
+    for centre in (0.5, 1.0, 2.0):
+        found = ad.scipy.minimize(p, START, (centre, 3.0), "trust-exact")
+        reference = optimize.minimize(bowl, START, (centre, 3.0), tol=1e-9)
+        np.testing.assert_allclose(found.x, reference.x, atol=1e-4)
+    assert [replay.recordings for replay in p._derived.values()] == [1, 1, 0]
+
+
+def test_arguments_that_change_on_the_way_are_noticed():
+    target = np.zeros(3)
+
+    def look_twice(fun, x0, args=(), **more):
+        before = fun(x0, *args)
+        target[:] = 1.0
+        return optimize.OptimizeResult(x=x0, before=before, after=fun(x0 + 1.0, *args))
+
+    found = ad.scipy.minimize(
+        lambda x, a: ((x - a) ** 2).sum(), np.zeros(3), (target,), look_twice)
+    assert (found.before, found.after) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize("method", [None, "L-BFGS-B", "TNC", "SLSQP", "trust-constr"])
 @pytest.mark.parametrize("bounds", [[(None, 0.5), (0.0, None), (-2.0, 2.0)],
                                     optimize.Bounds([-np.inf, 0.0, -2.0], [0.5, np.inf, 2.0])])
@@ -516,6 +556,18 @@ def test_residuals_and_jacobian_come_from_one_run():
     assert replay.recordings + replay.replays == found.nfev
 
 
+def test_a_solver_may_write_into_what_it_gets(handed_over):
+    seen = handed_over(optimize, "least_squares")
+    ad.scipy.least_squares(residuals, [1.0, 1.0], max_nfev=1)
+    x = np.array([2.0, 0.7])
+    for _ in range(2):
+        r, j = seen["fun"](x), seen["jac"](x)
+        np.testing.assert_allclose(r, residuals(x), rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(j, residuals_jacobian(x), rtol=1e-13, atol=1e-15)
+        r *= 7.0
+        j *= 7.0
+
+
 def test_robust_losses_do_not_spoil_what_is_kept():
     ours = ad.scipy.least_squares(residuals, [1.0, 1.0], loss="soft_l1", f_scale=0.01)
     by_hand = optimize.least_squares(
@@ -535,7 +587,7 @@ def test_least_squares_take_arguments_names_and_bounds():
     assert found.active_mask.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("n", [3, 50])
+@pytest.mark.parametrize("n", [3, 50, 300])
 @pytest.mark.parametrize("m", [2, 60])
 def test_jacobians_of_every_form_are_exact(m, n, handed_over):
     seen = handed_over(optimize, "least_squares")
@@ -714,6 +766,15 @@ def test_gaps_in_the_data_may_be_left_out():
     np.testing.assert_allclose(ours, by_hand, rtol=1e-9)
 
 
+def test_a_model_may_make_an_array_of_its_data():
+    def model(t, a, rate):
+        return a * np.exp(-rate * np.asarray(t))
+
+    ours, _ = ad.scipy.curve_fit(model, T.tolist(), SEEN)
+    by_hand, _ = optimize.curve_fit(decay, T, SEEN, jac=decay_jacobian)
+    np.testing.assert_allclose(ours, by_hand, rtol=1e-9)
+
+
 def test_a_compiled_model_is_used_as_it_is():
     p = ad.compile(decay)
     ad.scipy.curve_fit(p, T, SEEN)
@@ -772,6 +833,16 @@ def test_equations_take_arguments_times_and_events(method):
         lambda t, y, g: [y[1], -g - 0.1 * np.sin(t) * y[1]], (0.0, 10.0), [5.0, 1.0], **options)
     assert ours.status == scipys.status == 1
     assert ours.t_events[0][0] == pytest.approx(scipys.t_events[0][0], rel=1e-2)
+
+
+@pytest.mark.parametrize("method", ["RK45", "BDF"])
+def test_an_equation_may_make_arrays_of_its_arguments(method):
+    def f(t, y, k):
+        return np.array([[-k, 0.0], [k, -1.0]]) @ y
+
+    ours = ad.scipy.solve_ivp(f, (0.0, 2.0), [1.0, 0.0], method=method, args=[30.0])
+    scipys = integrate.solve_ivp(f, (0.0, 2.0), [1.0, 0.0], method=method, args=[30.0])
+    np.testing.assert_allclose(ours.y[:, -1], scipys.y[:, -1], rtol=1e-3, atol=1e-6)
 
 
 def test_explicit_methods_take_the_same_steps():

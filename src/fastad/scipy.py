@@ -7,7 +7,7 @@ function is used as it is, so its recordings serve several calls.
 
 A derivative that the caller hands over is used instead; so is a method of SciPy's own, such as
 ``jac="2-point"``.  Numbers that a function writes into a NumPy array (``dy[0] = ...``) lose their
-derivatives: return a list of them instead, or use `fastad.stack`.
+derivatives, which a RuntimeWarning says: return a list of them instead, or use `fastad.stack`.
 
 SciPy is imported in the first call; ``pip install "fastad[scipy]"`` installs it.
 """
@@ -28,9 +28,10 @@ from .program import Program
 
 __all__ = ["curve_fit", "least_squares", "minimize", "root", "solve_ivp"]
 
-# A dense Jacobian or Hessian of up to so many variables is one recording; for more the recording
-# would be long, and Python's share of the time is small.
-_MOST_SWEEPS = 32
+# A dense Jacobian or Hessian of up to so many variables is one recording: it takes as long as some
+# ten Jacobians without one.  For more variables the function is recorded alone, in each call.
+_MOST_COLUMNS = 256
+_MOST_HESSIAN_COLUMNS = 32
 # Where a method takes either, products with the Hessian pay for more variables than these.
 _MOST_DENSE = 8
 
@@ -87,7 +88,36 @@ def _tensor(y: Any) -> Tensor:
     return _core.as_tensor(_noticed(y))
 
 
-# Programs of derivatives.
+# Programs of derivatives.  In all of them `args` come last.
+
+
+def _bound(fun: Callable[..., Any], args: Any) -> tuple[Program, bool]:
+    """The function as a program, and whether the program knows the solver's arguments already.
+
+    These stay the same, so a new program holds them as they are: a function may do with them what
+    it likes.  A program of the caller's gets them as inputs, so that its recordings serve others.
+    """
+    p = program.compile(fun)
+    if p is fun or not isinstance(args, (tuple, list)) or not args:
+        return p, False
+
+    @functools.wraps(fun, updated=())
+    def bound(*own: Any, **kwargs: Any) -> Any:
+        return fun(*own, *args, **kwargs)
+
+    bound.__module__ = ""       # programs do not watch what functions of libraries refer to
+    return program.compile(bound), True
+
+
+def _dropping(known: bool, k: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without what comes after `k` arguments, if that is known."""
+    if not known:
+        return function
+
+    def dropped(*args: Any, **kwargs: Any) -> Any:
+        return function(*args[:k], **kwargs)
+
+    return dropped
 
 
 def _replay(
@@ -156,21 +186,31 @@ def _columns(y: Tensor, x: Tensor) -> Tensor:
 
 
 def _value_and_jacobian(
-    p: Program, name: str = "jacobian", function: Callable[..., Any] | None = None
+    p: Program,
+    name: str = "jacobian",
+    function: Callable[..., Any] | None = None,
+    most: int = _MOST_COLUMNS,
 ) -> Callable[..., tuple[Any, Any]]:
-    """Value and two-dimensional Jacobian in the first argument of p, or of a function made of it.
-
-    Long recordings are not made; see `_MOST_SWEEPS`.
-    """
+    """Value, and Jacobian of two axes in the first argument, of p or a function made of it."""
     both = _swept(p.function if function is None else function)
     replay = _replay(p, name, both)
 
     def value_and_jacobian(x: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         n = np.size(x)
-        y, j = (replay if n <= _MOST_SWEEPS else both)(x, *args, **kwargs)
+        y, j = (replay if n <= most else both)(x, *args, **kwargs)
         return _numbers(y), np.reshape(_numbers(j), (-1, n))
 
     return value_and_jacobian
+
+
+def _jacobian(p: Program, transposed: bool = False) -> Callable[..., Any]:
+    both = _value_and_jacobian(p)
+
+    def jacobian(x: Any, *args: Any) -> Any:
+        j = both(x, *args)[1]
+        return np.ascontiguousarray(j.T) if transposed else j
+
+    return jacobian
 
 
 def _second(
@@ -178,7 +218,7 @@ def _second(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Dense Hessian ``h(x, *args)``, and Hessian times vector ``h(x, v, *args)``."""
     gradient = transforms.grad(p.function if function is None else function)
-    both = _value_and_jacobian(p, name, gradient)
+    both = _value_and_jacobian(p, name, gradient, _MOST_HESSIAN_COLUMNS)
 
     def hessian(x: Any, *args: Any) -> Any:
         return both(x, *args)[1]
@@ -270,17 +310,17 @@ def minimize(
     given: dict[str, Any] = {"jac": jac, "hess": hess, "hessp": hessp}
     target = fun
     if _real(x0):
-        p = program.compile(fun)
+        p, known = _bound(fun, args if isinstance(args, tuple) else (args,))
         if jac is None and (callable(method) or name in _FIRST_ORDER):
-            target, given["jac"] = _value_and_grad(p), True
+            target, given["jac"] = _dropping(known, 1, _value_and_grad(p)), True
         elif _computes(jac):
-            target = _plain(p)
+            target = _dropping(known, 1, _plain(p))
         if hess is None and hessp is None and jac is not True and name in _SECOND_ORDER:
             hessian, product = _second(p)
             if name in _WITH_PRODUCTS and np.size(x0) > _MOST_DENSE:
-                given["hessp"] = product
+                given["hessp"] = _dropping(known, 2, product)
             else:
-                given["hess"] = hessian
+                given["hess"] = _dropping(known, 1, hessian)
         constraints = _constraints(optimize, constraints, name)
     return optimize.minimize(
         target, x0, args, method, **given, bounds=bounds, constraints=constraints, tol=tol,
@@ -329,14 +369,15 @@ def _old_constraint(optimize: Any, c: dict[str, Any], method: str) -> Any:
     kind = c.get("type")
     if c.get("jac") is not None or not callable(c.get("fun")) or not isinstance(kind, str):
         return c
-    p = program.compile(c["fun"])
+    args = tuple(c.get("args", ()))
+    p, known = _bound(c["fun"], args)
     if method == "slsqp":
-        both = _value_and_jacobian(p)
-        return {**c, "fun": _plain(p), "jac": lambda x, *args: both(x, *args)[1]}
+        jac = _dropping(known, 1, _jacobian(p))
+        return {**c, "fun": _dropping(known, 1, _plain(p)), "jac": jac}
     if kind.lower() not in {"eq", "ineq"}:
         return c
-    args = tuple(c.get("args", ()))
-    return _nonlinear(optimize, p, args, 0.0, 0.0 if kind.lower() == "eq" else np.inf, {}, method)
+    more = () if known else args
+    return _nonlinear(optimize, p, more, 0.0, 0.0 if kind.lower() == "eq" else np.inf, {}, method)
 
 
 def _new_constraint(optimize: Any, c: Any, method: str) -> Any:
@@ -356,7 +397,7 @@ def _nonlinear(
     method: str,
 ) -> Any:
     """A NonlinearConstraint whose Jacobian and, for "trust-constr", Hessian are exact."""
-    both = _value_and_jacobian(p)
+    value, jacobian = _plain(p), _jacobian(p)
 
     def weighted(x: Any, v: Any, *rest: Any) -> Any:
         return _core.sum(_core.reshape(_tensor(p.function(x, *rest)), (-1,)) * v)
@@ -365,7 +406,7 @@ def _nonlinear(
 
     def hess(x: Any, v: Any) -> Any:
         v = np.array(v, np.float64)
-        if np.size(x) <= _MOST_SWEEPS:
+        if np.size(x) <= _MOST_HESSIAN_COLUMNS:
             return hessian(x, v, *args)
         at = np.array(x)
         operator = _scipy("sparse.linalg").LinearOperator
@@ -376,7 +417,7 @@ def _nonlinear(
     if method == "trust-constr":
         more = {"hess": hess, **more}
     return optimize.NonlinearConstraint(
-        lambda x: _numbers(p(x, *args)), lb, ub, jac=lambda x: both(x, *args)[1], **more
+        lambda x: value(x, *args), lb, ub, jac=lambda x: jacobian(x, *args), **more
     )
 
 
@@ -432,11 +473,11 @@ def least_squares(
     x0 = _start(x0)
     target, source = fun, jac
     if _real(x0):
-        p = program.compile(fun)
+        p, known = _bound(fun, args)
         if jac is None and options.get("jac_sparsity") is None:
-            target, source = _once(_value_and_jacobian(p))
+            target, source = _once(_dropping(known, 1, _value_and_jacobian(p)))
         elif _computes(jac):
-            target = _plain(p)
+            target = _dropping(known, 1, _plain(p))
     named = {} if kwargs is None else dict(kwargs)
     source = "2-point" if source is None else source
     return optimize.least_squares(target, x0, jac=source, args=args, kwargs=named, **options)
@@ -516,24 +557,14 @@ def root(
     options = None if options is None else dict(options)
     target, source = fun, jac
     if _real(x0):
-        p = program.compile(fun)
+        p, known = _bound(fun, args if isinstance(args, tuple) else (args,))
         if _computes(jac):
-            target = _plain(p)
+            target = _dropping(known, 1, _plain(p))
         if jac is None and isinstance(method, str) and method.lower() in {"hybr", "lm"}:
-            source = _jacobian(p, bool((options or {}).get("col_deriv")))
+            source = _dropping(known, 1, _jacobian(p, bool((options or {}).get("col_deriv"))))
     return optimize.root(
         target, x0, args, method, jac=source, tol=tol, callback=callback, options=options
     )
-
-
-def _jacobian(p: Program, transposed: bool) -> Callable[..., Any]:
-    both = _value_and_jacobian(p)
-
-    def jacobian(x: Any, *args: Any) -> Any:
-        j = both(x, *args)[1]
-        return np.ascontiguousarray(j.T) if transposed else j
-
-    return jacobian
 
 
 def curve_fit(
@@ -585,13 +616,17 @@ def curve_fit(
     """
     optimize = _scipy("optimize")
     p = program.compile(f)
+    count = np.size(ydata)
 
+    @functools.wraps(f, updated=())
     def model(b: Any, x: Any) -> Any:
         return p.function(x, *b)
 
-    value = _replay(p, "model", model, ())
-    both = _value_and_jacobian(p, "model's jacobian", model)
-    count = np.size(ydata)
+    if p is f:
+        value = _replay(p, "model", model, ())
+        both = _value_and_jacobian(p, "model's jacobian", model)
+    else:
+        value, both = _of_data(model)
 
     @functools.wraps(f, updated=())
     def function(x: Any, *parameters: Any) -> Any:
@@ -604,6 +639,30 @@ def curve_fit(
     if jac is None:
         jac = jacobian
     return optimize.curve_fit(function, xdata, ydata, p0, jac=jac, **options)
+
+
+def _of_data(model: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Value, and value and Jacobian, of ``model(b, x)``; each x, always the same, has a program."""
+    held: Any = None
+    value: Any = None
+    both: Any = None
+
+    def hold(x: Any) -> None:
+        nonlocal held, value, both
+        if value is None or held is not x:
+            held = x
+            p = _bound(model, (x,))[0]
+            value, both = p, _value_and_jacobian(p)
+
+    def first(b: Any, x: Any) -> Any:
+        hold(x)
+        return value(b)
+
+    def second(b: Any, x: Any) -> Any:
+        hold(x)
+        return both(b)
+
+    return first, second
 
 
 # Differential equations.
@@ -664,10 +723,10 @@ def solve_ivp(
     y0 = _start(y0)
     target = fun
     if _real(y0):
-        p = program.compile(fun)
+        p, known = _bound(fun, args)
 
         def target(t: Any, y: Any, *rest: Any) -> Any:
-            return _numbers(p(float(t), y, *rest))
+            return _numbers(p(float(t), y) if known else p(float(t), y, *rest))
 
         if jac is None and _wants_jacobian(integrate, method, options):
 
@@ -677,7 +736,7 @@ def solve_ivp(
             both = _value_and_jacobian(p, "jacobian in y", swapped)
 
             def jac(t: Any, y: Any, *rest: Any) -> Any:
-                return both(y, float(t), *rest)[1]
+                return (both(y, float(t)) if known else both(y, float(t), *rest))[1]
 
     if jac is not None:
         options["jac"] = jac
