@@ -5,8 +5,9 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-SOURCES = ["tape", "array", "kernels", "sweep", "expand", "vm"]
-DEPENDS = ["ops.def", "fad.h", "kernels.h", "special.h", "vm.h"]
+SOURCES = ["tape", "array", "kernels", "sweep", "expand", "compile", "vm"]
+DEPENDS = ["ops.def", "fad.h", "kernels.h", "special.h", "vm.h",
+           "vm_impl.h"]
 
 if sys.platform == "win32":
     flags = ["/O2", "/std:c11", "/fp:precise"]

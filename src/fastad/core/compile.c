@@ -1,0 +1,1003 @@
+/* Programs: from the tape to code. */
+#include <stdlib.h>
+
+#include "kernels.h"
+#include "vm_impl.h"
+
+/* A vector that grows; `n` counts elements. */
+#define PUSH(v, n, cap, item) \
+    ((n) < (cap) || grow((void **)&(v), &(cap), sizeof *(v)) ? ((v)[(n)++] = (item), 1) : 0)
+
+static int grow(void **v, int32_t *cap, size_t item)
+{
+    if (*cap > INT32_MAX / 2) return 0;
+    const int32_t want = *cap ? 2 * *cap : 64;
+    void *p = fad_realloc(*v, (size_t)want * item);
+    if (!p) return 0;
+    *v = p;
+    *cap = want;
+    return 1;
+}
+
+/* ---- from the tape to values and steps --------------------------------------------------------- */
+
+typedef struct {
+    uint8_t is_array, constant, pinned, output, local;
+    int32_t uniform;            /* the number that every element is, or -1 */
+    int32_t where;              /* register or array, once it has one; -1 before */
+    int32_t root;               /* of an alias, the value whose bytes it shows; else itself */
+    int32_t uses, last;         /* steps that read it; the last of them */
+    int32_t step;               /* the step that makes it, or -1 */
+    fad_array *like;            /* borrowed from the tape */
+    double number;
+} value;
+
+/* `group` numbers the elementwise steps that run together, tile by tile; -1: none. */
+enum { STEP_ROW, STEP_CALL, STEP_GUARD, STEP_MULADD, STEP_ZMULADD, STEP_NONE };
+typedef struct {
+    uint8_t kind;
+    uint16_t op;
+    int32_t n, arg[3], many;    /* more than three arguments stand in `args` from `many` on */
+    int32_t out;
+    int32_t what;               /* call or guard */
+    int32_t group;
+} step;
+
+typedef struct {
+    const fad_build *b;
+    fad_program *p;
+    unsigned char *needed;
+    int32_t *value_of;          /* node -> value, or -1 */
+    value *values;
+    step *steps;
+    int32_t *args;
+    fad_vm_call *calls;
+    int32_t *table;             /* common subexpressions: hash -> step, or -1 */
+    int32_t n_values, cap_values, n_steps, cap_steps, n_args, cap_args, n_calls, cap_calls;
+    uint32_t table_mask;
+    int32_t zero;               /* one more than the value that is the constant 0, or 0 */
+    int32_t cap_in, cap_out;
+} builder;
+
+static int mark_needed(builder *u)
+{
+    const fad_build *b = u->b;
+    const fad_tape *t = b->tape;
+    for (int32_t k = 0; k < b->n_out; k++) u->needed[b->out[k]] = 1;
+    for (int32_t k = 0; k < b->n_guard; k++) {
+        u->needed[b->guard[k].a] = 1;
+        if (b->guard[k].b >= 0) u->needed[b->guard[k].b] = 1;
+    }
+    for (fad_index i = b->end - 1; i >= b->start; i--) {
+        const unsigned code = t->op[i] & FAD_OPCODE;
+        if (!u->needed[i] || code < FAD_OP_CALL) continue;
+        if (code <= FAD_OP_LAST_OWNING) {
+            const fad_call *call = fad_call_of(t, i);
+            for (int32_t k = 0; k < call->n; k++) u->needed[call->parent[k]] = 1;
+        } else {
+            u->needed[t->args[i].a] = 1;
+            if (code >= FAD_OP_FIRST_BINARY) u->needed[t->args[i].b] = 1;
+        }
+    }
+    return 1;
+}
+
+/* A new value of the kind of tape node i; -1 without memory. */
+static int32_t new_value(builder *u, fad_index i, int constant, int32_t made_by)
+{
+    const fad_tape *t = u->b->tape;
+    value v;
+    memset(&v, 0, sizeof v);
+    v.is_array = (t->op[i] & FAD_ARRAY) != 0;
+    v.constant = (uint8_t)constant;
+    v.where = -1;
+    v.root = u->n_values;
+    v.uniform = -1;
+    v.last = -1;
+    v.step = made_by;
+    if (v.is_array) v.like = t->value[i].arr;
+    else v.number = t->value[i].f;
+    return PUSH(u->values, u->n_values, u->cap_values, v) ? u->n_values - 1 : -1;
+}
+
+static int32_t value_at(builder *u, fad_index i)
+{
+    if (u->value_of[i] < 0) u->value_of[i] = new_value(u, i, 1, -1);
+    return u->value_of[i];
+}
+
+static uint32_t hash_step(unsigned op, const int32_t *arg, int n)
+{
+    uint64_t h = op;
+    for (int k = 0; k < n; k++) h = (h ^ (uint32_t)arg[k]) * UINT64_C(0x9E3779B97F4A7C15);
+    return (uint32_t)(h >> 32);
+}
+
+/* The value of an equal earlier step, or -1; `at` is where to note the new one. */
+static int32_t find_equal(builder *u, unsigned op, const int32_t *arg, int n, uint32_t *at)
+{
+    uint32_t h = hash_step(op, arg, n) & u->table_mask;
+    for (;; h = (h + 1) & u->table_mask) {
+        const int32_t s = u->table[h];
+        if (s < 0) break;
+        const step *have = &u->steps[s];
+        if (have->op == op && have->n == n && !memcmp(have->arg, arg, (size_t)n * sizeof *arg))
+            return have->out;
+    }
+    *at = h;
+    return -1;
+}
+
+/* Whether a value has the kind of tape node i. */
+static int same_kind(const builder *u, int32_t v, fad_index i)
+{
+    const fad_tape *t = u->b->tape;
+    const int is_array = (t->op[i] & FAD_ARRAY) != 0;
+    if (u->values[v].is_array != is_array) return 0;
+    return !is_array || (u->values[v].like->dtype == t->value[i].arr->dtype
+                         && fad_same_shape(u->values[v].like, t->value[i].arr));
+}
+
+static int is_number(const value *v, double f)
+{
+    return v->constant && !v->is_array && v->number == f && !signbit(v->number) == !signbit(f);
+}
+
+/* An operand that the row passes on bit for bit, or -1. */
+static int32_t passed_on(const builder *u, unsigned op, const int32_t *arg, fad_index i)
+{
+    const value *a = &u->values[arg[0]], *b = &u->values[arg[1]];
+    const unsigned is_array = (u->b->tape->op[i] & FAD_ARRAY) != 0;
+    if (op == FAD_OP_positive) return arg[0];
+    if (is_array) return -1;            /* shapes and dtypes could change */
+    if (op == FAD_OP_multiply && is_number(b, 1.0)) return arg[0];
+    if (op == FAD_OP_multiply && is_number(a, 1.0)) return arg[1];
+    if (op == FAD_OP_divide && is_number(b, 1.0)) return arg[0];
+    if (op == FAD_OP_subtract && is_number(b, 0.0)) return arg[0];
+    return -1;
+}
+
+/* The constant 0, which the tape need not hold. */
+static int32_t zero_value(builder *u)
+{
+    value v;
+    if (u->zero > 0) return u->zero - 1;
+    memset(&v, 0, sizeof v);
+    v.constant = 1;
+    v.where = v.last = v.step = v.uniform = -1;
+    v.root = u->n_values;
+    if (!PUSH(u->values, u->n_values, u->cap_values, v)) return -1;
+    u->zero = u->n_values;
+    return u->n_values - 1;
+}
+
+/* Take a row into the program, unless it is there already. */
+static int add_step(builder *u, step *s, fad_index i)
+{
+    uint32_t at = 0;
+    /* equal arguments may have unequal shapes: arrays of numbers stand for any */
+    const int comparable = !(u->b->tape->op[i] & FAD_ARRAY)
+        || u->values[s->arg[0]].is_array || (s->n > 1 && u->values[s->arg[1]].is_array);
+    if (comparable) {
+        const int32_t have = find_equal(u, s->op, s->arg, s->n, &at);
+        if (have >= 0 && same_kind(u, have, i)) {
+            u->value_of[i] = have;
+            return 1;
+        }
+    }
+    s->group = -1;
+    s->out = new_value(u, i, 0, u->n_steps);
+    if (s->out < 0 || !PUSH(u->steps, u->n_steps, u->cap_steps, *s)) return 0;
+    if (comparable && u->table[at] < 0) u->table[at] = u->n_steps - 1;
+    u->value_of[i] = s->out;
+    return 1;
+}
+
+/* Rows that are one operation of the processor, so that every loop over them gives the same bits;
+ * in cache a plain loop is three times as fast as NumPy's. */
+static int rounded_once(int op)
+{
+    return op == FAD_OP_add || op == FAD_OP_subtract || op == FAD_OP_multiply
+        || op == FAD_OP_divide || op == FAD_OP_negative || op == FAD_OP_square;
+}
+
+/* A number serves where it was spread before, unless it gave the result i its shape, or the row's
+ * loop may take a number in another way than an array (NumPy squares where the exponent is 2). */
+static void unspread(const builder *u, step *s, fad_index i)
+{
+    const fad_array *like = u->b->tape->value[i].arr;
+    int arrays = 0, full = 0;
+    if (!rounded_once(s->op) && s->op != FAD_OP_zmul) return;
+    for (int k = 0; k < s->n; k++) {
+        const value *v = &u->values[s->arg[k]];
+        if (!v->is_array || v->uniform >= 0) continue;
+        arrays++;
+        full += fad_same_shape(v->like, like);
+    }
+    if (arrays && !full) return;
+    for (int k = 0; k < s->n; k++)
+        if (u->values[s->arg[k]].uniform >= 0) s->arg[k] = u->values[s->arg[k]].uniform;
+}
+
+static int take_row(builder *u, fad_index i)
+{
+    const fad_tape *t = u->b->tape;
+    const unsigned code = t->op[i] & FAD_OPCODE;
+    step s;
+    uint32_t at = 0;
+    int constant = 1;
+    memset(&s, 0, sizeof s);
+    s.kind = STEP_ROW;
+    s.op = (uint16_t)code;
+    s.n = fad_row_of((int)code)->arity;
+    for (int k = 0; k < s.n; k++) {
+        const fad_index p = s.n == 3 ? fad_call_of(t, i)->parent[k]
+            : k ? t->args[i].b : t->args[i].a;
+        s.arg[k] = value_at(u, p);
+        if (s.arg[k] < 0) return 0;
+        constant &= u->values[s.arg[k]].constant;
+    }
+    if (s.n < 2) s.arg[1] = s.arg[0];
+    if (constant) return (u->value_of[i] = new_value(u, i, 1, -1)) >= 0;
+    const int32_t same = passed_on(u, code, s.arg, i);
+    if (same >= 0) {
+        u->value_of[i] = same;
+        return 1;
+    }
+    if (s.n < 2) s.arg[1] = 0;
+    if ((t->op[i] & FAD_ARRAY) && t->value[i].arr->dtype == FAD_F64) unspread(u, &s, i);
+    if (code == FAD_OP_zmul)                    /* 1 * p, whose zeros are positive */
+        for (int k = 0; k < 2; k++)
+            if (is_number(&u->values[s.arg[k]], 1.0)) {
+                s.op = FAD_OP_add;
+                s.arg[0] = s.arg[1 - k];
+                s.arg[1] = zero_value(u);
+                if (s.arg[1] < 0) return 0;
+                return add_step(u, &s, i);
+            }
+    if ((code == FAD_OP_add || code == FAD_OP_multiply || code == FAD_OP_zmul)
+        && s.arg[0] > s.arg[1] && u->values[s.arg[0]].is_array == u->values[s.arg[1]].is_array) {
+        /* equal up to the order: look for both, keep the one that was written */
+        const int32_t swapped[2] = {s.arg[1], s.arg[0]};
+        const int32_t have = find_equal(u, code, swapped, 2, &at);
+        if (have >= 0 && same_kind(u, have, i)) {
+            u->value_of[i] = have;
+            return 1;
+        }
+    }
+    return add_step(u, &s, i);
+}
+
+static fad_status take_call(builder *u, fad_index i)
+{
+    const fad_tape *t = u->b->tape;
+    const fad_call *call = fad_call_of(t, i);
+    fad_vm_call what;
+    step s;
+    int constant = 1;
+    memset(&what, 0, sizeof what);
+    memset(&s, 0, sizeof s);
+    s.kind = STEP_CALL;
+    s.op = FAD_OP_CALL;
+    s.group = -1;
+    s.n = call->n;
+    s.many = u->n_args;
+    for (int32_t k = 0; k < call->n; k++) {
+        const int32_t v = value_at(u, call->parent[k]);
+        if (v < 0 || !PUSH(u->args, u->n_args, u->cap_args, v)) return FAD_NOMEM;
+        if (k < 3) s.arg[k] = v;
+        constant &= u->values[v].constant;
+    }
+    if (u->b->classify(u->b->ctx, i, call, &what)) return FAD_CALLBACK;
+    const int32_t uniform = what.kind == FAD_VM_BROADCAST && !u->values[s.arg[0]].is_array
+        ? s.arg[0] : -1;
+    if (constant && what.pure) {
+        const int32_t v = u->value_of[i] = new_value(u, i, 1, -1);
+        if (v < 0) return FAD_NOMEM;
+        u->values[v].uniform = uniform;
+        return FAD_OK;
+    }
+    s.what = u->n_calls;
+    s.out = new_value(u, i, 0, u->n_steps);
+    if (s.out < 0 || !PUSH(u->calls, u->n_calls, u->cap_calls, what)
+        || !PUSH(u->steps, u->n_steps, u->cap_steps, s)) return FAD_NOMEM;
+    if (what.kind == FAD_VM_ALIAS && u->values[s.arg[0]].is_array && u->values[s.out].is_array)
+        u->values[s.out].root = u->values[s.arg[0]].root;
+    u->values[s.out].uniform = uniform;
+    u->value_of[i] = s.out;
+    return FAD_OK;
+}
+
+static fad_status take_guard(builder *u, int32_t k)
+{
+    const fad_guard *g = &u->b->guard[k];
+    step s;
+    memset(&s, 0, sizeof s);
+    s.kind = STEP_GUARD;
+    s.group = -1;
+    s.what = k;
+    s.out = -1;
+    s.n = g->b >= 0 ? 2 : 1;
+    s.arg[0] = value_at(u, g->a);
+    s.arg[1] = g->b >= 0 ? value_at(u, g->b) : 0;
+    if (s.arg[0] < 0 || s.arg[1] < 0) return FAD_NOMEM;
+    if (u->values[s.arg[0]].constant && u->values[s.arg[1]].constant) return FAD_OK;
+    return PUSH(u->steps, u->n_steps, u->cap_steps, s) ? FAD_OK : FAD_NOMEM;
+}
+
+static fad_status take_nodes(builder *u)
+{
+    const fad_build *b = u->b;
+    int32_t next = 0;
+    for (int32_t k = 0; k < b->n_in; k++) {
+        const int32_t v = new_value(u, b->in[k], 0, -1);
+        if (v < 0) return FAD_NOMEM;
+        u->value_of[b->in[k]] = v;
+    }
+    for (fad_index i = b->start; i < b->end; i++) {
+        while (next < b->n_guard && b->guard[next].at <= i) {
+            const fad_status status = take_guard(u, next++);
+            if (status) return status;
+        }
+        const unsigned code = b->tape->op[i] & FAD_OPCODE;
+        if (!u->needed[i] || u->value_of[i] >= 0 || code < FAD_OP_CALL) continue;
+        if (code == FAD_OP_CALL) {
+            const fad_status status = take_call(u, i);
+            if (status) return status;
+        } else if (!take_row(u, i)) {
+            return FAD_NOMEM;
+        }
+    }
+    while (next < b->n_guard) {
+        const fad_status status = take_guard(u, next++);
+        if (status) return status;
+    }
+    for (int32_t k = 0; k < b->n_out; k++) {
+        const int32_t v = value_at(u, b->out[k]);
+        if (v < 0) return FAD_NOMEM;
+        u->values[v].pinned = u->values[u->values[v].root].pinned = 1;
+        u->values[v].output = 1;
+    }
+    return FAD_OK;
+}
+
+/* ---- from steps to code ---------------------------------------------------------------------- */
+
+static const int32_t *args_of(const builder *u, const step *s)
+{
+    return s->kind == STEP_CALL ? u->args + s->many : s->arg;
+}
+
+static void count_uses(builder *u)
+{
+    for (int32_t k = 0; k < u->n_values; k++) u->values[k].uses = 0;
+    for (int32_t k = 0; k < u->n_steps; k++) {
+        const step *s = &u->steps[k];
+        if (s->kind == STEP_NONE) continue;
+        const int32_t *arg = args_of(u, s);
+        for (int32_t j = 0; j < s->n; j++) {
+            value *v = &u->values[arg[j]];
+            v->uses++;
+            v->last = k;
+            if (u->values[v->root].last < k) u->values[v->root].last = k;
+        }
+    }
+}
+
+/* A sum with a product that nobody else reads becomes one step. */
+static void fuse(builder *u)
+{
+    count_uses(u);
+    for (int32_t k = 0; k < u->n_steps; k++) {
+        step *s = &u->steps[k];
+        if (s->kind != STEP_ROW || s->op != FAD_OP_add || u->values[s->out].is_array) continue;
+        for (int side = 1; side >= 0; side--) {
+            const value *v = &u->values[s->arg[side]];
+            if (v->uses != 1 || v->pinned || v->step < 0) continue;
+            step *m = &u->steps[v->step];
+            if (m->kind != STEP_ROW || (m->op != FAD_OP_multiply && m->op != FAD_OP_zmul)) continue;
+            s->arg[2] = s->arg[1 - side];
+            s->kind = m->op == FAD_OP_zmul ? STEP_ZMULADD : STEP_MULADD;
+            s->arg[0] = m->arg[0];
+            s->arg[1] = m->arg[1];
+            s->n = 3;
+            m->kind = STEP_NONE;
+            break;
+        }
+    }
+    count_uses(u);
+}
+
+/* Steps whose result nobody reads, now that operands were replaced. */
+static void prune(builder *u)
+{
+    count_uses(u);
+    for (int32_t k = u->n_steps - 1; k >= 0; k--) {
+        step *s = &u->steps[k];
+        if (s->kind == STEP_GUARD || s->kind == STEP_NONE) continue;
+        const value *out = &u->values[s->out];
+        if (out->uses || out->pinned) continue;
+        const int32_t *arg = args_of(u, s);
+        for (int32_t j = 0; j < s->n; j++) u->values[arg[j]].uses--;
+        s->kind = STEP_NONE;
+    }
+}
+
+/* Whether a step can run tile by tile: a row over float64 arrays of one large shape and numbers. */
+static int tileable(const builder *u, const step *s)
+{
+    if (s->kind != STEP_ROW || !u->values[s->out].is_array) return 0;
+    const fad_array *like = u->values[s->out].like;
+    if (like->dtype != FAD_F64 || like->size < 4 * TILE) return 0;
+    for (int32_t j = 0; j < s->n; j++) {
+        const value *v = &u->values[s->arg[j]];
+        if (v->is_array && (v->like->dtype != FAD_F64 || !fad_same_shape(v->like, like))) return 0;
+    }
+    return 1;
+}
+
+/* Move tileable steps up to the first of their group, where their other operands are there by
+ * then, so that groups stand together.  0 without memory. */
+static int group_steps(builder *u)
+{
+    enum { OPEN = 8 };
+    const int32_t n = u->n_steps;
+    int32_t open[OPEN], opened = 0, found = 0;
+    for (int32_t k = 0; k < n; k++) u->steps[k].group = -1;
+    for (int32_t k = 0; k < n; k++) {
+        step *s = &u->steps[k];
+        int slot = 0;
+        if (!tileable(u, s)) continue;
+        const fad_array *like = u->values[s->out].like;
+        while (slot < opened && !fad_same_shape(u->values[u->steps[open[slot]].out].like, like))
+            slot++;
+        int joins = slot < opened;
+        for (int32_t j = 0; joins && j < s->n; j++) {
+            const int32_t d = u->values[s->arg[j]].step;
+            if (d < 0) continue;
+            const int32_t at = u->steps[d].group >= 0 ? u->steps[d].group : d;
+            joins = at < open[slot] || u->steps[d].group == open[slot];
+        }
+        if (joins) {
+            s->group = open[slot];
+            found = 1;
+            continue;
+        }
+        s->group = k;
+        if (slot < opened) open[slot] = k;
+        else if (opened < OPEN) open[opened++] = k;
+        else open[k % OPEN] = k;
+    }
+    if (!found) {
+        for (int32_t k = 0; k < n; k++) u->steps[k].group = -1;
+        return 1;
+    }
+    step *sorted = fad_malloc((size_t)n * sizeof *sorted);
+    int32_t *start = fad_malloc(((size_t)n + 1) * sizeof *start);
+    if (!sorted || !start) {
+        fad_free(sorted);
+        fad_free(start);
+        return 0;
+    }
+    /* a counting sort by the place to go to, stable */
+    memset(start, 0, ((size_t)n + 1) * sizeof *start);
+    for (int32_t k = 0; k < n; k++) start[(u->steps[k].group >= 0 ? u->steps[k].group : k) + 1]++;
+    for (int32_t k = 0; k < n; k++) start[k + 1] += start[k];
+    for (int32_t k = 0; k < n; k++) {
+        const int32_t to = start[u->steps[k].group >= 0 ? u->steps[k].group : k]++;
+        sorted[to] = u->steps[k];
+        if (sorted[to].out >= 0) u->values[sorted[to].out].step = to;
+    }
+    memcpy(u->steps, sorted, (size_t)n * sizeof *sorted);
+    fad_free(sorted);
+    fad_free(start);
+    /* single ones need no tiles; results that stay inside their group need no array */
+    count_uses(u);
+    for (int32_t k = 0; k < n;) {
+        int32_t end = k + 1;
+        while (end < n && u->steps[k].group >= 0 && u->steps[end].group == u->steps[k].group) end++;
+        if (end == k + 1) u->steps[k].group = -1;
+        for (int32_t j = k; end > k + 1 && j < end; j++) {
+            value *v = &u->values[u->steps[j].out];
+            v->local = !v->pinned && v->last < end;
+        }
+        k = end;
+    }
+    return 1;
+}
+
+/* Free stretches of the arena, by offset; neighbours are joined. */
+typedef struct { size_t offset, bytes; } stretch;
+typedef struct { stretch *free; int32_t n, cap; size_t top; } arena_plan;
+
+static size_t padded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
+
+static size_t arena_take(arena_plan *a, size_t bytes)
+{
+    int32_t best = -1;
+    for (int32_t k = 0; k < a->n; k++)
+        if (a->free[k].bytes >= bytes && (best < 0 || a->free[k].bytes < a->free[best].bytes))
+            best = k;
+    if (best >= 0) {
+        const size_t offset = a->free[best].offset;
+        a->free[best].offset += bytes;
+        a->free[best].bytes -= bytes;
+        if (!a->free[best].bytes)
+            memmove(a->free + best, a->free + best + 1,
+                    (size_t)(--a->n - best) * sizeof *a->free);
+        return offset;
+    }
+    if (a->n && a->free[a->n - 1].offset + a->free[a->n - 1].bytes == a->top) {
+        const size_t offset = a->free[--a->n].offset;
+        a->top = offset + bytes;
+        return offset;
+    }
+    a->top += bytes;
+    return a->top - bytes;
+}
+
+static int arena_give(arena_plan *a, size_t offset, size_t bytes)
+{
+    const stretch new = {offset, bytes};
+    int32_t k = 0;
+    if (!bytes) return 1;
+    if (!PUSH(a->free, a->n, a->cap, new)) return 0;
+    while (a->free[k].offset < offset) k++;
+    memmove(a->free + k + 1, a->free + k, (size_t)(a->n - 1 - k) * sizeof *a->free);
+    a->free[k] = new;
+    if (k + 1 < a->n && a->free[k].offset + a->free[k].bytes == a->free[k + 1].offset) {
+        a->free[k].bytes += a->free[k + 1].bytes;
+        memmove(a->free + k + 1, a->free + k + 2, (size_t)(--a->n - k - 1) * sizeof *a->free);
+    }
+    if (k && a->free[k - 1].offset + a->free[k - 1].bytes == a->free[k].offset) {
+        a->free[k - 1].bytes += a->free[k].bytes;
+        memmove(a->free + k, a->free + k + 1, (size_t)(--a->n - k) * sizeof *a->free);
+    }
+    return 1;
+}
+
+typedef struct {
+    builder *u;
+    arena_plan arena;
+    int32_t done;               /* the step behind the group that is emitted */
+    int32_t latest;             /* the number that the last word made, or -1 */
+    int32_t *spare;             /* registers that are free again */
+    int32_t n_spare, cap_spare;
+    int32_t cap_code, cap_arrays_code, cap_array, cap_arglist, cap_axes, cap_guard, cap_offset, cap_tile;
+} emitter;
+
+static size_t bytes_of(const fad_array *arr)
+{
+    return padded((size_t)arr->size * fad_itemsize(arr->dtype));
+}
+
+static int new_array(emitter *e, int32_t v, int from)
+{
+    fad_program *p = e->u->p;
+    value *x = &e->u->values[v];
+    array_place place;
+    memset(&place, 0, sizeof place);
+    /* of other arrays the header alone: their contents are the trace's, and large */
+    place.like = from == FROM_CONSTANT ? fad_array_share(x->like)
+        : fad_array_borrow(x->like->dtype, x->like->ndim, x->like->shape, NULL, NULL);
+    if (!place.like) return 0;
+    place.from = (uint8_t)from;
+    if (from == FROM_ARENA) place.offset = arena_take(&e->arena, bytes_of(x->like));
+    else if (from == FROM_ALIAS) place.root = e->u->values[x->root].where;
+    x->where = p->n_array;
+    if (PUSH(p->array, p->n_array, e->cap_array, place)) return 1;
+    fad_array_release(place.like);
+    return 0;
+}
+
+static int new_register(emitter *e, int32_t v)
+{
+    value *x = &e->u->values[v];
+    x->where = e->n_spare ? e->spare[--e->n_spare] : e->u->p->n_reg++;
+    return 1;
+}
+
+static fad_place place_of(const emitter *e, int32_t v)
+{
+    return (fad_place){e->u->values[v].is_array, e->u->values[v].where};
+}
+
+/* Give back what the operands of step k held, unless somebody reads it later; `kept` stays.  With
+ * k < 0 the step is one of a group that ends before e->done. */
+static int drop_dead(emitter *e, const step *s, int32_t k, int32_t kept)
+{
+    const int32_t *arg = args_of(e->u, s);
+    for (int32_t j = 0; j < s->n; j++) {
+        const int32_t r = e->u->values[arg[j]].root;
+        value *v = &e->u->values[r];
+        if (v->constant || v->pinned || v->local || v->where < 0) continue;
+        if (k < 0 ? v->last < 0 || v->last >= e->done : v->last != k) continue;
+        v->last = -2;                   /* once */
+        if (r == kept) continue;
+        if (!v->is_array) {
+            if (!PUSH(e->spare, e->n_spare, e->cap_spare, v->where)) return 0;
+        } else if (e->u->p->array[v->where].from == FROM_ARENA) {
+            if (!arena_give(&e->arena, e->u->p->array[v->where].offset, bytes_of(v->like)))
+                return 0;
+        }
+    }
+    return 1;
+}
+
+static int emit_word(emitter *e, unsigned op, int32_t d, int32_t a, int32_t b, int32_t c)
+{
+    const word w = {(uint16_t)op, 0, d, a, b, c};
+    return PUSH(e->u->p->code, e->u->p->n_code, e->cap_code, w);
+}
+
+/* Whether a row needs no broadcasting: float64 arrays of one shape, not empty and not huge, and
+ * numbers where a loop takes them. */
+static int plain_loop(const builder *u, const step *s)
+{
+    const fad_array *like = u->values[s->out].like;
+    void *data;
+    if (like->dtype != FAD_F64 || like->size == 0 || like->size > INT32_MAX) return 0;
+    const int takes_numbers = fad_loop_of(s->op, FAD_F64, &data) != NULL;
+    for (int32_t j = 0; j < s->n; j++) {
+        const value *v = &u->values[s->arg[j]];
+        if (!v->is_array ? !takes_numbers
+            : v->like->dtype != FAD_F64 || !fad_same_shape(v->like, like)) return 0;
+    }
+    return 1;
+}
+
+/* The operand whose bytes an elementwise result may take over: of its shape, read last here. */
+static int32_t reusable(const emitter *e, const step *s, int32_t k)
+{
+    const value *out = &e->u->values[s->out];
+    for (int32_t j = 0; j < s->n; j++) {
+        const int32_t r = e->u->values[s->arg[j]].root;
+        const value *v = &e->u->values[r], *shown = &e->u->values[s->arg[j]];
+        if (!v->is_array || v->constant || v->pinned || v->last != k) continue;
+        if (e->u->p->array[v->where].from != FROM_ARENA) continue;
+        if (shown->like->dtype == out->like->dtype && fad_same_shape(shown->like, out->like))
+            return r;
+    }
+    return -1;
+}
+
+static int emit_array_step(emitter *e, const step *s, int32_t k)
+{
+    builder *u = e->u;
+    fad_program *p = u->p;
+    value *out = &u->values[s->out];
+    const int32_t *arg = args_of(u, s);
+    array_ins ins;
+    int32_t taken = -1;
+    memset(&ins, 0, sizeof ins);
+    ins.n_in = s->n;
+    ins.first_in = p->n_arglist;
+    if (s->kind == STEP_ROW) {
+        ins.kind = VM_ROW;
+        ins.op = s->op;
+        ins.dtype = out->like->dtype;
+        taken = reusable(e, s, k);
+    } else {
+        const fad_vm_call *what = &u->calls[s->what];
+        ins.kind = (uint8_t)what->kind;
+        ins.ta = (uint8_t)what->ta;
+        ins.tb = (uint8_t)what->tb;
+        ins.exact = (uint8_t)what->exact;
+        ins.op = (uint16_t)what->op;
+        ins.side = (uint8_t)what->side;
+        ins.foreign = what->foreign;
+        ins.offset = what->offset;
+        ins.axes = p->n_axes;
+        if (what->kind == FAD_VM_FOREIGN) p->n_foreign++;
+        if (what->kind == FAD_VM_TRANSPOSE)
+            for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
+                if (!PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
+        if (what->kind == FAD_VM_ASSEMBLE) {
+            ins.offset = p->n_offset;
+            for (int32_t j = 0; j < s->n; j++) {
+                const int64_t at = u->b->offset(u->b->ctx, what->offset, j);
+                if (!PUSH(p->offset, p->n_offset, e->cap_offset, at)) return 0;
+            }
+        }
+    }
+    for (int32_t j = 0; j < s->n; j++) {
+        const fad_place place = place_of(e, arg[j]);
+        if (j < 4) ins.in[j] = place;
+        if (!PUSH(p->arglist, p->n_arglist, e->cap_arglist, place)) return 0;
+    }
+    const int alias = out->root != s->out;
+    const int direct = out->output && !alias && out->is_array && out->like->dtype < FAD_BOOL;
+    if (direct) taken = -1;
+    if (!out->is_array) {
+        if (!new_register(e, s->out)) return 0;
+    } else if (alias) {
+        if (!new_array(e, s->out, FROM_ALIAS)) return 0;
+    } else if (out->like->dtype >= FAD_BOOL) {
+        if (!new_array(e, s->out, FROM_FOREIGN)) return 0;
+    } else if (direct) {
+        if (!new_array(e, s->out, FROM_OUTPUT)) return 0;
+    } else if (taken >= 0) {
+        const size_t offset = p->array[u->values[taken].where].offset;
+        if (!new_array(e, s->out, FROM_ALIAS)) return 0;
+        p->array[out->where].from = FROM_ARENA;
+        p->array[out->where].offset = offset;
+    } else if (!new_array(e, s->out, FROM_ARENA)) {
+        return 0;
+    }
+    ins.out = place_of(e, s->out);
+    p->work += out->is_array ? out->like->size : 1;
+    if (s->kind == STEP_CALL) p->work += u->values[arg[0]].is_array ? u->values[arg[0]].like->size : 0;
+    if (!drop_dead(e, s, k, taken)) return 0;
+    if (alias) return 1;                /* nothing to do when it runs */
+    if (s->kind == STEP_ROW && out->is_array && plain_loop(u, s)) {
+        tile_step t;
+        memset(&t, 0, sizeof t);
+        t.n = s->n;
+        t.loop = fad_loop_of(s->op, FAD_F64, &t.data);
+        t.values = fad_values[s->op];
+        for (int32_t j = 0; j < s->n; j++)
+            t.in[j] = (tile_place){u->values[s->arg[j]].is_array ? IN_ARRAY : IN_REGISTER, 0,
+                                   ins.in[j].where};
+        t.out = (tile_place){IN_ARRAY, 0, out->where};
+        e->latest = -1;
+        return PUSH(p->tile, p->n_tile, e->cap_tile, t)
+            && emit_word(e, VM_LOOP, 0, p->n_tile - 1, 0, (int32_t)out->like->size);
+    }
+    if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
+    e->latest = -1;
+    return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
+}
+
+/* A row over numbers, or a sum with a product. */
+static int emit_numbers(emitter *e, const step *s, int32_t k)
+{
+    const value *values = e->u->values;
+    int32_t a = s->arg[0], b = s->n > 1 ? s->arg[1] : a, c = s->n > 2 ? s->arg[2] : a;
+    const int product = s->kind == STEP_MULADD || s->kind == STEP_ZMULADD;
+    unsigned op = s->kind == STEP_MULADD ? VM_MULADD : s->kind == STEP_ZMULADD ? VM_ZMULADD : s->op;
+    if (e->latest >= 0 && (product || op == FAD_OP_add || op == FAD_OP_multiply
+                           || op == FAD_OP_zmul)) {
+        if (a == e->latest) {           /* these do not mind the order */
+            a = b;
+            b = e->latest;
+        }
+        if (b == e->latest && a != b)
+            op = op == VM_MULADD ? VM_MULADD_PRODUCTL : op == VM_ZMULADD ? VM_ZMULADD_PRODUCTL
+                : op == FAD_OP_add ? VM_ADDL : op == FAD_OP_multiply ? VM_MULTIPLYL : VM_ZMULL;
+        else if (product && c == e->latest)
+            op = op == VM_MULADD ? VM_MULADD_SUML : VM_ZMULADD_SUML;
+    }
+    a = values[a].where;
+    b = values[b].where;
+    c = values[c].where;
+    if (!drop_dead(e, s, k, -1) || !new_register(e, s->out)) return 0;
+    e->latest = s->out;
+    return emit_word(e, op, values[s->out].where, a, b, c);
+}
+
+static int emit_step(emitter *e, int32_t k)
+{
+    builder *u = e->u;
+    fad_program *p = u->p;
+    const step *s = &u->steps[k];
+    if (s->kind == STEP_NONE) return 1;
+    if (s->kind == STEP_GUARD) {
+        const fad_guard *g = &u->b->guard[s->what];
+        guard_ins ins;
+        memset(&ins, 0, sizeof ins);
+        ins.kind = g->kind;
+        ins.wanted = g->wanted;
+        ins.number = g->number;
+        ins.bytes = g->bytes;
+        ins.size = g->size;
+        ins.a = place_of(e, s->arg[0]);
+        if (s->n > 1) ins.b = place_of(e, s->arg[1]);
+        return PUSH(p->guard, p->n_guard, e->cap_guard, ins)
+            && emit_word(e, VM_GUARD, 0, p->n_guard - 1, 0, 0) && drop_dead(e, s, k, -1);
+    }
+    if (s->kind == STEP_CALL || u->values[s->out].is_array) return emit_array_step(e, s, k);
+    for (int32_t j = 0; j < s->n; j++)          /* a number out of arrays of no axes */
+        if (u->values[s->arg[j]].is_array) return emit_array_step(e, s, k);
+    p->work++;
+    return emit_numbers(e, s, k);
+}
+
+/* Whether operand j of a step is the first mention of its array in the group that starts at
+ * `from`, results included. */
+static int first_use(const fad_program *p, int32_t from, const tile_step *t, int j)
+{
+    const int32_t array = t->in[j].where;
+    for (int i = 0; i < j; i++)
+        if (t->in[i].kind == IN_ARRAY && t->in[i].where == array) return 0;
+    for (int32_t k = from; k < p->n_tile; k++) {
+        const tile_step *s = &p->tile[k];
+        if (s->out.kind == IN_ARRAY && s->out.where == array) return 0;
+        for (int i = 0; i < s->n; i++)
+            if (s->in[i].kind == IN_ARRAY && s->in[i].where == array) return 0;
+    }
+    return 1;
+}
+
+/* A group of steps, tile by tile.  What dies in it is given back only behind it: while a tile is
+ * computed, others of the same arrays are yet to be read. */
+static int emit_tiles(emitter *e, int32_t from, int32_t end)
+{
+    builder *u = e->u;
+    fad_program *p = u->p;
+    array_ins ins;
+    int32_t blocks = 0, n_spare = 0;
+    int32_t *spare = fad_malloc((size_t)(end - from) * sizeof *spare);
+    if (!spare) return 0;
+    memset(&ins, 0, sizeof ins);
+    ins.kind = VM_TILES;
+    ins.first_in = p->n_tile;
+    ins.n_in = end - from;
+    ins.offset = u->values[u->steps[from].out].like->size;
+    for (int32_t k = from; k < end; k++) {
+        const step *s = &u->steps[k];
+        value *out = &u->values[s->out];
+        tile_step t;
+        memset(&t, 0, sizeof t);
+        t.n = s->n;
+        t.loop = rounded_once(s->op) ? NULL : fad_loop_of(s->op, FAD_F64, &t.data);
+        t.values = fad_values[s->op];
+        for (int32_t j = 0; j < s->n; j++) {
+            const value *v = &u->values[s->arg[j]];
+            t.in[j].kind = v->local ? IN_SCRATCH : v->is_array ? IN_ARRAY : IN_REGISTER;
+            t.in[j].where = v->where;
+            t.in[j].first = t.in[j].kind == IN_ARRAY && first_use(p, ins.first_in, &t, j);
+        }
+        if (out->local) {
+            for (int32_t j = 0; j < s->n; j++) {        /* may be overwritten as they are read */
+                value *v = &u->values[s->arg[j]];
+                if (!v->local || v->last != k) continue;
+                v->last = -2;
+                spare[n_spare++] = v->where;
+            }
+            out->where = n_spare ? spare[--n_spare] : blocks++;
+            t.out = (tile_place){IN_SCRATCH, 0, out->where};
+        } else {
+            if (!new_array(e, s->out, out->output && out->root == s->out ? FROM_OUTPUT
+                                                                         : FROM_ARENA)) goto failed;
+            t.out = (tile_place){IN_ARRAY, 1, out->where};
+        }
+        p->work += out->like->size;
+        if (!PUSH(p->tile, p->n_tile, e->cap_tile, t)) goto failed;
+    }
+    /* blocks for numbers that a step wants spread, one for each operand */
+    for (int32_t k = ins.first_in; k < p->n_tile; k++)
+        for (int j = 0; !p->tile[k].loop && j < p->tile[k].n; j++)
+            if (p->tile[k].in[j].kind == IN_REGISTER) blocks++;
+    if (blocks > p->scratch_blocks) p->scratch_blocks = blocks;
+    e->done = end;
+    for (int32_t k = from; k < end; k++)
+        if (!drop_dead(e, &u->steps[k], -1, -1)) goto failed;
+    fad_free(spare);
+    e->latest = -1;
+    if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
+    return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
+failed:
+    fad_free(spare);
+    return 0;
+}
+
+static fad_status emit(builder *u)
+{
+    emitter e;
+    fad_program *p = u->p;
+    const fad_build *b = u->b;
+    int ok = 1;
+    int32_t cap_constants = 0;
+    memset(&e, 0, sizeof e);
+    e.u = u;
+    e.latest = -1;
+    /* constants first: their registers are filled once per workspace */
+    for (int32_t v = 0; v < u->n_values && ok; v++) {
+        value *x = &u->values[v];
+        if (!x->constant || (!x->uses && !x->pinned)) continue;
+        if (x->is_array) {
+            ok = new_array(&e, v, FROM_CONSTANT);
+        } else {
+            x->where = p->n_reg++;
+            ok = PUSH(p->constants, p->n_constant, cap_constants, x->number);
+        }
+    }
+    for (int32_t k = 0; k < b->n_in && ok; k++) {
+        const int32_t v = u->value_of[b->in[k]];
+        if (u->values[v].is_array) ok = new_array(&e, v, FROM_INPUT);
+        else ok = new_register(&e, v);
+        const fad_place place = place_of(&e, v);
+        ok = ok && PUSH(p->in, p->n_in, u->cap_in, place);
+    }
+    for (int32_t k = 0; k < u->n_steps && ok;) {
+        int32_t end = k + 1;
+        while (end < u->n_steps && u->steps[k].group >= 0
+               && u->steps[end].group == u->steps[k].group) end++;
+        ok = end > k + 1 ? emit_tiles(&e, k, end) : emit_step(&e, k);
+        k = end;
+    }
+    for (int32_t k = 0; k < b->n_out && ok; k++) {
+        const fad_place place = place_of(&e, u->value_of[b->out[k]]);
+        ok = PUSH(p->out, p->n_out, u->cap_out, place);
+    }
+    ok = ok && emit_word(&e, VM_END, 0, 0, 0, 0);
+    p->arena = e.arena.top;
+    fad_free(e.arena.free);
+    fad_free(e.spare);
+    return ok ? FAD_OK : FAD_NOMEM;
+}
+
+fad_status fad_program_build(const fad_build *b, fad_program **out)
+{
+    builder u;
+    fad_status status = FAD_NOMEM;
+    uint32_t size = 1024;
+    *out = NULL;
+    memset(&u, 0, sizeof u);
+    u.b = b;
+    while (size / 2 < (uint32_t)(b->end - b->start) && size < UINT32_C(1) << 31) size *= 2;
+    u.table_mask = size - 1;
+    u.p = fad_malloc(sizeof *u.p);
+    if (u.p) memset(u.p, 0, sizeof *u.p);
+    u.needed = fad_malloc((size_t)b->end);
+    u.value_of = fad_malloc((size_t)b->end * sizeof *u.value_of);
+    u.table = fad_malloc((size_t)size * sizeof *u.table);
+    if (u.p && u.needed && u.value_of && u.table) {
+        memset(u.needed, 0, (size_t)b->end);
+        memset(u.value_of, 0xff, (size_t)b->end * sizeof *u.value_of);
+        memset(u.table, 0xff, (size_t)size * sizeof *u.table);
+        mark_needed(&u);
+        status = take_nodes(&u);
+    }
+    if (!status) {
+        fuse(&u);
+        prune(&u);
+        status = group_steps(&u) ? emit(&u) : FAD_NOMEM;
+    }
+    fad_free(u.needed);
+    fad_free(u.value_of);
+    fad_free(u.table);
+    fad_free(u.values);
+    fad_free(u.steps);
+    fad_free(u.args);
+    fad_free(u.calls);
+    if (status) {
+        if (u.p) fad_program_free(u.p);
+        return status;
+    }
+    *out = u.p;
+    return FAD_OK;
+}
+
+void fad_program_free(fad_program *p)
+{
+    for (int32_t k = 0; k < p->n_array; k++) fad_array_release(p->array[k].like);
+    fad_free(p->code);
+    fad_free(p->arrays_code);
+    fad_free(p->array);
+    fad_free(p->guard);
+    fad_free(p->in);
+    fad_free(p->out);
+    fad_free(p->arglist);
+    fad_free(p->constants);
+    fad_free(p->axes);
+    fad_free(p->offset);
+    fad_free(p->tile);
+    fad_free(p);
+}
+
+const fad_place *fad_program_inputs(const fad_program *p) { return p->in; }
+const fad_place *fad_program_outputs(const fad_program *p) { return p->out; }
+
+int fad_output_is_callers(const fad_program *p, int32_t k)
+{
+    return p->out[k].is_array && p->array[p->out[k].where].from == FROM_OUTPUT;
+}
+
+fad_program_stats fad_program_describe(const fad_program *p)
+{
+    return (fad_program_stats){
+        .instructions = p->n_code - 1, .registers = p->n_reg, .constants = p->n_constant,
+        .arrays = p->n_array, .arena_bytes = (int64_t)p->arena, .guards = p->n_guard,
+        .foreign = p->n_foreign, .work = p->work};
+}

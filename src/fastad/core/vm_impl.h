@@ -1,0 +1,91 @@
+/* What programs are made of: shared by the builder, the machine and what else walks their code. */
+#ifndef FAD_VM_IMPL_H
+#define FAD_VM_IMPL_H
+
+#include "vm.h"
+
+/* reg[d] = op(reg[a], reg[b], reg[c]).  Below 256 the opcodes are the tape's rows over registers. */
+typedef struct { uint16_t op, spare; int32_t d, a, b, c; } word;
+
+/* Those that end in L read the result of the word before from the machine's register instead of
+ * memory: in a chain of dependent operations the way through memory is most of the time. */
+#define SPECIAL_OPS(_) \
+    _(END, ) \
+    _(ADDL, value = reg[ip->a] + value) \
+    _(MULTIPLYL, value = reg[ip->a] * value) \
+    _(ZMULL, value = zmul(reg[ip->a], value)) \
+    _(MULADD, value = reg[ip->a] * reg[ip->b] + reg[ip->c]) \
+    _(MULADD_PRODUCTL, value = reg[ip->a] * value + reg[ip->c]) \
+    _(MULADD_SUML, value = reg[ip->a] * reg[ip->b] + value) \
+    _(ZMULADD, value = reg[ip->c] + zmul(reg[ip->a], reg[ip->b])) \
+    _(ZMULADD_PRODUCTL, value = reg[ip->c] + zmul(reg[ip->a], value)) \
+    _(ZMULADD_SUML, value = value + zmul(reg[ip->a], reg[ip->b]))
+
+enum {
+    VM_FIRST_SPECIAL = 255,
+#define NAMED(name, code) VM_##name,
+    SPECIAL_OPS(NAMED)
+#undef NAMED
+    VM_LOOP,        /* elementwise step a over c elements */
+    VM_ARRAY,       /* array instruction a */
+    VM_GUARD,       /* guard a */
+    VM_OPS
+};
+
+typedef struct {
+    uint8_t kind;               /* VM_ROW or a fad_vm_kind */
+    uint8_t dtype, ta, tb, exact, side;
+    uint16_t op;
+    int32_t foreign, n_in, first_in;
+    fad_place in[4], out;
+    int64_t offset;
+    int32_t axes;               /* where in program->axes */
+} array_ins;
+enum { VM_ROW = 64, VM_TILES };
+
+/* One elementwise step inside a tile.  Operands and result: whole arrays, of which the tile's part
+ * is meant, scratch blocks of the tile's length, or blocks filled with a number. */
+enum { IN_ARRAY, IN_SCRATCH, IN_REGISTER };
+typedef struct { uint8_t kind, first; int32_t where; } tile_place;   /* first: of this array */
+typedef struct {
+    fad_loop loop;              /* or NULL: `values` */
+    void *data;
+    fad_values_fn values;
+    int n;
+    tile_place in[3], out;
+} tile_step;
+/* Scratch blocks stand apart by a little more than a tile: at a distance of 4096 bytes a store
+ * holds up the loads of other blocks, whose addresses end alike. */
+enum { TILE = 1024, STRIDE = TILE + 40 };
+
+/* Who owns the bytes of an array of the workspace. */
+enum { FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS, FROM_OUTPUT };
+typedef struct {
+    fad_array *like;            /* shape and dtype; of a constant, a reference to its contents */
+    uint8_t from;
+    int32_t root;               /* FROM_ALIAS: whose bytes */
+    size_t offset;              /* FROM_ARENA */
+} array_place;
+
+typedef struct { int kind, wanted; fad_place a, b; double number; const void *bytes; size_t size; }
+    guard_ins;
+
+struct fad_program {
+    word *code;
+    array_ins *arrays_code;
+    array_place *array;
+    guard_ins *guard;
+    fad_place *in, *out, *arglist;
+    double *constants;          /* what the first registers hold */
+    int *axes;
+    int64_t *offset;            /* of numbers in assembled arrays */
+    tile_step *tile;
+    int32_t n_code, n_arrays_code, n_array, n_guard, n_in, n_out, n_arglist, n_constant, n_reg;
+    int32_t n_axes, n_offset, n_foreign, n_tile, scratch_blocks;
+    size_t arena;
+    int64_t work;
+};
+
+enum { ALIGN = 64 };           /* of arrays in the arena */
+
+#endif
