@@ -16,6 +16,7 @@ import numpy as _np
 
 from . import _core, autograd, linalg, modes, numpy_api, rules, scipy, transforms
 from ._core import Tensor, release_memory, tensor
+from .graph import Graph, GuardError, load, name, record
 from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_api import *  # noqa: F403
 from .program import Program, ProgramWarning, compile
@@ -40,10 +41,10 @@ _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
-    "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile", "e", "enable_grad",
+    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile", "e", "enable_grad",
     "float32", "float64", "get_include", "grad", "hessian", "inf", "int16", "int32", "int64",
-    "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "modes", "nan", "newaxis", "no_grad",
-    "pi", "release_memory", "scipy", "set_grad_enabled", "tensor", "transforms", "uint16", "uint32",
+    "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan", "newaxis",
+    "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled", "tensor", "transforms", "uint16", "uint32",
     "uint64", "uint8", "value_and_grad", "vjp",
     *numpy_api.__all__,
 ]

@@ -9,7 +9,7 @@ push onto the tape: across extension modules the same push costs twice the time.
 cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AS_DOUBLE
-from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject
+from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyObject_RichCompare
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.stdlib cimport calloc, free
@@ -877,17 +877,21 @@ cdef object call_row(object self, PyObject **args, Py_ssize_t nargs, PyObject *k
 cdef class CoreRule:
     """A structured primitive declared here: the same protocol as rules.py, called without Python.
 
-    `forward` is for the tangent of linear rules; `vjp` and `jvp` are written in operations that
-    record when recording is on.
+    `compute` gives the result again, recorded, of inputs of the same shapes; it is also the tangent
+    of linear rules of one input.  All three are written in operations that record when recording
+    is on.
     """
     cdef readonly str name
     cdef readonly bint linear, reads_inputs, reads_output
+
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        raise NotImplementedError
 
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         raise NotImplementedError
 
     cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        raise NotImplementedError
+        return self.compute(tangents, params, shape_of(y), y.dtype)
 
 
 cdef fad_call *begin_call(int n) except NULL:
@@ -1058,8 +1062,8 @@ cdef class SumTo(CoreRule):
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         return (c_broadcast_like(g, <Tensor>inputs[0]),)
 
-    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        return c_sum_to(tangents[0], shape_of(y))
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return c_sum_to(inputs[0], shape)
 
 
 @cython.final
@@ -1067,8 +1071,8 @@ cdef class BroadcastTo(CoreRule):
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         return (c_sum_to(g, shape_of(<Tensor>inputs[0])),)
 
-    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        return c_broadcast_to(tangents[0], shape_of(y))
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return c_broadcast_to(inputs[0], shape)
 
 
 @cython.final
@@ -1079,10 +1083,8 @@ cdef class Sum(CoreRule):
             g = c_reshape(g, params[1])
         return (c_broadcast_like(g, <Tensor>inputs[0]),)
 
-    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        if params is None:
-            return c_reshape(c_sum(tangents[0], None, False), shape_of(y))
-        return c_reshape(c_sum(tangents[0], params[0], False), shape_of(y))
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return c_reshape(c_sum(inputs[0], None if params is None else params[0], False), shape)
 
 
 @cython.final
@@ -1090,8 +1092,8 @@ cdef class Reshape(CoreRule):
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         return (c_reshape(g, shape_of(<Tensor>inputs[0])),)
 
-    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        return c_reshape(tangents[0], shape_of(y))
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return c_reshape(inputs[0], shape)
 
 
 @cython.final
@@ -1100,8 +1102,8 @@ cdef class Transpose(CoreRule):
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         return (c_transpose(g, params[1], params[0]),)
 
-    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        return c_transpose(tangents[0], params[0], params[1])
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return c_transpose(inputs[0], params[0], params[1])
 
 
 @cython.final
@@ -1109,8 +1111,8 @@ cdef class Cast(CoreRule):
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         return (astype(g, (<Tensor>inputs[0]).dtype),)
 
-    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        return astype(tangents[0], y.dtype)
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return astype(inputs[0], dtype)
 
 
 ctypedef struct matrix_product:
@@ -1163,6 +1165,9 @@ cdef class Matmul(CoreRule):
         if g.arr.ndim == x.arr.ndim and fad_same_shape(g.arr, x.arr):
             return g
         return c_sum_to(g, shape_of(x))
+
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return c_matmul(inputs[0], inputs[1], params[0], params[1], params[2])
 
     cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
         cdef object left = None, right = None
@@ -1276,8 +1281,8 @@ cdef class GetNumber(CoreRule):
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         return (scatter_(g, shape_of(<Tensor>inputs[0]), params[1], True),)
 
-    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        return c_get_number(tangents[0], params[0], params[1])
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return c_get_number(inputs[0], params[0], params[1])
 
 
 cdef Tensor c_get_number(Tensor x, Py_ssize_t offset, object index):
@@ -1336,8 +1341,12 @@ cdef object number_at(Tensor x, object index):
     return c_get_number(x, offset, index)
 
 
+cdef dict CORE_RULES = {}
+
+
 cdef CoreRule core_rule(type cls, str name, bint linear, bint reads_inputs):
     cdef CoreRule rule = cls()
+    CORE_RULES[name] = rule
     rule.name = name
     rule.linear = linear
     rule.reads_inputs = reads_inputs
@@ -3644,3 +3653,4 @@ cdef Tensor record_binary(str name, Tensor a, Tensor b):
 
 
 include "program.pxi"
+include "graph.pxi"

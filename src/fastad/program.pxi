@@ -25,6 +25,7 @@ cdef class Trace:
     cdef set seen                   # of guards
     cdef dict shadows               # id(tensor) -> (tensor, its shadow)
     cdef list inputs                # tensors
+    cdef dict names                 # nodes that were given names
     cdef readonly object refused    # why no program can be made, or None
     cdef bint over
 
@@ -33,6 +34,7 @@ cdef class Trace:
         self.seen = set()
         self.shadows = {}
         self.inputs = []
+        self.names = {}
 
     def __enter__(self):
         global last_trace, fad_trace_id, fad_grad_off
@@ -283,19 +285,33 @@ def holds_nan(Tensor t not None):
 cdef class ByNumpy:
     """A function of values alone, taken down in a trace; no cotangent flows through it."""
     cdef readonly str name
-    cdef object function
-    cdef tuple template             # arguments, with None where an input stands
-    cdef tuple places
-    cdef dict kwargs
+    cdef readonly object function
+    cdef readonly tuple template    # arguments, with None where an input stands
+    cdef readonly tuple places
+    cdef readonly dict kwargs
     linear = False
     reads_inputs = True
     reads_output = False
 
-    def forward(self, *arrays):
+    def __init__(self, function, tuple template, tuple places, dict kwargs):
+        self.name = function.__name__
+        self.function = function
+        self.template = template
+        self.places = places
+        self.kwargs = kwargs
+
+    def filled(self, values):
         args = list(self.template)
-        for k, a in zip(self.places, arrays):
+        for k, a in zip(self.places, values):
             args[k] = a
-        return self.function(*args, **self.kwargs)
+        return tuple(args)
+
+    def forward(self, *arrays):
+        return self.function(*self.filled(arrays), **self.kwargs)
+
+    def again(self, tuple inputs):
+        """The function of other tensors, recorded like the first."""
+        return by_numpy(self.function, self.filled(inputs), self.kwargs)
 
     def vjp(self, g, y, inputs, needs):
         return (None,) * len(inputs)
@@ -313,14 +329,10 @@ def by_numpy(function, tuple args, dict kwargs):
     if fad_trace_id:
         places = tuple([k for k, x in enumerate(args) if type(x) is Tensor and tracked(<Tensor>x)])
         if places:
-            rule = ByNumpy.__new__(ByNumpy)
-            rule.name = function.__name__
-            rule.function = function
-            rule.template = tuple([
+            rule = ByNumpy(function, tuple([
                 None if k in places else np.array(value_array(<Tensor>x)) if type(x) is Tensor
-                else x.copy() if type(x) is cnp.ndarray else x for k, x in enumerate(args)])
-            rule.places = places
-            rule.kwargs = kwargs
+                else x.copy() if type(x) is cnp.ndarray else x for k, x in enumerate(args)]),
+                places, kwargs)
             record_call(out, rule, tuple([args[k] for k in places]), {}, True, False)
             if out.h.idx >= 0:
                 tape.op[out.h.idx] |= FAD_PASSIVE
@@ -333,6 +345,9 @@ def by_numpy(function, tuple args, dict kwargs):
 @cython.final
 cdef class Assemble(CoreRule):
     """An array of zeros with numbers at given places; params: (shape, offsets)."""
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return assemble(list(inputs), params[0], list(params[1]))
+
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         return tuple([element_at(g, k) for k in params[1]])
 
@@ -367,7 +382,10 @@ cdef Tensor assemble(list numbers, tuple shape, list offsets):
 @cython.final
 cdef class Partial(CoreRule):
     """The partial of a row, where its formula chooses (at kinks), as a primitive of a, b, c, y."""
-    cdef int op, side
+    cdef readonly int op, side
+
+    cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
+        return apply_partial(self, inputs)
 
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
         inputs = self.apart(inputs)
@@ -640,7 +658,12 @@ cdef int add_node(fad_index *bar, fad_index *low, fad_index p, fad_index c) exce
 cdef class BuildState:
     cdef list foreign               # (rule, params, shape of the result, its dtype)
     cdef list offsets               # of the numbers in assembled arrays
+    cdef dict kinds                 # (shape, dtype) of array nodes, or None: look at their values
     cdef object error
+
+    def __cinit__(self):
+        self.foreign = []
+        self.offsets = []
 
 
 cdef int classify(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what) noexcept:
@@ -708,8 +731,9 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         what.offset = len(state.offsets) - 1
     if what.kind == FAD_VM_FOREIGN:
         what.foreign = <int32_t>len(state.foreign)
-        y_like = value_of(i)
-        state.foreign.append((rule, params, shape_of(y_like), y_like.dtype))
+        kind = kind_of(i) if state.kinds is None else state.kinds[i]
+        shape, dtype = (NO_SHAPE, F64) if kind is None else kind
+        state.foreign.append((rule, params, shape, dtype))
     return 0
 
 
@@ -748,6 +772,7 @@ cdef class Plan:
     cdef int64_t work
     cdef readonly object result     # nesting of the result, with numbers where outputs stand
     cdef readonly object hooks
+    cdef readonly Nodes nodes       # what it was made of
     cdef readonly int64_t misses
 
     def __dealloc__(self):
@@ -802,16 +827,9 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
 
     Returns None, and says why in ``trace.refused``, when no program can be made.
     """
-    cdef Plan plan = Plan.__new__(Plan)
-    cdef BuildState state = BuildState()
-    cdef fad_build b
     cdef fad_index *nodes = NULL
-    cdef fad_guard *guards = NULL
-    cdef fad_program *program = NULL
-    cdef fad_status status
     cdef Tensor t
-    cdef Py_ssize_t k, n_in, n_out = len(outputs), n_guard
-    cdef int i
+    cdef Py_ssize_t k, n_in, n_out = len(outputs)
     if fad_trace_id != trace.id:
         raise RuntimeError("finish_trace: this trace does not run in this thread")
     reserve(<fad_index>(n_out + 1))
@@ -821,22 +839,44 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
     shadows = list(trace.shadows.values())
     ins = trace.inputs + [s for _, s in shadows]
     n_in = len(ins)
-    n_guard = len(trace.guards)
     nodes = <fad_index *>calloc(n_in + n_out + 1, sizeof(fad_index))
-    guards = <fad_guard *>calloc(n_guard + 1, sizeof(fad_guard))
-    state.foreign = []
-    state.offsets = []
     try:
-        if nodes == NULL or guards == NULL:
+        if nodes == NULL:
             fail(FAD_NOMEM, "program")
         reserve(<fad_index>(n_out + 1))
         for k in range(n_in):
             nodes[k] = (<Tensor>ins[k]).h.idx
         for k in range(n_out):
             nodes[n_in + k] = parent_of(<Tensor>outputs[k], True)
+        n_given = len(trace.inputs)
+        return build_plan(
+            BuildState(), trace.start, nodes, n_in, n_out, trace.guards, n_given,
+            [t for t, _ in shadows], capture(trace, nodes, n_in, n_given, nodes + n_in, n_out),
+            hooks)
+    finally:
+        free(nodes)
+
+
+cdef Plan build_plan(BuildState state, fad_index start, const fad_index *nodes, Py_ssize_t n_in,
+                     Py_ssize_t n_out, list seen, Py_ssize_t n_given, list outer, Nodes data,
+                     object hooks):
+    """A Plan of the nodes from `start` to the end of the tape.
+
+    `nodes` holds inputs, then outputs; `seen` what Python saw, as Trace.guards.
+    """
+    cdef Plan plan = Plan.__new__(Plan)
+    cdef fad_build b
+    cdef fad_guard *guards = <fad_guard *>calloc(len(seen) + 1, sizeof(fad_guard))
+    cdef fad_program *program = NULL
+    cdef fad_status status
+    cdef Tensor t
+    cdef Py_ssize_t k
+    if guards == NULL:
+        fail(FAD_NOMEM, "program")
+    try:
         keep = []
-        for k in range(n_guard):
-            kind, wanted, a, b_, at, number, array = trace.guards[k]
+        for k in range(len(seen)):
+            kind, wanted, a, b_, at, number, array = seen[k]
             guards[k].kind = kind
             guards[k].wanted = wanted
             guards[k].a = a
@@ -848,13 +888,13 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
                 guards[k].bytes = cnp.PyArray_DATA(<cnp.ndarray>array)
                 guards[k].size = cnp.PyArray_NBYTES(<cnp.ndarray>array)
         b.tape = &tape
-        b.start = trace.start
+        b.start = start
         b.end = tape.n
         b.inputs = nodes
         b.out = nodes + n_in
         b.n_in = <int32_t>n_in
         b.n_out = <int32_t>n_out
-        b.n_guard = <int32_t>n_guard
+        b.n_guard = <int32_t>len(seen)
         b.guard = guards
         b.classify = classify
         b.offset = next_offset
@@ -865,20 +905,22 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
         if status:
             fail(status, "program")
     finally:
-        free(nodes)
         free(guards)
     plan.program = program
     plan.hooks = hooks
+    plan.nodes = data
     plan.ins = fad_program_inputs(program)
     plan.outs = fad_program_outputs(program)
     plan.n_in = <int>n_in
     plan.n_out = <int>n_out
-    plan.n_given = <int>len(trace.inputs)
-    plan.outer = [t for t, _ in shadows]
-    plan.likes = [(shape_of(t), t.dtype) for t in plan.outer]
+    plan.n_given = <int>n_given
+    plan.outer = outer
+    plan.likes = [(shape_of(t), t.dtype) for t in outer]
     plan.foreign = state.foreign
     plan.has_foreign = bool(state.foreign)
-    plan.has_owners = plan.has_foreign or any([not is_float(<Tensor>t) for t in ins])
+    plan.has_owners = plan.has_foreign or any(
+        [kind is not None and kind[1] != F64 and kind[1] != F32
+         for kind in [data.arrays.get(i) for i in data.inputs]])
     plan.keep = keep
     plan.lends = any([fad_output_is_callers(program, <int32_t>k) for k in range(n_out)])
     plan.work = fad_program_describe(program).work
@@ -1269,6 +1311,11 @@ cdef class Replay:
         self.last_key = key
         self.others = self.plans.get(key)
         return 0
+
+    def adopt(self, key, Plan plan not None, result):
+        """Take a program into use that was recorded elsewhere."""
+        plan.result = result
+        self.plans.setdefault(key, []).append(plan)
 
     def give_up(self, key, why):
         """Compute eagerly from now on where the arguments are like these."""

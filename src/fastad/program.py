@@ -27,6 +27,9 @@ from __future__ import annotations
 
 import enum
 import functools
+import importlib
+import os
+import pickle
 import sys
 import types
 import warnings
@@ -35,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, transforms
+from . import _core, storage, transforms
 from ._core import Replay, Tensor, Trace
 from .transforms import _is_numbers
 
@@ -68,19 +71,29 @@ class _Slot:
 _SLOT = _Slot()
 
 
-def _flat(x: Any, leaves: list[Any], tensors: list[Tensor]) -> tuple[Any, Any, tuple[int, Any]]:
-    """Return the key of one argument, its tree with slots, and its spec; append its leaves."""
+def _flat(
+    x: Any, leaves: list[Any], tensors: list[Tensor] | None
+) -> tuple[Any, Any, tuple[int, Any]]:
+    """Return the key of one argument, its tree with slots, and its spec; append its leaves.
+
+    Tensors are noted in `tensors` and their values are the leaves; without that list they are
+    leaves themselves, and nobody looks at their values.
+    """
     kind = type(x)
     if kind is float or kind is np.float64:
         leaves.append(float(x))
         return "f", _SLOT, (_NUMBER if kind is float else -1, None)
+    if kind is Tensor and tensors is None:
+        leaves.append(x)
+        number = x.ndim == 0 and x.dtype == np.float64
+        return "f" if number else (x.dtype.str, x.shape), _SLOT, (-1, None)
     if kind is Tensor:
         tensors.append(x)
         value = _core.array(x)
         leaves.append(value.item() if value.ndim == 0 and value.dtype == np.float64 else value)
         if type(leaves[-1]) is float:
             return "f", _SLOT, (-1, None)
-        return (value.dtype.num, value.shape), _SLOT, (-1, None)
+        return (value.dtype.str, value.shape), _SLOT, (-1, None)
     if isinstance(x, (np.ndarray, np.floating)) and x.dtype.kind in _INPUT_KINDS:
         a = np.asarray(x)
         plain = kind is np.ndarray and a.flags.c_contiguous and a.dtype.isnative
@@ -90,7 +103,7 @@ def _flat(x: Any, leaves: list[Any], tensors: list[Tensor]) -> tuple[Any, Any, t
             leaves.append(a.item())
             return "f", _SLOT, (-1, None)
         leaves.append(a)
-        return (a.dtype.num, a.shape), _SLOT, (_ARRAY if plain else -1, a.dtype.num)
+        return (a.dtype.str, a.shape), _SLOT, (_ARRAY if plain else -1, a.dtype.num)
     if kind is tuple or kind is list or (isinstance(x, tuple) and hasattr(x, "_fields")):
         parts = [_flat(item, leaves, tensors) for item in x]
         tree = [part[1] for part in parts]
@@ -148,10 +161,7 @@ def flatten(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     prepared = _prepared(replay, args)
     parts = [_flat(x, leaves, tensors) for x in prepared]
     named = {name: _flat(x, leaves, tensors) for name, x in kwargs.items()}
-    key: Any = (
-        tuple([part[0] for part in parts]),
-        *[(name, part[0]) for name, part in named.items()],
-    )
+    key = _call_key(parts, named)
     if _holds_opaque(key):
         key = _OPAQUE
         if key not in replay.given_up:
@@ -161,6 +171,11 @@ def flatten(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     if not same or kwargs or any(kind < 0 for kind, _ in spec):
         spec = None
     return key, leaves, spec, tensors
+
+
+def _call_key(parts: list[Any], named: dict[str, Any]) -> Any:
+    """The key of a call from what `_flat` gave for its arguments."""
+    return (tuple([part[0] for part in parts]), *[(k, part[0]) for k, part in named.items()])
 
 
 # Results.
@@ -386,6 +401,154 @@ def eager(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return nested(tree, [_plain(t, None) for t in outputs], None)
 
 
+# Recordings as data.
+
+
+class _Recorded:
+    """The function of a program that was read from a file: what was recorded of it.
+
+    Where no recording fits, the function itself is called, if it came along.
+    """
+
+    def __init__(self, name: str, recordings: dict[Any, list[Any]], function: Any = None) -> None:
+        self.__qualname__ = self.__name__ = name
+        self.recordings = recordings        # key -> [(nodes, outer tensors, result)]
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves: list[Any] = []
+        parts = [_flat(x, leaves, None) for x in args]
+        named = {name: _flat(x, leaves, None) for name, x in kwargs.items()}
+        found = self.recordings.get(_call_key(parts, named), ())
+        failed = None
+        for nodes, outer, result in found:
+            tensors = [x if isinstance(x, Tensor) else _core.wrap(x) for x in leaves]
+            try:
+                outputs = nodes.evaluate(dict(zip(nodes.inputs, tensors + outer)), nodes.outputs)
+            except _core.GuardError as error:
+                failed = error
+                continue
+            return nested(result, outputs, None)
+        if self.function is not None:
+            return self.function(*args, **kwargs)
+        if failed is not None:
+            raise failed
+        raise _core.GuardError(
+            f"program of {self.__name__}: it was read from a file without its function, and holds "
+            "no recording for these arguments; call it with such arguments before it is saved"
+        )
+
+
+def _fingerprint(code: types.CodeType) -> str:
+    """What tells whether a function's code is still the same."""
+    import hashlib      # costs milliseconds, which `import fastad` does without
+
+    digest = hashlib.sha256(code.co_code)
+    for constant in code.co_consts:
+        text = _fingerprint(constant) if isinstance(constant, types.CodeType) else repr(constant)
+        digest.update(text.encode())
+    digest.update(repr((code.co_names, code.co_varnames)).encode())
+    return digest.hexdigest()
+
+
+def _find(module: str, qualname: str) -> Any:
+    """The plain function of that name, or None."""
+    found: Any = sys.modules.get(module)
+    if found is None:
+        try:
+            found = importlib.import_module(module)
+        except ImportError:
+            return None
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found.source if isinstance(found, Program) else found
+
+
+def _reference(function: Any) -> tuple[str, str, str] | None:
+    """Where another process finds this function, and what its code is."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    code = getattr(function, "__code__", None)
+    if module is None or name is None or code is None or _find(module, name) is not function:
+        return None
+    return module, name, _fingerprint(code)
+
+
+def stored(program: Program) -> bytes:
+    """The recordings of a program as the bytes of a file; see storage.py."""
+    writer = storage.Writer()
+    recordings = []
+    for of, replay in program.replays_by_name():
+        for key, plans in replay.plans.items():
+            for plan in plans:
+                recordings.append({
+                    "of": writer.value(of), "key": writer.value(key),
+                    "result": writer.value(_storable(plan.result)),
+                    "graph": writer.nodes(plan.nodes, plan.outer),
+                })
+    name = getattr(program.source, "__qualname__", type(program.source).__name__)
+    return writer.finish({"kind": "program", "name": name, "recordings": recordings})
+
+
+def restored(reader: storage.Reader, function: Any = None) -> Program:
+    """A program from what was stored."""
+    header = reader.header
+    base: dict[Any, list[Any]] = {}
+    found = []
+    try:
+        for x in header["recordings"]:
+            nodes, outer = reader.nodes(x["graph"])
+            of, key = reader.value(x["of"]), reader.value(x["key"])
+            result = _from_storable(reader.value(x["result"]), len(nodes.outputs))
+            found.append((of, key, nodes, outer, result))
+            if of is None:
+                base.setdefault(key, []).append((nodes, outer, result))
+        program = Program(_Recorded(str(header["name"]), base, function))
+        for of, key, nodes, outer, result in found:
+            replay = program if of is None else program.derived(*of)
+            replay.adopt(key, nodes.plan(outer, sys.modules[__name__]), result)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"load: the file does not hold together: {error!r}") from None
+    return program
+
+
+def _storable(tree: Any) -> Any:
+    """A result's nesting in plain tuples, lists and dicts; constants stand in a tuple of their own."""
+    if type(tree) is int:
+        return tree
+    if type(tree) is _Out:
+        return ("constant", tree.value)
+    if type(tree) in (tuple, list):
+        return (type(tree).__name__, [_storable(item) for item in tree])
+    if type(tree) is dict:
+        return ("dict", {key: _storable(item) for key, item in tree.items()})
+    raise TypeError(f"save: a result of type {type(tree).__name__} cannot be stored; return a "
+                    "tuple, a list or a dict")
+
+
+def _from_storable(x: Any, outputs: int) -> Any:
+    if type(x) is int and 0 <= x < outputs:
+        return x
+    kind, what = x
+    if kind == "constant":
+        return _Out(what)
+    if kind == "dict":
+        return {key: _from_storable(item, outputs) for key, item in what.items()}
+    return {"tuple": tuple, "list": list}[kind]([_from_storable(item, outputs) for item in what])
+
+
+def _unpickled(data: bytes, reference: tuple[str, str, str] | None) -> Program:
+    """A program from a pickle."""
+    function = None
+    if reference is not None:
+        module, name, fingerprint = reference
+        function = _find(module, name)
+        if function is not None and _fingerprint(function.__code__) != fingerprint:
+            warnings.warn(f"program of {name}: its code is another than when it was pickled; only "
+                          "what was recorded then is used", ProgramWarning, stacklevel=2)
+            function = None
+    return restored(storage.Reader(data), function)
+
+
 # The public class.
 
 
@@ -438,6 +601,66 @@ class Program(Replay):
             function = transform(self.function, argnums, **options)
             found = self._derived[key] = _new_replay(function, self.function, numbers)
         return found
+
+    def replays_by_name(self) -> list[tuple[Any, Replay]]:
+        """This program (None) and its derived ones, by what `derived` takes."""
+        named: list[tuple[Any, Replay]] = [(None, self)]
+        for key, replay in self._derived.items():
+            if len(key) == 3 and not key[2]:
+                named.append((key[:2], replay))
+        return named
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the recordings of this program and its derivatives to a file.
+
+        The file is data: `fastad.load` reads it without running code and without the function,
+        which stays behind, and the program that it gives holds for arguments of the kinds that were
+        recorded.  Its format stands in ``fastad.storage``.  Tensors that the function finds outside
+        are stored with their present values.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        ValueError
+            If nothing was recorded yet.
+        TypeError
+            If an argument or a result is no data (an object of one's own, a named tuple).
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import fastad as ad
+        >>> f = ad.compile(lambda x: x * x)
+        >>> f(3.0)
+        9.0
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     f.save(os.path.join(folder, "square.fastad"))
+        ...     g = ad.load(os.path.join(folder, "square.fastad"))
+        >>> g(4.0), g.grad(4.0)
+        (16.0, 8.0)
+        """
+        if not any(replay.plans for _, replay in self.replays_by_name()):
+            raise ValueError("save: nothing was recorded yet; call the program first")
+        data = stored(self)
+        with open(path, "wb") as file:
+            file.write(data)
+
+    def __reduce__(self) -> Any:
+        """Pickles hold the recordings, and the name of the function where it can be imported."""
+        recorded = isinstance(self.source, _Recorded)
+        source = self.source.function if recorded else self.source
+        reference = _reference(source)
+        if reference is None and not any(r.plans for _, r in self.replays_by_name()):
+            raise pickle.PicklingError(
+                f"{self!r}: its function cannot be found by its name, and nothing was recorded "
+                "yet; call the program first, or define the function at the top of a module"
+            )
+        return _unpickled, (stored(self), reference)
 
     @property
     def value_and_grad(self) -> Any:

@@ -57,6 +57,9 @@ class Primitive:
         return f"<primitive {self.name}>"
 
 
+PRIMITIVES: dict[str, Primitive] = {}
+
+
 def primitive(name, *, linear=False, reads_inputs=False, reads_output=False):
     """Turn a class body of plain functions into a `Primitive` called `name`."""
 
@@ -71,6 +74,8 @@ def primitive(name, *, linear=False, reads_inputs=False, reads_output=False):
         rule.linear = linear
         rule.reads_inputs = reads_inputs
         rule.reads_output = reads_output
+        if PRIMITIVES.setdefault(name, rule) is not rule:
+            raise ValueError(f"primitive: there is another {name}")
         return rule
 
     return declare
