@@ -26,11 +26,16 @@ from . import linalg as linalg
 from . import modes as modes
 from . import scipy as scipy
 from . import transforms as transforms
+from ._core import GuardError as GuardError
 from ._core import Tensor as Tensor
 from ._core import TensorLike
 from ._core import is_grad_enabled as is_grad_enabled
+from ._core import name as name
 from ._core import release_memory as release_memory
 from ._core import tensor as tensor
+from .graph import Graph as Graph
+from .graph import load as load
+from .graph import record as record
 from .modes import enable_grad as enable_grad
 from .modes import no_grad as no_grad
 from .modes import set_grad_enabled as set_grad_enabled

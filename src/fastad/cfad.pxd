@@ -177,7 +177,8 @@ cdef extern from "vm.h" nogil:
         FAD_VM_ALIAS, FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE
         FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_PARTIAL
         FAD_VM_FOREIGN
-        FAD_GUARD_NE, FAD_GUARD_GE, FAD_GUARD_BITS, FAD_GUARD_TRUNC, FAD_GUARD_BYTES, FAD_GUARD_NO_NAN
+        FAD_GUARD_NE, FAD_GUARD_GE, FAD_GUARD_BITS, FAD_GUARD_TRUNC, FAD_GUARD_BYTES
+        FAD_GUARD_NO_NAN
     ctypedef struct fad_vm_call:
         int kind, ta, tb, exact, pure, op, side
         int32_t foreign

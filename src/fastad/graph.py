@@ -33,7 +33,7 @@ class Node(NamedTuple):
     that of a constant, else None; ``name`` the first of its names, or None.
     """
 
-    index: int
+    id: int
     primitive: str
     parents: tuple[int, ...]
     shape: tuple[int, ...]
@@ -56,8 +56,8 @@ class Graph:
     name : str
         Of the function.
     inputs, outputs : dict of str to Kind
-        Shapes and dtypes by name, in the function's order.  Outputs are called ``output``, or, where
-        the function gives a dict, by its keys; parts of nested values ``w[0]``, ``w[0][1]``.
+        Shapes and dtypes by name, in the function's order.  Outputs are called ``output``, or,
+        where the function gives a dict, by its keys; parts of nested values ``w[0]``, ``w[0][1]``.
     names : dict of str to int
         All names and their nodes: inputs, outputs and what `fastad.name` has named.
     program : Program
@@ -133,7 +133,7 @@ class Graph:
                 what = "input" if node.primitive == "input" else what
             kind = "" if node[3:5] == _NUMBER else f"  {node.dtype}{list(node.shape)}"
             name = "" if node.name is None else f"  # {node.name}"
-            rows.append(f"%{node.index} = {what}{kind}{name}")
+            rows.append(f"%{node.id} = {what}{kind}{name}")
         if len(self) > _LISTED:
             rows.append(f"... and {len(self) - _LISTED} more nodes")
         rows += [f"guard: {self._nodes.described(guard)}" for guard in self._nodes.guards[:_LISTED]]
@@ -147,8 +147,8 @@ class Graph:
         Parameters
         ----------
         feed : mapping of str to number or array
-            Values by name, of the shapes that were recorded.  Inputs that `fetch` does not need may
-            be left out.  A named intermediate may be fed too: it is taken instead of being computed.
+            Values by name, of the shapes that were recorded.  Inputs that `fetch` does not need
+            may be left out.  A named intermediate may be fed too: it is then not computed.
         fetch : str, or list, tuple or dict of str
             Names of values; ``"grad:w"`` is the gradient of the first output, which must be one
             number, by the value called ``w``, and ``"grad:loss/w"`` that of ``loss``.
@@ -205,8 +205,8 @@ class Graph:
         kind = self._kind(self.names[k])
         a = _core.array(x.detach()) if isinstance(x, Tensor) else np.asarray(x)
         if a.shape != kind.shape or not np.can_cast(a.dtype, kind.dtype, "same_kind"):
-            raise ValueError(f"run: {k!r} was fed {a.dtype} of shape {a.shape}; wanted {kind.dtype} "
-                             f"of shape {kind.shape}")
+            raise ValueError(f"run: {k!r} was fed {a.dtype} of shape {a.shape}; wanted "
+                             f"{kind.dtype} of shape {kind.shape}")
         a = np.ascontiguousarray(a, kind.dtype).reshape(kind.shape)
         return a.item() if kind == _NUMBER else a
 
@@ -252,7 +252,7 @@ class Graph:
                     missing = [k for k, i in self.names.items() if i == error.args[0]]
                     raise ValueError(f"run: {missing[0]!r} is needed for {', '.join(wanted)}, and "
                                      "was not fed") from None
-                bars = {}
+                bars: dict[tuple[int, int], Tensor] = {}
                 for of in {g[0] for g in gradients if g}:
                     by = sorted({g[1] for g in gradients if g and g[0] == of})
                     tensors = [found[i] for i in by]
@@ -401,7 +401,7 @@ def record(function: Callable[..., Any], *examples: Any, **named: Any) -> Graph:
 
 def _input_names(function: Any, examples: tuple[Any, ...], named: dict[str, Any]) -> list[str]:
     """Names of the inputs, in the order in which `flatten` finds them."""
-    import inspect      # slow to import, and needed here only
+    import inspect  # slow to import, and needed here only
 
     names = [f"x{k}" for k in range(len(examples))]
     try:
@@ -414,8 +414,8 @@ def _input_names(function: Any, examples: tuple[Any, ...], named: dict[str, Any]
             break
         names[k] = parameter.name
     found: list[str] = []
-    for k, x in [*zip(names, examples), *named.items()]:
-        found += _named_slots(k, program._flat(x, [], None)[1])
+    for prefix, x in [*zip(names, examples), *named.items()]:
+        found += _named_slots(prefix, program._flat(x, [], None)[1])
     if len(set(found)) < len(found):
         raise ValueError("record: two inputs have one name; rename the function's parameters")
     return found

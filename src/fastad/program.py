@@ -87,7 +87,7 @@ def _flat(
         leaves.append(x)
         number = x.ndim == 0 and x.dtype == np.float64
         return "f" if number else (x.dtype.str, x.shape), _SLOT, (-1, None)
-    if kind is Tensor:
+    if kind is Tensor and tensors is not None:
         tensors.append(x)
         value = _core.array(x)
         leaves.append(value.item() if value.ndim == 0 and value.dtype == np.float64 else value)
@@ -441,7 +441,7 @@ class _Recorded:
 
 def _fingerprint(code: types.CodeType) -> str:
     """What tells whether a function's code is still the same."""
-    import hashlib      # costs milliseconds, which `import fastad` does without
+    import hashlib  # costs milliseconds, which `import fastad` does without
 
     digest = hashlib.sha256(code.co_code)
     for constant in code.co_consts:
@@ -512,7 +512,7 @@ def restored(reader: storage.Reader, function: Any = None) -> Program:
 
 
 def _storable(tree: Any) -> Any:
-    """A result's nesting in plain tuples, lists and dicts; constants stand in a tuple of their own."""
+    """A result's nesting in plain tuples, lists and dicts, which say what they stand for."""
     if type(tree) is int:
         return tree
     if type(tree) is _Out:
@@ -652,8 +652,9 @@ class Program(Replay):
 
     def __reduce__(self) -> Any:
         """Pickles hold the recordings, and the name of the function where it can be imported."""
-        recorded = isinstance(self.source, _Recorded)
-        source = self.source.function if recorded else self.source
+        source: Any = self.source
+        if isinstance(source, _Recorded):
+            source = source.function
         reference = _reference(source)
         if reference is None and not any(r.plans for _, r in self.replays_by_name()):
             raise pickle.PicklingError(

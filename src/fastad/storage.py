@@ -38,12 +38,12 @@ _PREFIX = 24
 _ALIGN = 64
 _HASH = 32
 
-_TYPES = {
-    kind.__name__: kind
-    for kind in (tuple, list, dict, bool, int, float, complex, str, bytes, type(None),
-                 type(Ellipsis), range, np.dtype, np.bool_, np.int8, np.int16, np.int32, np.int64,
-                 np.uint8, np.uint16, np.uint32, np.uint64, np.float16, np.float32, np.float64)
-}
+_KINDS: tuple[Any, ...] = (
+    tuple, list, dict, bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range,
+    np.dtype, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32,
+    np.uint64, np.float16, np.float32, np.float64,
+)
+_TYPES = {kind.__name__: kind for kind in _KINDS}
 
 
 class Writer:
@@ -152,7 +152,7 @@ class Writer:
 
     def finish(self, header: dict[str, Any]) -> bytes:
         """The whole file."""
-        import hashlib      # these two cost milliseconds, which `import fastad` does without
+        import hashlib  # these two cost milliseconds, which `import fastad` does without
         import json
 
         places, blobs, at = [], [], 0
