@@ -61,9 +61,9 @@ def main() -> None:
     (second,) = ad.autograd.grad(Cube.apply(x).sum(), x, create_graph=True)
     assert second is not None and whole
     graph: ad.Graph = ad.record(lambda v: ad.name(v * v, "square").sum(), np.ones(2))
-    print(graph.run({"v": np.ones(2)}, fetch=["output", "grad:v"]), graph.nodes[0].primitive)
     low = descend(lambda v: ad.dot(v, v), chosen, rate=0.25)
     print(gradient, np.shape(jacobian), low.tolist(), value(ad.linalg.norm(x)), second.tolist())
+    print(graph.run({"v": np.ones(2)}, fetch=["output", "grad:v"]), graph.nodes[0].primitive)
 
 
 if __name__ == "__main__":

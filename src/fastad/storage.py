@@ -98,7 +98,7 @@ class Writer:
             return {"scalar": self.array(np.asarray(x))}
         if isinstance(x, np.dtype):
             return {"dtype": x.str}
-        if isinstance(x, type) and _TYPES.get(x.__name__) is x:
+        if isinstance(x, type) and x in _KINDS:
             return {"type": x.__name__}
         if x is np._NoValue:
             return {"no value": True}
