@@ -762,3 +762,142 @@ def test_a_program_shows_itself_and_keeps_the_name():
     program(1.0)
     assert program.__name__ == "scaled"
     assert repr(program) == "<Program of scaled: 1 recorded>"
+
+
+# ---- buffers of the caller -----------------------------------------------------------------------
+
+
+def test_out_takes_the_results():
+    f = ad.compile(lambda x: (ad.tanh(x) * x).sum())
+    g, h = np.full(3, np.nan), np.full((3, 3), np.nan)
+    for k in range(3):
+        x = X + k
+        value, got = f.value_and_grad(x, out=(None, g))
+        assert got is g
+        assert same((value, g), f.value_and_grad(x))
+        assert f.hessian(x, out=h) is h
+        assert same(h, f.hessian(x))
+
+
+def test_out_follows_the_nesting_of_the_result():
+    f = ad.compile(lambda x: {"a": x * 2.0, "b": (x + 1.0, x.sum(), 7)})
+    for x in (X, X + 1.0, X + 2.0):
+        a, b, s = np.zeros(3), np.zeros(3), np.zeros(())
+        got = f(x, out={"a": a, "b": (b, s, None)})
+        assert got["a"] is a
+        assert got["b"][0] is b
+        assert got["b"][1] is s
+        assert same([a, b, float(s), got["b"][2]], [x * 2.0, x + 1.0, float(x.sum()), 7])
+        assert same(f(x, out={"a": None, "b": None}), f(x))
+
+
+@pytest.mark.parametrize("out", ["the input", "part of the input", "both", "strided", "reversed"])
+def test_buffers_that_share_memory_get_the_right_result(out):
+    f = ad.compile(lambda x: (x[::-1] * 2.0 + x, x + x[::-1]))
+    for k in range(3):
+        memory = np.arange(8.0) + k
+        x = memory[:4]
+        want = f(x.copy())
+        buffers = {
+            "the input": (x, np.zeros(4)), "part of the input": (memory[2:6], np.zeros(4)),
+            "both": (memory[4:], None), "strided": (np.zeros(8)[::2], np.zeros((4, 2))[:, 1]),
+            "reversed": (x[::-1], np.zeros(4)),
+        }[out]
+        got = f(x, out=buffers)
+        assert same([np.array(y) for y in got], list(want))
+
+
+def test_two_results_do_not_fit_into_one_buffer_but_are_not_mixed_up():
+    f = ad.compile(lambda x: (x + 1.0, x * 2.0))
+    a = np.zeros(3)
+    for _ in range(3):
+        f(X, out=(a, a))
+        assert same(a, X * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "text"),
+    [
+        (np.zeros(4), ValueError, r"buffer is float64 of shape \(4,\); the result is float64 of sha"),
+        (np.zeros(3, np.float32), ValueError, "buffer is float32"),
+        (np.zeros(3, int), ValueError, "buffer is int64"),
+        ([0.0, 0.0, 0.0], TypeError, "wanted an ndarray for a result of shape"),
+        (ad.zeros(3), TypeError, "wanted an ndarray"),
+        (np.broadcast_to(0.0, 3), ValueError, "read-only"),
+    ],
+)
+def test_buffers_that_do_not_fit_are_refused_and_left_alone(out, error, text):
+    f = ad.compile(lambda x: x * 2.0)
+    before = np.array(out.numpy() if isinstance(out, ad.Tensor) else out)
+    for _ in range(3):
+        with pytest.raises(error, match=text):
+            f(X, out=out)
+        assert same(np.array(out.numpy() if isinstance(out, ad.Tensor) else out), before)
+    assert same(f(X), X * 2.0)
+
+
+def test_a_buffer_that_is_refused_spares_the_others():
+    f = ad.compile(lambda x: (x * 2.0, x + 1.0))
+    good = np.zeros(3)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="buffer is float64 of shape"):
+            f(X, out=(good, np.zeros(2)))
+        assert same(good, np.zeros(3))
+
+
+def test_buffers_in_another_nesting_are_refused():
+    f = ad.compile(lambda x: (x * 2.0, x))
+    for _ in range(2):
+        with pytest.raises(TypeError, match="wanted the nesting of the result"):
+            f(X, out=np.zeros(3))
+        with pytest.raises(ValueError, match="there is no 1 in it"):
+            f(X, out=(np.zeros(3),))
+        with pytest.raises(ValueError, match="3 entries for a result of 2"):
+            f(X, out=(None, None, None))
+
+
+def test_out_of_a_call_with_tensors_is_refused():
+    with pytest.raises(TypeError, match="call it with arrays"):
+        ad.compile(lambda x: x * 2.0)(ad.tensor(X), out=np.zeros(3))
+
+
+def test_a_parameter_called_out_is_the_functions_own():
+    f = ad.compile(lambda x, out: x * out)
+    assert f(2.0, out=3.0) == 6.0
+    assert f.grad(2.0, out=3.0) == 3.0
+
+
+def test_out_where_another_way_is_taken():
+    f = ad.compile(lambda x: x * 2.0 if x[0] > 0.0 else -x)
+    out = np.zeros(3)
+    for x in (X, -X, X, -X):
+        f(x, out=out)
+        assert same(out, x * 2.0 if x[0] > 0.0 else -x)
+
+
+# ---- transforms of programs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["value_and_grad", "grad", "jacobian", "hessian"])
+def test_transforms_of_programs_are_programs(name):
+    f = ad.compile(lambda x: (ad.sin(x) * x).sum())
+    made = getattr(ad, name)(f)
+    assert made is getattr(f, name)
+    for k in range(3):
+        assert same(made(X + k), getattr(ad, name)(f.function)(X + k))
+    assert made.replays == 2
+
+
+def test_transforms_of_programs_differentiate_what_they_are_told():
+    f = ad.compile(lambda x, y: (x * y * y).sum())
+    y = np.array([1.0, 2.0, 3.0])
+    assert same(ad.grad(f, 1)(X, y), 2 * X * y)
+    assert same(ad.grad(f, (0, 1))(X, y), (y * y, 2 * X * y))
+    assert same(ad.grad(ad.grad(lambda t: f(t * X, y)))(1.0), 0.0)
+
+
+def test_gradients_through_programs_in_ordinary_code():
+    f = ad.compile(lambda x: (x * x).sum())
+    x = ad.tensor(X, requires_grad=True)
+    (ad.grad(f)(x) ** 2).sum().backward()
+    assert same(x.grad.numpy(), 8 * X)

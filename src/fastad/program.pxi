@@ -1012,8 +1012,11 @@ cdef cnp.ndarray array_like(fad_array *arr):
     return out
 
 
-cdef list lend_outputs(Plan plan, fad_workspace *w):
-    """New arrays that a run writes its results into, by output; None for the others."""
+cdef list lend_outputs(Plan plan, fad_workspace *w, list buffers=None, tuple args=()):
+    """Arrays that a run writes its results into, by output; None for the others.
+
+    They are new, or those of `buffers` that nobody reads or writes meanwhile.
+    """
     cdef list lent
     cdef cnp.ndarray out
     cdef fad_array *arr
@@ -1021,14 +1024,58 @@ cdef list lend_outputs(Plan plan, fad_workspace *w):
     if not plan.lends:
         return None
     lent = [None] * plan.n_out
+    if buffers is not None:
+        for k in range(plan.n_out):     # all or none: a buffer that is refused spares the others
+            if buffers[k] is not None and not (
+                    fad_output_is_callers(plan.program, k)
+                    and fits(buffers, k, w.array[plan.outs[k].where], args)):
+                buffers = None
+                break
     for k in range(plan.n_out):
         if not fad_output_is_callers(plan.program, k):
             continue
         arr = w.array[plan.outs[k].where]
-        out = array_like(arr)
+        out = (<cnp.ndarray>buffers[k] if buffers is not None and buffers[k] is not None
+               else array_like(arr))
         lent[k] = out
         arr.data = cnp.PyArray_DATA(out)
     return lent
+
+
+cdef bint fits(list buffers, int k, fad_array *arr, tuple args):
+    """Whether a run may compute output k in the caller's buffer, and not only copy it there."""
+    cdef int j
+    cdef cnp.ndarray a
+    if type(buffers[k]) is not cnp.ndarray:
+        return False
+    a = <cnp.ndarray>buffers[k]
+    if (not cnp.PyArray_ISCARRAY(a) or cnp.PyArray_NDIM(a) != arr.ndim
+            or cnp.PyArray_TYPE(a) != <int>(
+                cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT)):
+        return False
+    for j in range(arr.ndim):
+        if cnp.PyArray_DIMS(a)[j] != arr.shape[j]:
+            return False
+    for j in range(len(buffers)):
+        if j != k and buffers[j] is not None and not apart(a, buffers[j]):
+            return False
+    for x in args:
+        if type(x) is cnp.ndarray and not apart(a, x):
+            return False
+    return True
+
+
+cdef bint apart(cnp.ndarray a, object other):
+    """Whether no byte is in both; a is contiguous."""
+    cdef char *p
+    cdef char *q
+    cdef cnp.ndarray b
+    if type(other) is cnp.ndarray and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>other):
+        b = <cnp.ndarray>other
+        p = <char *>cnp.PyArray_DATA(a)
+        q = <char *>cnp.PyArray_DATA(b)
+        return p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
+    return not np.may_share_memory(other, a)
 
 
 cdef object output_at(Plan plan, fad_workspace *w, list lent, int k):
@@ -1162,6 +1209,7 @@ cdef class Replay:
     cdef readonly object function, hooks
     cdef public object source       # what the user wrote; recordings depend on it
     cdef public bint warned
+    cdef readonly bint takes_out    # the function has a parameter `out` of its own
     cdef readonly dict plans        # key -> [Plan], the most recently used first
     cdef readonly dict given_up     # key -> why
     cdef Plan last
@@ -1180,6 +1228,7 @@ cdef class Replay:
         self.function = function
         self.hooks = hooks
         self.argnums = argnums
+        self.takes_out = hooks is not None and hooks.takes_out(function)
         self.plans = {}
         self.given_up = {}
         self.streak = {}
@@ -1190,6 +1239,10 @@ cdef class Replay:
     def __call__(self, *args, **kwargs):
         cdef Plan plan = self.last
         cdef list result = []
+        if kwargs and "out" in kwargs and not self.takes_out:
+            out = kwargs.pop("out")
+            if out is not None:
+                return self.call_into(args, kwargs, out)
         if (plan is None or kwargs or fad_trace_id or len(args) != len(self.last_spec)
                 or not self.unchanged()):
             return self.call(args, kwargs)
@@ -1207,9 +1260,21 @@ cdef class Replay:
                 return result[0]
         return self.call(args, kwargs)
 
-    cdef int attempt(self, Plan plan, tuple args, list result) except -2:
+    def call_into(self, tuple args, dict kwargs, out):
+        """A call whose results go to the caller's buffers, nested as the result."""
+        cdef Plan plan = self.last
+        cdef list result = []
+        if (plan is not None and not kwargs and not fad_trace_id
+                and len(args) == len(self.last_spec) and self.unchanged()):
+            buffers = [None] * plan.n_out
+            self.hooks.place_buffers(plan.result, out, buffers)
+            if self.attempt(plan, args, result, buffers) > 0:
+                return self.hooks.poured(result[0], out)
+        return self.hooks.poured(self.call(args, kwargs), out)
+
+    cdef int attempt(self, Plan plan, tuple args, list result, list buffers=None) except -2:
         """Run a program on flat arguments: 1 and its result, 0 for a guard that does not hold, -1
-        for arguments that are not its own."""
+        for arguments that are not its own.  Results are computed in `buffers` where they fit."""
         cdef fad_workspace *w = plan.take()
         cdef list kept = [] if plan.outer else None
         try:
@@ -1218,7 +1283,7 @@ cdef class Replay:
             if plan.outer and (not fad_grad_off & 1 and plan.outer_active()
                                or not set_outer(plan, w, kept)):
                 return -1
-            lent = lend_outputs(plan, w)
+            lent = lend_outputs(plan, w, buffers, args)
             if not run_plan(plan, w):
                 return 0
             self.replays += 1

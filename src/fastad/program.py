@@ -218,6 +218,76 @@ def nested(tree: Any, outputs: list[Any], tensors: Any) -> Any:
     return {key: nested(item, outputs, tensors) for key, item in tree.items()}
 
 
+def takes_out(function: Any) -> bool:
+    """Whether a function has a parameter ``out``, which then is not the program's."""
+    code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
+    if code is None:
+        return False
+    return "out" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def place_buffers(tree: Any, out: Any, buffers: list[Any]) -> None:
+    """Put the caller's buffers where the outputs of a recorded result stand."""
+    if type(tree) is int:
+        buffers[tree] = out
+    elif type(tree) is not _Out and out is not None:
+        for key, item in tree.items() if type(tree) is dict else enumerate(tree):
+            place_buffers(item, _buffer(out, key), buffers)
+
+
+def poured(result: Any, out: Any) -> Any:
+    """The result of a call with `out`, in the caller's buffers; all are checked before any is
+    written."""
+    _check_buffers(result, out)
+    return _pour(result, out)
+
+
+def _buffer(out: Any, key: Any) -> Any:
+    if not isinstance(out, (dict, tuple, list)):
+        raise TypeError(f"out: wanted the nesting of the result, with None for what has no buffer; "
+                        f"got {type(out).__name__}")
+    try:
+        return out[key]
+    except (KeyError, IndexError):
+        raise ValueError(f"out: there is no {key!r} in it, but in the result") from None
+
+
+def _check_buffers(result: Any, out: Any) -> None:
+    if out is None:
+        return
+    if isinstance(result, (dict, tuple, list)):
+        for key, item in result.items() if isinstance(result, dict) else enumerate(result):
+            _check_buffers(item, _buffer(out, key))
+        if len(out) > len(result):
+            raise ValueError(f"out: {len(out)} entries for a result of {len(result)}")
+        return
+    if isinstance(result, Tensor):
+        raise TypeError("out: tensors went in, so that tensors come out; call it with arrays")
+    value = np.asarray(result)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out: wanted an ndarray for a result of shape {value.shape}, got "
+                        f"{type(out).__name__}")
+    if out.shape != value.shape or out.dtype != value.dtype:
+        raise ValueError(f"out: the buffer is {out.dtype} of shape {out.shape}; the result is "
+                         f"{value.dtype} of shape {value.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out: the buffer is read-only")
+
+
+def _pour(result: Any, out: Any) -> Any:
+    if out is None:
+        return result
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return type(result)(*[_pour(x, out[k]) for k, x in enumerate(result)])
+    if isinstance(result, (tuple, list)):
+        return type(result)([_pour(x, out[k]) for k, x in enumerate(result)])
+    if isinstance(result, dict):
+        return {key: _pour(x, out[key]) for key, x in result.items()}
+    if out is not result:
+        out[...] = result
+    return out
+
+
 def _plain(t: Tensor, tensors: Any) -> Any:
     """A result of a recording as the caller wants it."""
     if tensors:
@@ -564,7 +634,9 @@ class Program(Replay):
     """A function that is recorded once and replayed; made by `compile`.
 
     Calling it gives what the function gives, as Python floats and NumPy arrays, or as tensors where
-    tensors went in.  Where a gradient through the call is asked for (an argument or a tensor that
+    tensors went in.  ``out=`` takes buffers for the results, in the result's nesting, with None for
+    what shall be new: ``f.value_and_grad(x, out=(None, g))`` writes the gradient to the array `g`
+    and returns it.  (A function that has a parameter ``out`` itself gets it.)  Where a gradient through the call is asked for (an argument or a tensor that
     the function finds outside requires gradients, and recording is on) it runs as ordinary code.
 
     Attributes

@@ -154,6 +154,13 @@ def _numbers(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     return (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
 
+def _compiled(f: Any, name: str, argnums: int | tuple[int, ...]) -> Any:
+    """The program of a transform of a program, or None for other functions."""
+    if not isinstance(f, _core.Replay) or not hasattr(f, "derived"):
+        return None
+    return f.derived(name, argnums)
+
+
 # The transforms.
 
 
@@ -165,7 +172,8 @@ def value_and_grad(
     Parameters
     ----------
     f : callable
-        Gives one number.
+        Gives one number.  If it is a `Program`, so is what is returned, here and in `grad`,
+        `jacobian` and `hessian`.
     argnums : int or tuple of int
         Which positional arguments to differentiate; for a tuple the gradient is a tuple.
     has_aux : bool
@@ -189,6 +197,9 @@ def value_and_grad(
     (5.0, array([2., 4.]))
     """
     numbers = _numbers(argnums)
+    program = None if has_aux else _compiled(f, "value_and_grad", argnums)
+    if program is not None:
+        return program
 
     @functools.wraps(f, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -230,6 +241,9 @@ def grad(
     >>> ad.grad(ad.grad(lambda x: x**3))(2.0)
     12.0
     """
+    program = None if has_aux else _compiled(f, "grad", argnums)
+    if program is not None:
+        return program
     both = value_and_grad(f, argnums, has_aux)
 
     @functools.wraps(f, updated=())
@@ -388,6 +402,9 @@ def jacobian(
            [0., 4.]])
     """
     numbers = _numbers(argnums)
+    program = _compiled(f, "jacobian", argnums)
+    if program is not None:
+        return program
 
     @functools.wraps(f, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -486,4 +503,5 @@ def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     array([[0., 6.],
            [6., 2.]])
     """
-    return jacobian(grad(f, argnums), argnums)
+    program = _compiled(f, "hessian", argnums)
+    return jacobian(grad(f, argnums), argnums) if program is None else program
