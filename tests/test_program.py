@@ -818,7 +818,7 @@ def test_two_results_do_not_fit_into_one_buffer_but_are_not_mixed_up():
 @pytest.mark.parametrize(
     ("out", "error", "text"),
     [
-        (np.zeros(4), ValueError, r"buffer is float64 of shape \(4,\); the result is float64 of sha"),
+        (np.zeros(4), ValueError, r"buffer is float64 of shape \(4,\); the result is float64 of"),
         (np.zeros(3, np.float32), ValueError, "buffer is float32"),
         (np.zeros(3, int), ValueError, "buffer is int64"),
         ([0.0, 0.0, 0.0], TypeError, "wanted an ndarray for a result of shape"),

@@ -1015,13 +1015,16 @@ cdef cnp.ndarray array_like(fad_array *arr):
 cdef list lend_outputs(Plan plan, fad_workspace *w, list buffers=None, tuple args=()):
     """Arrays that a run writes its results into, by output; None for the others.
 
-    They are new, or those of `buffers` that nobody reads or writes meanwhile.
+    They are new, or those of `buffers` that nobody reads or writes meanwhile; `buffers` is emptied
+    where they are not used.
     """
     cdef list lent
     cdef cnp.ndarray out
     cdef fad_array *arr
     cdef int k
     if not plan.lends:
+        if buffers is not None:
+            buffers.clear()
         return None
     lent = [None] * plan.n_out
     if buffers is not None:
@@ -1029,13 +1032,13 @@ cdef list lend_outputs(Plan plan, fad_workspace *w, list buffers=None, tuple arg
             if buffers[k] is not None and not (
                     fad_output_is_callers(plan.program, k)
                     and fits(buffers, k, w.array[plan.outs[k].where], args)):
-                buffers = None
+                buffers.clear()
                 break
     for k in range(plan.n_out):
         if not fad_output_is_callers(plan.program, k):
             continue
         arr = w.array[plan.outs[k].where]
-        out = (<cnp.ndarray>buffers[k] if buffers is not None and buffers[k] is not None
+        out = (<cnp.ndarray>buffers[k] if buffers and buffers[k] is not None
                else array_like(arr))
         lent[k] = out
         arr.data = cnp.PyArray_DATA(out)
@@ -1267,8 +1270,13 @@ cdef class Replay:
         if (plan is not None and not kwargs and not fad_trace_id
                 and len(args) == len(self.last_spec) and self.unchanged()):
             buffers = [None] * plan.n_out
-            self.hooks.place_buffers(plan.result, out, buffers)
+            if type(plan.result) is int:
+                buffers[plan.result] = out
+            else:
+                self.hooks.place_buffers(plan.result, out, buffers)
             if self.attempt(plan, args, result, buffers) > 0:
+                if buffers:             # it was computed there
+                    return result[0]
                 return self.hooks.poured(result[0], out)
         return self.hooks.poured(self.call(args, kwargs), out)
 

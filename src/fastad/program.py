@@ -634,10 +634,12 @@ class Program(Replay):
     """A function that is recorded once and replayed; made by `compile`.
 
     Calling it gives what the function gives, as Python floats and NumPy arrays, or as tensors where
-    tensors went in.  ``out=`` takes buffers for the results, in the result's nesting, with None for
-    what shall be new: ``f.value_and_grad(x, out=(None, g))`` writes the gradient to the array `g`
-    and returns it.  (A function that has a parameter ``out`` itself gets it.)  Where a gradient through the call is asked for (an argument or a tensor that
+    tensors went in.  Where a gradient through the call is asked for (an argument or a tensor that
     the function finds outside requires gradients, and recording is on) it runs as ordinary code.
+
+    ``out=`` takes buffers for the results, in the result's nesting, with None for
+    what shall be new: ``f.value_and_grad(x, out=(None, g))`` writes the gradient to the array `g`
+    and returns it.  (A function that has a parameter ``out`` itself gets it.)
 
     Attributes
     ----------
