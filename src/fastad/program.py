@@ -33,7 +33,7 @@ import pickle
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -231,8 +231,8 @@ def place_buffers(tree: Any, out: Any, buffers: list[Any]) -> None:
     if type(tree) is int:
         buffers[tree] = out
     elif type(tree) is not _Out and out is not None:
-        for key, item in tree.items() if type(tree) is dict else enumerate(tree):
-            place_buffers(item, _buffer(out, key), buffers)
+        for item, buffer in _both(tree, out):
+            place_buffers(item, buffer, buffers)
 
 
 def poured(result: Any, out: Any) -> Any:
@@ -242,24 +242,26 @@ def poured(result: Any, out: Any) -> Any:
     return _pour(result, out)
 
 
-def _buffer(out: Any, key: Any) -> Any:
+def _both(result: Any, out: Any) -> Iterator[tuple[Any, Any]]:
+    """The parts of a nested result and the buffers for them."""
     if not isinstance(out, (dict, tuple, list)):
         raise TypeError(f"out: wanted the nesting of the result, with None for what has no buffer; "
                         f"got {type(out).__name__}")
-    try:
-        return out[key]
-    except (KeyError, IndexError):
-        raise ValueError(f"out: there is no {key!r} in it, but in the result") from None
+    for key, item in result.items() if isinstance(result, dict) else enumerate(result):
+        try:
+            yield item, out[key]
+        except (KeyError, IndexError):
+            raise ValueError(f"out: there is no {key!r} in it, but in the result") from None
+    if len(out) > len(result):
+        raise ValueError(f"out: {len(out)} entries for a result of {len(result)}")
 
 
 def _check_buffers(result: Any, out: Any) -> None:
     if out is None:
         return
     if isinstance(result, (dict, tuple, list)):
-        for key, item in result.items() if isinstance(result, dict) else enumerate(result):
-            _check_buffers(item, _buffer(out, key))
-        if len(out) > len(result):
-            raise ValueError(f"out: {len(out)} entries for a result of {len(result)}")
+        for item, buffer in _both(result, out):
+            _check_buffers(item, buffer)
         return
     if isinstance(result, Tensor):
         raise TypeError("out: tensors went in, so that tensors come out; call it with arrays")
