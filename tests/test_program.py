@@ -901,3 +901,119 @@ def test_gradients_through_programs_in_ordinary_code():
     x = ad.tensor(X, requires_grad=True)
     (ad.grad(f)(x) ** 2).sum().backward()
     assert same(x.grad.numpy(), 8 * X)
+
+
+def test_tensors_keep_their_dtype_through_a_program():
+    f = ad.compile(lambda x: (x.sum(), x * 2.0))
+    for _ in range(3):
+        assert [y.dtype for y in f(ad.tensor(np.float32([1.0, 2.0])))] == [np.float32] * 2
+        assert [y.dtype for y in f(ad.tensor([1.0, 2.0]))] == [np.float64] * 2
+
+
+# ---- programs as one node in ordinary code -------------------------------------------------------
+
+
+def long(x, scale=1.0):
+    y = x * scale
+    for k in range(200):
+        y = ad.sin(y) * 1.01 + x * (0.01 * k)
+    return y.sum() if isinstance(y, ad.Tensor) else y
+
+
+def nodes_of(y):
+    return y.grad_fn.name
+
+
+@pytest.mark.parametrize("x", [0.3, X, np.float32([0.5, 0.25])], ids=["number", "f64", "f32"])
+def test_a_long_program_is_one_node_from_its_second_call_on(x):
+    f = ad.compile(long)
+    t = ad.tensor(x, requires_grad=True)
+    for _ in range(4):
+        t.grad = None
+        y = f(t) * 2.0
+        y.backward()
+        u = ad.tensor(x, requires_grad=True)
+        want = long(u) * 2.0
+        want.backward()
+        assert y.dtype == want.dtype
+        assert y.item() == want.item()
+        rtol = 1e-3 if t.dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(t.grad.numpy(), u.grad.numpy(), rtol=rtol)
+        assert "program" in nodes_of(f(t))
+    assert f.replays >= 3
+    assert f.recordings == 1
+
+
+def test_the_node_differentiates_twice_and_forward():
+    f = ad.compile(long)
+    x = ad.tensor(X, requires_grad=True)
+    f(x)
+    f(x)
+    assert "program" in nodes_of(f(x))
+    (g,) = ad.autograd.grad(f(x), [x], create_graph=True)
+    (h,) = ad.autograd.grad((g * g).sum(), [x])
+    u = ad.tensor(X, requires_grad=True)
+    (g2,) = ad.autograd.grad(long(u), [u], create_graph=True)
+    (h2,) = ad.autograd.grad((g2 * g2).sum(), [u])
+    np.testing.assert_allclose(g.detach().numpy(), g2.detach().numpy(), rtol=1e-13)
+    np.testing.assert_allclose(h.numpy(), h2.numpy(), rtol=1e-12)
+    dot = ad.jvp(lambda t: f(t) * t[0], (X,), (X,))[1]
+    np.testing.assert_allclose(dot, ad.jvp(lambda t: long(t) * t[0], (X,), (X,))[1], rtol=1e-12)
+
+
+def test_the_node_keeps_the_values_that_it_was_called_with():
+    f = ad.compile(lambda x, c: long(x * c[0]) * c[1])
+    x = ad.tensor(X, requires_grad=True)
+    c = np.array([0.5, 2.0])
+    for _ in range(3):
+        y = f(x, c)
+    want = ad.grad(lambda t: long(t * 0.5) * 2.0)(X)
+    c[:] = 7.0
+    y.backward()
+    np.testing.assert_allclose(x.grad.numpy(), want, rtol=1e-13)
+
+
+def test_the_node_asks_for_the_cotangents_that_are_needed_alone():
+    f = ad.compile(lambda p, y: long(p["a"]) * y + p["b"][0])
+    a, b = ad.tensor(X, requires_grad=True), ad.tensor(2.0)
+    y = ad.tensor(3.0, requires_grad=True)
+    for _ in range(3):
+        z = f({"a": a, "b": (b,)}, y)
+    z.backward()
+    np.testing.assert_allclose(a.grad.numpy(), 3.0 * ad.grad(long)(X), rtol=1e-13)
+    assert y.grad.item() == pytest.approx(long(ad.tensor(X)).item(), rel=1e-14)
+    assert b.grad is None
+
+
+def test_a_node_whose_guard_flips_between_calls_is_right():
+    f = ad.compile(lambda x: long(x) if x[0] > 0.0 else long(-x, 2.0))
+    for sign in (1, 1, 1, -1, 1, -1):
+        x = ad.tensor(sign * X, requires_grad=True)
+        f(x).backward()
+        want = ad.grad(lambda t, sign=sign: long(t) if sign > 0 else long(-t, 2.0))(sign * X)
+        np.testing.assert_allclose(x.grad.numpy(), want, rtol=1e-13)
+
+
+def test_a_way_that_gives_something_else_is_recorded_operation_by_operation():
+    f = ad.compile(lambda x: long(x) if x[0] > 0.0 else (long(x), 1.0))
+    for sign in (1, 1, 1, -1, -1, 1, -1):
+        x = ad.tensor(sign * X, requires_grad=True)
+        y = f(x)
+        assert isinstance(y, tuple) == (sign < 0)
+        (y[0] if sign < 0 else y).backward()
+        np.testing.assert_allclose(x.grad.numpy(), ad.grad(long)(sign * X), rtol=1e-12)
+
+
+@pytest.mark.parametrize("what", ["short", "tuple", "weights", "keywords"])
+def test_other_calls_are_recorded_operation_by_operation(what):
+    w = ad.tensor(2.0, requires_grad=True)
+    f = ad.compile({
+        "short": lambda x: (x * x).sum(), "tuple": lambda x: (long(x), x),
+        "weights": lambda x: long(x) * w, "keywords": lambda x, k=1.0: long(x) * k}[what])
+    for _ in range(4):
+        x = ad.tensor(X, requires_grad=True)
+        y = f(x, k=2.0) if what == "keywords" else f(x)
+        y = y[0] if what == "tuple" else y
+        assert "program" not in nodes_of(y)
+        y.backward()
+    assert w.grad is None or w.grad.item() == pytest.approx(4 * long(ad.tensor(X)).item())

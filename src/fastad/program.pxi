@@ -1341,7 +1341,7 @@ cdef class Replay:
             return self.function(*args, **kwargs)
         key, leaves, spec, tensors = self.hooks.flatten(self, args, kwargs)
         if tensors and not fad_grad_off & 1 and any([active(<Tensor>t) for t in tensors]):
-            return self.function(*args, **kwargs)
+            return self.hooks.with_gradient(self, key, args, kwargs, leaves)
         if key in self.given_up:
             return self.hooks.eager(self, args, kwargs)
         if not self.unchanged():
@@ -1351,7 +1351,7 @@ cdef class Replay:
             for plan in list(found):
                 if plan.outer and not fad_grad_off & 1 and plan.outer_active():
                     return self.hooks.eager(self, args, kwargs)
-                outputs = run_leaves(plan, leaves)
+                outputs = run_leaves(plan, leaves, bool(tensors))
                 if outputs is None:
                     continue
                 if found[0] is not plan:
@@ -1467,8 +1467,10 @@ cdef object nest(Plan plan, fad_workspace *w, list lent, object tree):
     return plan.hooks.nested(tree, [output_at(plan, w, lent, k) for k in range(plan.n_out)], None)
 
 
-cdef object run_leaves(Plan plan, list leaves):
+cdef object run_leaves(Plan plan, list leaves, bint typed):
     """Outputs of a program as floats and new arrays, or None where a guard did not hold.
+
+    With `typed`, numbers of float32 are np.float32.
 
     `leaves` are floats and C-contiguous arrays of the shapes and dtypes that were recorded.
     """
@@ -1489,6 +1491,12 @@ cdef object run_leaves(Plan plan, list leaves):
         lent = lend_outputs(plan, w)
         if not run_plan(plan, w):
             return None
-        return [output_at(plan, w, lent, k) for k in range(plan.n_out)]
+        outputs = [output_at(plan, w, lent, k) for k in range(plan.n_out)]
+        for k in range(plan.n_out if typed else 0):
+            place = plan.outs[k]
+            if type(outputs[k]) is float and place.is_array and (
+                    w.array[place.where].dtype == FAD_F32):
+                outputs[k] = np.float32(outputs[k])
+        return outputs
     finally:
         plan.give(w)

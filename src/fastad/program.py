@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, storage, transforms
+from . import _core, modes, rules, storage, transforms
 from ._core import Replay, Tensor, Trace
 from .transforms import _is_numbers
 
@@ -473,6 +473,109 @@ def eager(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return nested(tree, [_plain(t, None) for t in outputs], None)
 
 
+# Calls in ordinary code whose gradient is asked for.
+
+# A call as one node of the tape costs about what recording and sweeping this many numbers does.
+_WORTH_A_NODE = 300
+
+
+@rules.primitive("program", reads_inputs=True)
+class PROGRAM:
+    """A call of a program; `call` says how, `others` are its inputs that are no tensors."""
+
+    def forward(*inputs, call, others):
+        with modes.no_grad():
+            y = call.program(*call.arguments([*map(_core.wrap, inputs), *others]))
+        if not isinstance(y, Tensor):
+            raise _OtherResult
+        return _core.array(y)
+
+    def vjp(g, y, inputs, needs, call, others):
+        some = tuple([k for k, need in enumerate(needs) if need])
+        bars = iter(call.pull(some)(*inputs, *others, g))
+        return tuple([next(bars) if need else None for need in needs])
+
+    def jvp(tangents, y, inputs, call, others):
+        some = tuple([k for k, dot in enumerate(tangents) if dot is not None])
+        return call.push(some)(*inputs, *others, *[tangents[k] for k in some])
+
+
+class _OtherResult(Exception):
+    """Another way through the function gives something else than one number or array."""
+
+
+class _Call:
+    """How a program is called with arguments of one key: tensors first, then other inputs."""
+
+    def __init__(self, program: Program, args: tuple[Any, ...], leaves: list[Any]) -> None:
+        self.program = program
+        self.trees = [_flat(x, [], None)[1] for x in args]
+        tensors = [k for k, x in enumerate(leaves) if isinstance(x, Tensor)]
+        others = [k for k, x in enumerate(leaves) if not isinstance(x, Tensor)]
+        self.order = np.argsort(tensors + others).tolist()
+        self.derived: dict[Any, Replay] = {}
+
+    def arguments(self, inputs: Any) -> list[Any]:
+        """The arguments, nested, from all inputs."""
+        leaves = iter([inputs[k] for k in self.order])
+        return [_fill(tree, leaves) for tree in self.trees]
+
+    def of(self, inputs: tuple[Any, ...], some: tuple[int, ...]) -> Callable[..., Any]:
+        """The function of some of its inputs alone."""
+        def function(*changed: Any) -> Any:
+            full = list(inputs)
+            for k, x in zip(some, changed):
+                full[k] = x
+            return self.program.function(*self.arguments(full))
+
+        return function
+
+    def pull(self, some: tuple[int, ...]) -> Replay:
+        """The program of the VJP to some inputs; its last argument is the cotangent."""
+        def function(*given: Any) -> Any:
+            *inputs, g = given
+            primals = [inputs[k] for k in some]
+            return transforms.vjp(self.of(tuple(inputs), some), *primals)[1](g)
+
+        return self._made(("vjp", some), function)
+
+    def push(self, some: tuple[int, ...]) -> Replay:
+        """The program of the JVP from some inputs; its last arguments are their tangents."""
+        def function(*given: Any) -> Any:
+            inputs, dots = given[: -len(some)], given[-len(some) :]
+            return transforms.jvp(self.of(inputs, some), [inputs[k] for k in some], dots)[1]
+
+        return self._made(("jvp", some), function)
+
+    def _made(self, key: Any, function: Callable[..., Any]) -> Replay:
+        return self.derived.setdefault(key, _new_replay(function, self.program.source))
+
+
+def with_gradient(
+    replay: Replay, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]
+) -> Any:
+    """The result of a call in ordinary code which a gradient may be taken of.
+
+    A program of one number or array that is large enough becomes one node of the tape, whose VJP
+    and JVP are programs too, from its second call on; other calls are recorded operation by
+    operation.
+    """
+    if isinstance(replay, Program) and not kwargs and key not in replay.given_up:
+        call = replay.call_of(key, args)
+        if call is not None:
+            inputs: list[Any] = []
+            for x in args:
+                _flat(x, inputs, None)
+            tensors = tuple([x for x in inputs if isinstance(x, Tensor)])
+            others = [np.array(x) if isinstance(x, np.ndarray) else x
+                      for x in inputs if not isinstance(x, Tensor)]
+            try:
+                return _core.apply(PROGRAM, tensors, {"call": call, "others": tuple(others)})
+            except _OtherResult:
+                replay.no_node(key)
+    return replay.function(*args, **kwargs)
+
+
 # Recordings as data.
 
 
@@ -637,7 +740,8 @@ class Program(Replay):
 
     Calling it gives what the function gives, as Python floats and NumPy arrays, or as tensors where
     tensors went in.  Where a gradient through the call is asked for (an argument or a tensor that
-    the function finds outside requires gradients, and recording is on) it runs as ordinary code.
+    the function finds outside requires gradients, and recording is on) it runs as ordinary code,
+    or, if that saves time, as one node of the tape whose derivatives are programs.
 
     ``out=`` takes buffers for the results, in the result's nesting, with None for
     what shall be new: ``f.value_and_grad(x, out=(None, g))`` writes the gradient to the array `g`
@@ -658,6 +762,7 @@ class Program(Replay):
         functools.update_wrapper(self, function, updated=())
         self.source = function
         self._derived: dict[Any, Any] = {}
+        self._calls: dict[Any, Any] = {}
 
     def derived(self, name: str, argnums: int | tuple[int, ...] = 0, **options: Any) -> Any:
         """Return the program of a transform of this function.
@@ -738,6 +843,32 @@ class Program(Replay):
                 "yet; call the program first, or define the function at the top of a module"
             )
         return _unpickled, (stored(self), reference)
+
+    def call_of(self, key: Any, args: tuple[Any, ...]) -> _Call | None:
+        """How calls with such arguments become one node of the tape, or None if they do not."""
+        if key not in self._calls:
+            if len(self._calls) >= _most_keys:
+                self._calls.clear()
+            self._calls[key] = None         # a function that is called once is not recorded twice
+            return None
+        call = self._calls[key]
+        if call is None:
+            with modes.no_grad():
+                self(*args)
+            self._calls[key] = call = False
+            leaves: list[Any] = []
+            for x in args:
+                _flat(x, leaves, None)
+            plan = self.plans[key][0] if self.plans.get(key) else None
+            if (plan is not None and type(plan.result) is int and not plan.outer
+                    and plan.describe()["instructions"] > _WORTH_A_NODE
+                    and all(x.dtype.kind == "f" for x in leaves if isinstance(x, Tensor))):
+                self._calls[key] = call = _Call(self, args, leaves)
+        return call or None
+
+    def no_node(self, key: Any) -> None:
+        """Record calls with such arguments operation by operation from now on."""
+        self._calls[key] = False
 
     @property
     def value_and_grad(self) -> Any:
