@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -327,6 +327,7 @@ class _Source:
         self.formulas = _formula_helpers()
         self.used: dict[str, str] = {}
         self.tables: list[str] = []
+        self.cases: dict[str, int] = {}     # what the words of tables do
         self.guards = 0
 
     def helper(self, name: str) -> str:
@@ -365,12 +366,42 @@ class _Source:
         return name
 
 
-# One piece of a recording: a number that is put into a register, or statements.  In both, @12 is
-# register 12, and a3 the elements of array 3.
-_Piece = tuple[int | None, str]
+    def case(self, text: str) -> int:
+        """The number of what a word of a table does."""
+        return self.cases.setdefault(text, len(self.cases))
+
+    def machine(self) -> list[str]:
+        """What runs the words of tables."""
+        if not self.cases:
+            return []
+        cases = "".join(f"        case {k}: {text} break;\n" for text, k in self.cases.items())
+        return [
+            f"typedef struct {{ int op, d, a, b, c; }} {self.name}_word;\n",
+            f"static int {self.name}_run(const {self.name}_word *w, ptrdiff_t n, double *r)\n{{\n"
+            f"    for (const {self.name}_word *end = w + n; w < end; w++)\n"
+            f"        switch (w->op) {{\n{cases}        }}\n    return 0;\n}}\n"]
+
+
+class _Piece(NamedTuple):
+    """A number that is put into a register, or statements.
+
+    In the text @12 is register 12, and a3 the elements of array 3.  `row` is the same as a word of
+    a table, where there is one: case, d, a, b, c.
+    """
+
+    target: int | None
+    text: str
+    row: tuple[int, ...] | None = None
+
+
 _REGISTER = re.compile(r"@(\d+)")
+_OPERAND = re.compile(r"@([abc])")
 _ARRAY = re.compile(r"\ba(\d+)\b")
-_LINES_IN_A_PART = 1000
+# Compilers take a quarter of a millisecond for a statement, more in functions of many, and next to
+# nothing for a word of a table.
+_LINES_IN_A_PART = 400
+_PIECES_AS_STATEMENTS = 5000
+_SHORTEST_TABLE = 16
 
 
 class _Recording:
@@ -391,7 +422,11 @@ class _Recording:
                                 "cannot hold; convert its inputs to float64")
             if array["from"] == "arena":
                 self.pointers[k] = f"work + {array['offset'] // 8}"
+        self.tabled = len(self.code["code"]) > _PIECES_AS_STATEMENTS
+        self.known: dict[int, tuple[str, str]] = {}
+        self.extra: dict[float, int] = {}
         self.place_inputs()
+        self.home_at_first = dict(self.home)
         self.place_outputs(n_value)
 
     # -- where things are
@@ -459,29 +494,53 @@ class _Recording:
         latest = -1
         for op, d, a, b, c in code["code"]:
             if op == code["guard"]:
-                made.append((None, self.guard(code["guards"][a])))
+                made.append(self.guard(code["guards"][a]))
             elif op == code["loop"]:
-                made.append((None, self.tiles(a, 1, c)))
+                made.append(_Piece(None, self.tiles(a, 1, c)))
             elif op == code["array"]:
                 step = code["steps"][a]
                 target = None if step["out"][0] or step["name"] == "tiles" else step["out"][1]
-                made.append((target, _INSTRUCTIONS[step["name"]](self, step)))
+                made.append(_Piece(target, _INSTRUCTIONS[step["name"]](self, step)))
             else:
-                made.append((d, self.word(op, (a, b, c), latest)))
+                made.append(self.word(op, d, (a, b, c), latest))
                 latest = d
-        made += [(None, text) for text in self.outputs]
+        made += [_Piece(None, text) for text in self.outputs]
         return made
 
-    def word(self, op: int, registers: tuple[int, int, int], latest: int) -> str:
+    def word(self, op: int, d: int, registers: tuple[int, int, int], latest: int) -> _Piece:
+        given = dict(zip("abc", registers))
+        if op not in self.known:
+            self.known[op] = self.formula(op)
+        text, before = self.known[op]
+        if before:
+            given[before] = latest
+        return _Piece(d, _OPERAND.sub(lambda found: f"@{given[found[1]]}", text),
+                      self.table_word(f"r[w->d] = {text};", d, given["a"], given["b"], given["c"]))
+
+    def table_word(self, text: str, d: int, a: int, b: int = 0, c: int = 0) -> tuple[int, ...] | None:
+        if not self.tabled:
+            return None
+        return self.source.case(_OPERAND.sub(r"r[w->\1]", text)), d, a, b, c
+
+    def constant(self, v: float) -> int:
+        """A register that holds a number for the words of tables."""
+        if v not in self.extra:
+            self.extra[v] = self.code["registers"] + len(self.extra)
+        return self.extra[v]
+
+    def formula(self, op: int) -> tuple[str, str]:
+        """What a word computes of @a, @b and @c, and which of them is the result before, or ""."""
         row = self.source.rows.get(op)
         if row is not None:
-            return self.row(row, [f"@{r}" for r in registers])
+            return self.row(row, ["@a", "@b", "@c"]), ""
         text = self.source.words.get(op, "").removeprefix("value = ")
         if not text:
             raise RuntimeError(f"internal: to_c knows no instruction {op}")
-        for name, r in zip("abc", registers):
-            text = text.replace(f"reg[ip->{name}]", f"@{r}")
-        return self.source.translated(text, {"value": f"@{latest}"})
+        free = next((name for name in "abc" if f"reg[ip->{name}]" not in text), "")
+        for name in "abc":
+            text = text.replace(f"reg[ip->{name}]", f"@{name}")
+        uses_value = "value" in text
+        return self.source.translated(text, {"value": f"@{free}"}), free if uses_value else ""
 
     def row(self, row: dict[str, Any], operands: Sequence[str], side: int | None = None) -> str:
         names = "x" if row["arity"] == 1 else "abc"
@@ -491,28 +550,41 @@ class _Recording:
             given["y"] = operands[3]
         return self.source.translated(text, given)
 
-    def guard(self, guard: dict[str, Any]) -> str:
+    def guard(self, guard: dict[str, Any]) -> _Piece:
         name, wanted, number = guard["name"], guard["wanted"], guard["number"]
-        (is_array, where), (_, other) = guard["a"], guard["b"]
-        x = f"a{where}" if is_array else f"@{where}"
+        (is_array, a), (_, b) = guard["a"], guard["b"]
         helper = self.source.helper
         self.source.guards += 1
+        status = self.source.guards
+        if is_array:
+            if name == "no_nan":
+                fails = f"{helper('has_nan')}(a{a}, {self.size(a)})"
+            elif name == "bytes":
+                bits = np.frombuffer(guard["bytes"], np.uint64)
+                table = self.source.table([f"UINT64_C({w:#x})" for w in bits] or ["0"], "uint64_t")
+                fails = f"memcmp(a{a}, {table}, {8 * len(bits)})"
+            else:
+                raise RuntimeError(f"internal: to_c knows no guard {name} of arrays")
+            return _Piece(None, f"if ({fails}) return {status};")
         if name == "bits":
-            bits = np.float64(number).view(np.uint64)
-            fails = f"{helper('bits')}({x}) != UINT64_C({bits:#x})"
+            fails, b = f"{helper('bits')}(@a) != {helper('bits')}(@b)", -1
         elif name == "trunc":
-            fails = f"!(trunc({x}) == {_literal(number)})"
-        elif name == "bytes":
-            words = np.frombuffer(guard["bytes"], np.uint64)
-            table = self.source.table([f"UINT64_C({w:#x})" for w in words] or ["0"], "uint64_t")
-            fails = f"memcmp({x}, {table}, {8 * len(words)})"
+            fails, b = "!(trunc(@a) == @b)", -1
         elif name == "no_nan":
-            fails = f"{helper('has_nan')}({x}, {self.size(where)})" if is_array else f"{x} != {x}"
-        elif wanted:
-            fails = f"!({x} {name} @{other})"
+            fails = "@a != @a"
+        elif name in ("<", "<=", "==", "!=", ">", ">="):
+            fails = f"!(@a {name} @b)" if wanted else f"@a {name} @b"
         else:
-            fails = f"{x} {name} @{other}"
-        return f"if ({fails}) return {self.source.guards};"
+            raise RuntimeError(f"internal: to_c knows no guard {name} of numbers")
+        if name == "bits" and (number != number or not number):
+            # of a nan and of a zero the bits tell more than a literal
+            bits = np.float64(number).view(np.uint64)
+            return _Piece(None, f"if ({helper('bits')}(@{a}) != UINT64_C({bits:#x})) return {status};")
+        text = fails.replace("@a", f"@{a}").replace("@b", _literal(number) if b < 0 else f"@{b}")
+        if b < 0 and self.tabled:
+            b = self.constant(number)
+        return _Piece(None, f"if ({text}) return {status};",
+                      self.table_word(f"if ({fails}) return w->d;", status, a, b))
 
     def tiles(self, first: int, count: int, size: int) -> str:
         """Elementwise steps over arrays of one shape, as one loop."""
@@ -648,16 +720,29 @@ class _Recording:
     # -- functions
 
     def parts(self) -> list[list[_Piece]]:
-        """The pieces, in stretches that compilers take in a short time."""
+        """The pieces, in stretches that compilers take in a short time: statements or tables."""
         parts: list[list[_Piece]] = [[]]
         lines = 0
-        for piece in self.pieces():
+        pieces = self.pieces()
+        k = 0
+        while k < len(pieces):
+            end = k
+            while self.tabled and end < len(pieces) and pieces[end].row is not None:
+                end += 1
+            if end - k >= _SHORTEST_TABLE:
+                parts += [pieces[k:end], []]
+                lines = 0
+                k = end
+                continue
             if lines > _LINES_IN_A_PART:
                 parts.append([])
                 lines = 0
-            parts[-1].append(piece)
-            lines += piece[1].count("\n") + 1
-        return parts
+            # no table begins inside a run that is too short for one
+            for piece in pieces[k:max(end, k + 1)]:
+                parts[-1].append(piece if piece.row is None else piece._replace(row=None))
+                lines += piece.text.count("\n") + 1
+            k = max(end, k + 1)
+        return [part for part in parts if part] or [[]]
 
     def text(self) -> str:
         """The recording as functions, the last of which runs all."""
@@ -667,24 +752,48 @@ class _Recording:
         needed: set[int] = set()
         for part in reversed(parts):
             left.append(set(needed))
-            for target, text in reversed(part):
-                if target is not None:
-                    needed.discard(target)
-                needed |= set(map(int, _REGISTER.findall(text)))
+            for piece in reversed(part):
+                if piece.target is not None:
+                    needed.discard(piece.target)
+                needed |= set(map(int, _REGISTER.findall(piece.text)))
         left.reverse()
         base = self.code["arena"] // 8
-        self.work = base + (self.code["registers"] if len(parts) > 1 else 0)
+        split = len(parts) > 1 or self.tabled
+        self.work = base + (self.code["registers"] + len(self.extra) if split else 0)
         parameters = f"const double *in, double *value, {self.gradient()}double *work"
-        names = [self.name if len(parts) == 1 else f"{self.name}_part{k}"
-                 for k in range(len(parts))]
-        texts = [self.part(name, part, keep, parameters, base)
-                 for name, part, keep in zip(names, parts, left)]
-        if len(parts) > 1:
-            given = f"in, value, {'gradient, ' if self.n_gradient else ''}work"
-            calls = "".join(f"    if (!status) status = {name}({given});\n" for name in names)
-            texts.append(f"static int {self.name}({parameters})\n{{\n    int status = 0;\n{calls}"
-                         "    return status;\n}\n")
+        if not split:
+            return self.part(self.name, parts[0], left[0], parameters, base)
+        texts, calls = [], self.filled(base) if self.tabled else []
+        given = f"in, value, {'gradient, ' if self.n_gradient else ''}work"
+        for k, (part, keep) in enumerate(zip(parts, left)):
+            if part and part[0].row is not None:
+                words = self.source.table(
+                    ["{" + ", ".join(map(str, piece.row or ())) + "}" for piece in part],
+                    f"{self.source.name}_word")
+                calls.append(f"if (!status) status = {self.source.name}_run("
+                             f"{words}, {len(part)}, work + {base});")
+                for piece in part:
+                    if piece.target is not None:
+                        self.home[piece.target] = f"work[{base + piece.target}]"
+            else:
+                texts.append(self.part(f"{self.name}_part{k}", part, keep, parameters, base))
+                calls.append(f"if (!status) status = {self.name}_part{k}({given});")
+        body = "".join(f"    {line}\n" for line in ["int status = 0;", *calls, "return status;"])
+        texts.append(f"static int {self.name}({parameters})\n{{\n{body}}}\n")
         return "\n".join(texts)
+
+    def filled(self, base: int) -> list[str]:
+        """Statements that put into registers what the words of tables find there."""
+        lines = []
+        for first, numbers in ((0, self.code["constants"]),
+                               (self.code["registers"], list(self.extra))):
+            if numbers:
+                lines.append(f"memcpy(work + {base + first}, {self.numbers(numbers)}, "
+                             f"{len(numbers)} * sizeof(double));")
+        for is_array, where in self.code["in"]:
+            if not is_array:
+                lines.append(f"work[{base + where}] = {self.home_at_first[where]};")
+        return lines
 
     def gradient(self) -> str:
         return "double *gradient, " if self.n_gradient else ""
@@ -692,8 +801,9 @@ class _Recording:
     def part(self, name: str, part: list[_Piece], keep: set[int], parameters: str,
              base: int) -> str:
         # what nobody reads is left out
-        wanted, pieces = set(keep), []
-        for target, text in reversed(part):
+        wanted = set(keep)
+        pieces: list[tuple[int | None, str]] = []
+        for target, text, _ in reversed(part):
             if target is not None:
                 if target not in wanted:
                     continue
@@ -870,4 +980,4 @@ def c_source(name: str, what: str, functions: list[tuple[str, str | None, list[A
         "#if defined(__clang__)\n#pragma STDC FP_CONTRACT OFF\n#endif\n"
         "#ifdef __cplusplus\nextern \"C\" {\n#endif\n")
     tail = "#ifdef __cplusplus\n}\n#endif\n"
-    return "\n".join([head, *source.used.values(), *source.tables, *bodies, tail])
+    return "\n".join([head, *source.used.values(), *source.machine(), *source.tables, *bodies, tail])
