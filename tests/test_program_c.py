@@ -90,6 +90,8 @@ def moved(args, r):
 @pytest.mark.parametrize("f, args", FUNCTIONS.values(), ids=list(FUNCTIONS))
 @pytest.mark.parametrize("derivative", [None, "value_and_grad", "grad", "jacobian", "hessian"])
 def test_a_c_function_gives_the_bits_of_the_program(f, args, derivative):
+    if derivative == "hessian" and flat(*args).size > 100:
+        pytest.skip("a matrix of hundreds of megabytes")
     program = ad.compile(f)
     both = 0 if derivative == "hessian" else tuple(range(len(args)))
     replay = program if derivative is None else program.derived(derivative, both)
@@ -470,7 +472,9 @@ def test_nquad_integrates_a_program_of_several_numbers(signature):
 def test_a_way_that_was_not_recorded_makes_an_integral_nan():
     integrate = pytest.importorskip("scipy.integrate")
     program = ad.compile(way)
-    assert math.isnan(integrate.quad(program.c_function(2.0).low_level_callable(), -1.0, 3.0)[0])
+    c = program.c_function(2.0).low_level_callable()
+    with pytest.warns(integrate.IntegrationWarning):
+        assert math.isnan(integrate.quad(c, -1.0, 3.0)[0])
     for x in (2.0, 0.5, -1.0):
         program(x)
     c = program.c_function(2.0).low_level_callable()
@@ -524,7 +528,7 @@ def test_ndimage_raises_where_no_recording_holds():
     program = ad.compile(lambda w: w[0] if w[0] > 0.0 else w[1])
     c = program.c_function(np.ones(3)).low_level_callable(
         "int (double *, intptr_t, double *, void *)")
-    with pytest.raises(RuntimeError, match="callback"):
+    with pytest.raises(RuntimeError, match="unknown error"):
         ndimage.generic_filter(-np.ones(5), c, size=3)
 
 
@@ -807,6 +811,8 @@ def random_functions(count):
     while count:
         writer = Writer(seed)
         seed += 1
+        if count % 2 and writer.shapes != [(), ()]:
+            continue
         f = built(writer.source(), writer.state)
         calls = [writer.arguments() for _ in range(5)]
         if writer.in_float32 or any(np.shape(a) != np.shape(b) or type(a) is not type(b)
@@ -837,15 +843,22 @@ def test_random_programs_are_the_same_from_c():
             made += 1
             for args in calls:
                 status, value, gradient = run(c, *args)
-                before = replay.recordings
                 want = outcome(replay, args)
                 compared += 1
-                if status == 1:         # then the program had no recording either
+                if type(want) is Raised:
+                    assert status == 1
+                    break
+                if status == 1 and not replay.given_up:     # the program has recorded that way now
                     assert np.isnan(value).all() and np.isnan(gradient).all()
-                    assert replay.recordings > before or replay.given_up, seed
                     missed += 1
-                    continue
-                assert status == 0
+                    try:
+                        c = program.c_function(*args, derivative=derivative)
+                    except (TypeError, ValueError):
+                        break
+                    status, value, gradient = run(c, *args)
+                if status:
+                    assert replay.given_up
+                    break
                 assert same_bits(flat(value, gradient), numbers_of(plain(want))), (seed, args)
     print(f"{made} made, {refused} refused, {compared} compared, {missed} with other guards")
     assert made > RANDOM / 10
@@ -863,7 +876,8 @@ def test_random_programs_are_the_same_from_c_source(compiled):
                 text = program.to_c(*calls[0], name=name, derivative=derivative)
             except (TypeError, ValueError):
                 continue
-            of_numbers = not any(_core.describe_code(p)["arrays"] for p in c.plans)
+            codes = [_core.describe_code(p) for p in c.plans]
+            of_numbers = not any(code["steps"] or code["tiles"] for code in codes)
             texts.append(text)
             cases.append((seed, c, name if derivative is None else f"{name}_{derivative}", calls,
                           of_numbers))
@@ -877,6 +891,6 @@ def test_random_programs_are_the_same_from_c_source(compiled):
             got, want = flat(*got[1:]), flat(*want[1:])
             compared += 1
             exact += of_numbers
-            assert same_bits(got, want) if of_numbers else close(got, want, 1e-10), (seed, args, got, want)
+            assert same_bits(got, want) if of_numbers else close(got, want, 1e-10), (seed, args)
     print(f"{len(texts)} compiled, {compared} compared, {exact} bit for bit")
     assert len(texts) > RANDOM / 10 and exact > compared / 10

@@ -366,9 +366,10 @@ class _Source:
         return name
 
 
-    def case(self, text: str) -> int:
-        """The number of what a word of a table does."""
-        return self.cases.setdefault(text, len(self.cases))
+    def word(self, text: str, *places: int) -> str:
+        """A word of a table."""
+        text = _OPERAND.sub(r"r[w->\1]", text)
+        return "{" + ", ".join(map(str, (self.cases.setdefault(text, len(self.cases)), *places))) + "}"
 
     def machine(self) -> list[str]:
         """What runs the words of tables."""
@@ -385,13 +386,13 @@ class _Source:
 class _Piece(NamedTuple):
     """A number that is put into a register, or statements.
 
-    In the text @12 is register 12, and a3 the elements of array 3.  `row` is the same as a word of
-    a table, where there is one: case, d, a, b, c.
+    In the text @12 is register 12, and a3 the elements of array 3.  `word` is the same for a table,
+    where a table can hold it: what to do with d, @a, @b and @c, and these four.
     """
 
     target: int | None
     text: str
-    row: tuple[int, ...] | None = None
+    word: tuple[str, int, int, int, int] | None = None
 
 
 _REGISTER = re.compile(r"@(\d+)")
@@ -407,8 +408,9 @@ _SHORTEST_TABLE = 16
 class _Recording:
     """Writes one recording as C functions."""
 
-    def __init__(self, source: _Source, plan: Any, name: str, n_value: int) -> None:
+    def __init__(self, source: _Source, plan: Any, name: str, derivative: str | None) -> None:
         self.source = source
+        self.results = ["value", "gradient"] if derivative == "value_and_grad" else ["value"]
         self.name = name
         self.plan = plan
         self.code = _core.describe_code(plan)
@@ -427,7 +429,7 @@ class _Recording:
         self.extra: dict[float, int] = {}
         self.place_inputs()
         self.home_at_first = dict(self.home)
-        self.place_outputs(n_value)
+        self.place_outputs(value_outputs(plan, derivative))
 
     # -- where things are
 
@@ -515,12 +517,7 @@ class _Recording:
         if before:
             given[before] = latest
         return _Piece(d, _OPERAND.sub(lambda found: f"@{given[found[1]]}", text),
-                      self.table_word(f"r[w->d] = {text};", d, given["a"], given["b"], given["c"]))
-
-    def table_word(self, text: str, d: int, a: int, b: int = 0, c: int = 0) -> tuple[int, ...] | None:
-        if not self.tabled:
-            return None
-        return self.source.case(_OPERAND.sub(r"r[w->\1]", text)), d, a, b, c
+                      (f"r[w->d] = {text};", d, given["a"], given["b"], given["c"]))
 
     def constant(self, v: float) -> int:
         """A register that holds a number for the words of tables."""
@@ -584,7 +581,7 @@ class _Recording:
         if b < 0 and self.tabled:
             b = self.constant(number)
         return _Piece(None, f"if ({text}) return {status};",
-                      self.table_word(f"if ({fails}) return w->d;", status, a, b))
+                      (f"if ({fails}) return w->d;", status, a, b, 0))
 
     def tiles(self, first: int, count: int, size: int) -> str:
         """Elementwise steps over arrays of one shape, as one loop."""
@@ -727,7 +724,7 @@ class _Recording:
         k = 0
         while k < len(pieces):
             end = k
-            while self.tabled and end < len(pieces) and pieces[end].row is not None:
+            while self.tabled and end < len(pieces) and pieces[end].word is not None:
                 end += 1
             if end - k >= _SHORTEST_TABLE:
                 parts += [pieces[k:end], []]
@@ -739,7 +736,7 @@ class _Recording:
                 lines = 0
             # no table begins inside a run that is too short for one
             for piece in pieces[k:max(end, k + 1)]:
-                parts[-1].append(piece if piece.row is None else piece._replace(row=None))
+                parts[-1].append(piece if piece.word is None else piece._replace(word=None))
                 lines += piece.text.count("\n") + 1
             k = max(end, k + 1)
         return [part for part in parts if part] or [[]]
@@ -760,16 +757,15 @@ class _Recording:
         base = self.code["arena"] // 8
         split = len(parts) > 1 or self.tabled
         self.work = base + (self.code["registers"] + len(self.extra) if split else 0)
-        parameters = f"const double *in, double *value, {self.gradient()}double *work"
+        parameters = self.parameters()
         if not split:
             return self.part(self.name, parts[0], left[0], parameters, base)
         texts, calls = [], self.filled(base) if self.tabled else []
-        given = f"in, value, {'gradient, ' if self.n_gradient else ''}work"
+        given = ", ".join(["in", *self.results, "work"])
         for k, (part, keep) in enumerate(zip(parts, left)):
-            if part and part[0].row is not None:
-                words = self.source.table(
-                    ["{" + ", ".join(map(str, piece.row or ())) + "}" for piece in part],
-                    f"{self.source.name}_word")
+            if part and part[0].word is not None:
+                words = self.source.table((self.source.word(*piece.word) for piece in part
+                                           if piece.word), f"{self.source.name}_word")
                 calls.append(f"if (!status) status = {self.source.name}_run("
                              f"{words}, {len(part)}, work + {base});")
                 for piece in part:
@@ -795,8 +791,8 @@ class _Recording:
                 lines.append(f"work[{base + where}] = {self.home_at_first[where]};")
         return lines
 
-    def gradient(self) -> str:
-        return "double *gradient, " if self.n_gradient else ""
+    def parameters(self) -> str:
+        return ", ".join(["const double *in", *[f"double *{x}" for x in (*self.results, "work")]])
 
     def part(self, name: str, part: list[_Piece], keep: set[int], parameters: str,
              base: int) -> str:
@@ -833,9 +829,8 @@ class _Recording:
                 for k in arrays]
         lines = head + lines
         body = "\n".join(lines)
-        for parameter in ("in", "value", "gradient", "work"):
-            if not re.search(rf"\b{parameter}\b", body) and f"*{parameter}" in parameters:
-                lines.append(f"(void){parameter};")
+        lines += [f"(void){parameter};" for parameter in ("in", *self.results, "work")
+                  if not re.search(rf"\b{parameter}\b", body)]
         lines.append("return 0;")
         body = "".join(f"    {line}\n" for line in lines)
         return f"static int {name}({parameters})\n{{\n{body}}}\n"
@@ -938,26 +933,26 @@ def c_source(name: str, what: str, functions: list[tuple[str, str | None, list[A
     bodies, about = [], []
     for function, derivative, plans in functions:
         first = source.guards
-        made = [_Recording(source, plan, f"{function}_way{k}", value_outputs(plan, derivative))
+        made = [_Recording(source, plan, f"{function}_way{k}", derivative)
                 for k, plan in enumerate(plans)]
         if len({(r.n_in, r.n_value, r.n_gradient) for r in made}) > 1:
             raise ValueError("to_c: the recordings give results of different sizes")
         texts = [r.text() for r in made]
         one = made[0]
-        given = f"in, value, {'gradient, ' if one.n_gradient else ''}work"
+        given = ", ".join(["in", *one.results, "work"])
         calls = "".join(f"    if (status && !{r.name}({given})) status = 0;\n" for r in made[1:])
         fills = "".join(
             f"    for (ptrdiff_t i = 0; status && i < {n}; i++) {to}[i] = NAN;\n"
             for to, n in (("value", one.n_value), ("gradient", one.n_gradient)) if n)
         work = max(r.work for r in made)
-        parameters = f"const double *in, double *value, {one.gradient()}double *work"
+        parameters = one.parameters()
         bodies += [f"enum {{ {function}_work = {work} }};\n", *texts,
                    f"int {function}({parameters})\n{{\n    int status = {one.name}({given});\n"
                    f"{calls}{fills}    return status;\n}}\n"]
         about.append(
             f" * int {function}({parameters})\n *\n{_shapes(one)}\n"
             f" *     value: {one.n_value} numbers"
-            + (f"; gradient: {one.n_gradient} numbers" if one.n_gradient else "")
+            + (f"; gradient: {one.n_gradient} numbers" if "gradient" in one.results else "")
             + f"\n *     work: room for {work} doubles ({function}_work), NULL where that is 0\n"
             f" *     recordings: {len(made)}, with guards {first + 1} to {source.guards}"
             + ("" if source.guards > first else " (none)") + "\n *\n")
