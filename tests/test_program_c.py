@@ -283,7 +283,7 @@ def test_a_function_cannot_be_made_inside_a_recording():
 def test_an_unknown_derivative_is_refused():
     program = ad.compile(lambda x: x * 2.0)
     for make in (program.c_function, program.to_c):
-        with pytest.raises(ValueError, match="derivative='gradient': wanted None, 'value_and_grad'"):
+        with pytest.raises(ValueError, match="derivative='gradient': wanted None, 'value_and_g"):
             make(1.0, derivative="gradient")
     with pytest.raises(ValueError, match="no form 'float"):
         program.c_function(1.0).address_of("float (float)")
@@ -423,7 +423,8 @@ def test_more_threads_than_idle_workspaces_are_served(tmp_path):
             pthread_t t[100];
             long wrong = 0;
             f = (call *)address, data = user_data;
-            for (long k = 0; k < 100; k++) wrong += 1000 * !!pthread_create(t + k, 0, work, (void *)k);
+            for (long k = 0; k < 100; k++)
+                wrong += 1000 * !!pthread_create(t + k, 0, work, (void *)k);
             for (int k = 0; k < 100; k++) { void *w; pthread_join(t[k], &w); wrong += (long)w; }
             return wrong;
         }
@@ -456,7 +457,8 @@ def test_quad_integrates_a_program(signature):
     want = integrate.quad(program, 0.0, 2.0)
     assert integrate.quad(c, 0.0, 2.0) == want
     slope = program.c_function(1.0, derivative="grad").low_level_callable(signature)
-    assert integrate.quad(slope, 0.0, 2.0)[0] == pytest.approx(program(2.0) - program(0.0), abs=1e-12)
+    rise = program(2.0) - program(0.0)
+    assert integrate.quad(slope, 0.0, 2.0)[0] == pytest.approx(rise, abs=1e-12)
 
 
 @pytest.mark.parametrize("signature", SIGNATURES[2:])
@@ -483,7 +485,7 @@ def test_a_way_that_was_not_recorded_makes_an_integral_nan():
 
 
 def test_a_wrong_count_of_numbers_gives_nan():
-    for signature, extra in (("double (int, double *)", ()), ("double (int, double *, void *)", (0,))):
+    for signature, extra in zip(SIGNATURES[2:], ((), (0,))):
         c = ad.compile(lambda x: x[0] * x[1]).c_function(np.ones(2))
         f = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int, ctypes.c_void_p,
                              *[ctypes.c_void_p] * len(extra))(c.address_of(signature))
@@ -656,7 +658,8 @@ def test_every_row_comes_out_the_same(row, compiled):
         text = program.to_c(*args, derivative="hessian", argnums=free)
         values, hessians = compiled(text, "f", "f_hessian")
         for _ in range(3):
-            assert same_bits(run_source(values, text, (0, 1, 0), args)[1], numbers_of(program(*args)))
+            want = numbers_of(program(*args))
+            assert same_bits(run_source(values, text, (0, 1, 0), args)[1], want)
             want = numbers_of(program.derived("hessian", free)(*args))
             assert same_bits(run_source(hessians, text, (0, want.size, 0), args)[1], want)
             args = [float(a + 1e-3 * (hi - lo) * r.uniform(-1, 1)) if lo != hi else a
@@ -869,7 +872,7 @@ def test_random_programs_are_the_same_from_c_source(compiled):
     texts, cases = [], []
     with warnings.catch_warnings(), ad.no_grad():
         warnings.simplefilter("ignore")
-        for seed, program, replay, derivative, calls in random_functions(RANDOM):
+        for seed, program, _, derivative, calls in random_functions(RANDOM):
             try:
                 c = program.c_function(*calls[0], derivative=derivative)
                 name = f"p{len(texts)}"

@@ -30,7 +30,7 @@ __all__ = ["CFunction"]
 _CALL = "int (const double *, double *, double *, void *)"
 
 
-# ---- which recordings -----------------------------------------------------------------------------
+# ---- which recordings ----------------------------------------------------------------------------
 
 
 def recordings(replay: Replay, examples: tuple[Any, ...], who: str) -> list[Any]:
@@ -102,7 +102,7 @@ def value_outputs(plan: Any, derivative: str | None) -> int:
     return len(_leaves(tree))
 
 
-# ---- C functions ----------------------------------------------------------------------------------
+# ---- C functions ---------------------------------------------------------------------------------
 
 
 class CFunction(NativeFunction):
@@ -210,7 +210,7 @@ def c_function(replay: Replay, examples: tuple[Any, ...], derivative: str | None
     return CFunction(plans, counts.pop())
 
 
-# ---- C source -------------------------------------------------------------------------------------
+# ---- C source ------------------------------------------------------------------------------------
 
 _WORDS_IN_C = frozenset(
     "auto break case char const continue default do double else enum extern float for goto if "
@@ -296,8 +296,8 @@ def _formula_helpers() -> dict[str, str]:
     guarded = rf"{comment}#if [^\n]*\n(?:extern [^\n]*\n)static inline double (\w+)\(.*?\n#endif\n"
     for block in re.finditer(guarded, text, re.DOTALL):
         found[block[1]] = block[0]
-    for block in re.finditer(rf"{comment}static inline \w+ (\w+)\([^)]*\)(?:\n{{.*?\n}}\n| {{.*?}}\n)",
-                             text, re.DOTALL):
+    function = rf"{comment}static inline \w+ (\w+)\([^)]*\)(?:\n{{.*?\n}}\n| {{.*?}}\n)"
+    for block in re.finditer(function, text, re.DOTALL):
         found.setdefault(block[1], block[0])
     for block in re.finditer(r"#define (FAD_\w+) [^\n]+\n", text):
         found[block[1]] = block[0]
@@ -369,7 +369,8 @@ class _Source:
     def word(self, text: str, *places: int) -> str:
         """A word of a table."""
         text = _OPERAND.sub(r"r[w->\1]", text)
-        return "{" + ", ".join(map(str, (self.cases.setdefault(text, len(self.cases)), *places))) + "}"
+        case = self.cases.setdefault(text, len(self.cases))
+        return "{" + ", ".join(map(str, (case, *places))) + "}"
 
     def machine(self) -> list[str]:
         """What runs the words of tables."""
@@ -454,10 +455,9 @@ class _Recording:
         self.n_in = offset
 
     def place_outputs(self, n_value: int) -> None:
-        places = [("value", k) for k in range(n_value)]
-        places += [("gradient", k) for k in range(n_value, len(self.code["out"]))]
         at = {"value": 0, "gradient": 0}
-        for (to, k), (is_array, where) in zip(places, self.code["out"]):
+        for k, (is_array, where) in enumerate(self.code["out"]):
+            to = "value" if k < n_value else "gradient"
             if not is_array:
                 self.outputs.append(f"{to}[{at[to]}] = @{where};")
                 at[to] += 1
@@ -575,8 +575,8 @@ class _Recording:
             raise RuntimeError(f"internal: to_c knows no guard {name} of numbers")
         if name == "bits" and (number != number or not number):
             # of a nan and of a zero the bits tell more than a literal
-            bits = np.float64(number).view(np.uint64)
-            return _Piece(None, f"if ({helper('bits')}(@{a}) != UINT64_C({bits:#x})) return {status};")
+            fails = f"{helper('bits')}(@{a}) != UINT64_C({np.float64(number).view(np.uint64):#x})"
+            return _Piece(None, f"if ({fails}) return {status};")
         text = fails.replace("@a", f"@{a}").replace("@b", _literal(number) if b < 0 else f"@{b}")
         if b < 0 and self.tabled:
             b = self.constant(number)
@@ -906,11 +906,24 @@ def _shapes(recording: _Recording) -> str:
         shape = recording.arrays[where]["shape"] if is_array else ()
         size = math.prod(shape)
         what = f"an array of shape {shape} in C order" if is_array else "a number"
-        lines.append(f" *     in[{at}] to in[{at + size - 1}]: argument {k}, {what}" if size > 1 else
-                     f" *     in[{at}]: argument {k}, {what}" if size else
-                     f" *     nothing: argument {k}, {what}")
+        there = f"in[{at}]" if size == 1 else f"in[{at}] to in[{at + size - 1}]" if size else "no in"
+        lines.append(f" *     {there}: argument {k}, {what}")
         at += size
     return "\n".join(lines)
+
+
+_NOTES = """\
+ * Each function gives 0, or else the number of the guard that did not hold: what the original
+ * looked at (an `if`) came out otherwise than in any recording.  Then all results are nan, and
+ * `return` with that number shows the place; of several recordings it is the first one's.  Results
+ * must not overlap inputs or work.  The functions keep nothing between calls: threads may call them
+ * at once, each with a `work` of its own.
+ *
+ * Numbers have the bits that fastad computes, as long as the compiler keeps to IEEE (with GCC: no
+ * -ffast-math, and -std=c99 or -ffp-contract=off where there are fused multiply-adds).  In arrays,
+ * last bits of functions like exp may differ from NumPy's vector code, and those of products from
+ * BLAS, which adds in another order.
+"""
 
 
 def c_source(name: str, what: str, functions: list[tuple[str, str | None, list[Any]]]) -> str:
@@ -960,19 +973,10 @@ def c_source(name: str, what: str, functions: list[tuple[str, str | None, list[A
     version = sys.modules[__package__].__version__
     head = (
         f"/* {title}, as recorded by fastad {version}.\n *\n" + "".join(about) +
-        " * Each function gives 0, or else the number of the guard that did not hold: what the\n"
-        " * original looked at (an `if`) came out otherwise than in any recording.  Then all results\n"
-        " * are nan, and `return` with that number shows the place.  Results must not overlap inputs\n"
-        " * or work.  The functions keep nothing between calls: threads may call them at once, each\n"
-        " * with a `work` of its own.\n"
-        " *\n"
-        " * Numbers have the bits that fastad computes, as long as the compiler keeps to IEEE (with\n"
-        " * GCC: no -ffast-math, and -ffp-contract=off where there are fused multiply-adds).  In\n"
-        " * arrays, last bits of functions like exp may differ from NumPy's vector code, and those of\n"
-        " * products from BLAS, which adds in another order.\n"
+        f"{_NOTES}"
         " */\n"
         "#include <math.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n\n"
         "#if defined(__clang__)\n#pragma STDC FP_CONTRACT OFF\n#endif\n"
         "#ifdef __cplusplus\nextern \"C\" {\n#endif\n")
-    tail = "#ifdef __cplusplus\n}\n#endif\n"
-    return "\n".join([head, *source.used.values(), *source.machine(), *source.tables, *bodies, tail])
+    shared = [*source.used.values(), *source.machine(), *source.tables]
+    return "\n".join([head, *shared, *bodies, "#ifdef __cplusplus\n}\n#endif\n"])

@@ -613,13 +613,11 @@ class Program(Replay):
         --------
         >>> import fastad as ad
         >>> text = ad.compile(lambda x: x * x + 1.0).to_c(2.0, name="parabola")
-        >>> for line in text.splitlines():
-        ...     if line.startswith("    const double"):
-        ...         print(line.strip())
-        const double t0 = in[0] * in[0];
-        const double t1 = t0 + 1.0;
+        >>> print(*[line for line in text.splitlines() if "in[0] *" in line])
+            const double t0 = in[0] * in[0] + 1.0;
         """
-        functions = [(name, None, native.recordings(self, examples, "to_c"))]
+        functions: list[tuple[str, str | None, list[Any]]] = [
+            (name, None, native.recordings(self, examples, "to_c"))]
         if derivative is not None:
             replay = self._way_out(derivative, argnums)
             functions.append((f"{name}_{derivative}", derivative,
