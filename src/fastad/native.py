@@ -906,7 +906,9 @@ def _shapes(recording: _Recording) -> str:
         shape = recording.arrays[where]["shape"] if is_array else ()
         size = math.prod(shape)
         what = f"an array of shape {shape} in C order" if is_array else "a number"
-        there = f"in[{at}]" if size == 1 else f"in[{at}] to in[{at + size - 1}]" if size else "no in"
+        there = f"in[{at}]" if size else "nothing"
+        if size > 1:
+            there += f" to in[{at + size - 1}]"
         lines.append(f" *     {there}: argument {k}, {what}")
         at += size
     return "\n".join(lines)
