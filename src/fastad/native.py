@@ -222,7 +222,7 @@ _WORDS_IN_C = frozenset(
 _HELPERS = {
     "pow": """\
 /* Compilers turn pow(x, 2.0) into x * x, whose last bit may differ: hide the exponent. */
-static double NAME_pow(double a, double b)
+static inline double NAME_pow(double a, double b)
 {
     volatile double hidden = b;
     return pow(a, hidden);
@@ -230,7 +230,7 @@ static double NAME_pow(double a, double b)
 """,
     "sum": """\
 /* Pairwise, as NumPy sums. */
-static double NAME_sum(const double *x, ptrdiff_t n)
+static inline double NAME_sum(const double *x, ptrdiff_t n)
 {
     if (n > 128) {
         const ptrdiff_t half = n / 2 - n / 2 % 8;
@@ -249,7 +249,7 @@ static double NAME_sum(const double *x, ptrdiff_t n)
 """,
     "sum4": """\
 /* Four sums side by side. */
-static double NAME_sum4(const double *x, ptrdiff_t n)
+static inline double NAME_sum4(const double *x, ptrdiff_t n)
 {
     double s[4] = {0.0, 0.0, 0.0, 0.0};
     ptrdiff_t i = 0;
@@ -260,7 +260,7 @@ static double NAME_sum4(const double *x, ptrdiff_t n)
 }
 """,
     "dot": """\
-static double NAME_dot(const double *a, ptrdiff_t a_step, const double *b, ptrdiff_t b_step,
+static inline double NAME_dot(const double *a, ptrdiff_t a_step, const double *b, ptrdiff_t b_step,
                        ptrdiff_t n)
 {
     double s = 0.0;
@@ -269,7 +269,7 @@ static double NAME_dot(const double *a, ptrdiff_t a_step, const double *b, ptrdi
 }
 """,
     "has_nan": """\
-static int NAME_has_nan(const double *x, ptrdiff_t n)
+static inline int NAME_has_nan(const double *x, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++)
         if (x[i] != x[i]) return 1;
@@ -277,7 +277,7 @@ static int NAME_has_nan(const double *x, ptrdiff_t n)
 }
 """,
     "bits": """\
-static uint64_t NAME_bits(double x)
+static inline uint64_t NAME_bits(double x)
 {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -418,6 +418,7 @@ class _Recording:
         self.arrays = self.code["arrays"]
         self.home: dict[int, str] = {}      # where a number is that an earlier part has made
         self.pointers: dict[int, str] = {}  # elements of arrays that stay where they are
+        self.contents: dict[int, Any] = {}  # of arrays that become tables, where they are read
         self.outputs: list[str] = []
         for k, array in enumerate(self.arrays):
             if not array["float64"]:
@@ -425,6 +426,8 @@ class _Recording:
                                 "cannot hold; convert its inputs to float64")
             if array["from"] == "arena":
                 self.pointers[k] = f"work + {array['offset'] // 8}"
+            elif array["from"] == "constant":
+                self.contents[k] = array["contents"]
         self.tabled = len(self.code["code"]) > _PIECES_AS_STATEMENTS
         self.known: dict[int, tuple[str, str]] = {}
         self.extra: dict[float, int] = {}
@@ -443,7 +446,7 @@ class _Recording:
             if k >= self.code["given"]:
                 v = next(outer)
                 if is_array:
-                    self.pointers[where] = self.numbers(v)
+                    self.contents[where] = v
                 else:
                     self.home[where] = _literal(float(v))
             elif is_array:
@@ -481,7 +484,7 @@ class _Recording:
         if self.arrays[array]["from"] == "alias":
             return self.pointer(self.arrays[array]["root"])
         if array not in self.pointers:
-            self.pointers[array] = self.numbers(self.arrays[array]["contents"])
+            self.pointers[array] = self.numbers(self.contents[array])
         return self.pointers[array]
 
     def is_constant(self, array: int) -> bool:
@@ -924,7 +927,7 @@ _NOTES = """\
  * Numbers have the bits that fastad computes, as long as the compiler keeps to IEEE (with GCC: no
  * -ffast-math, and -std=c99 or -ffp-contract=off where there are fused multiply-adds).  In arrays,
  * last bits of functions like exp may differ from NumPy's vector code, and those of products from
- * BLAS, which adds in another order.
+ * BLAS, which adds in another order; so a guard that wants every bit of such a number may fail.
 """
 
 
