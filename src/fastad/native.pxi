@@ -186,6 +186,16 @@ def foreign_steps(Plan plan not None):
     return [rule.name for rule, *_ in plan.foreign]
 
 
+def plain_places(Plan plan not None):
+    """Whether inputs and outputs of a program are numbers or float64 arrays; two lists."""
+    cdef const program_fields *p = <const program_fields *>plan.program
+    cdef int32_t k
+    return ([not p.inputs[k].is_array or p.array[p.inputs[k].where].like.dtype == FAD_F64
+             for k in range(p.n_in)],
+            [not p.out[k].is_array or p.array[p.out[k].where].like.dtype == FAD_F64
+             for k in range(p.n_out)])
+
+
 def instruction_names():
     """Names of all array instructions and guards, and what the words beyond the rows do."""
     kinds = [fad_array_ins_name(k).decode() for k in range(256) if fad_array_ins_name(k) != NULL]

@@ -71,14 +71,12 @@ def _check(plan: Any, who: str) -> None:
     if foreign:
         raise TypeError(f"{who}: {', '.join(foreign)} of arrays is computed by Python here, which "
                         "a C function does without; write it in other operations")
-    code = _core.describe_code(plan)
-    for k, (is_array, where) in enumerate(code["in"]):
-        if is_array and not code["arrays"][where]["float64"]:
-            raise TypeError(f"{who}: input {k} is no float64 array; only these and numbers can be "
-                            "handed over")
-    for is_array, where in code["out"]:
-        if is_array and not code["arrays"][where]["float64"]:
-            raise TypeError(f"{who}: a result is no float64 array; convert it with astype(float)")
+    given, results = _core.plain_places(plan)
+    if not all(given):
+        raise TypeError(f"{who}: input {given.index(False)} is no float64 array; only these and "
+                        "numbers can be handed over")
+    if not all(results):
+        raise TypeError(f"{who}: a result is no float64 array; convert it with astype(float)")
     if not _holds_outputs_only(plan.result):
         raise TypeError(f"{who}: the result holds a constant; only what is computed from the "
                         "arguments can be handed over")
@@ -230,7 +228,7 @@ static inline double NAME_pow(double a, double b)
 """,
     "sum": """\
 /* Pairwise, as NumPy sums. */
-static inline double NAME_sum(const double *x, ptrdiff_t n)
+static double NAME_sum(const double *x, ptrdiff_t n)
 {
     if (n > 128) {
         const ptrdiff_t half = n / 2 - n / 2 % 8;
