@@ -5,9 +5,9 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-SOURCES = ["tape", "array", "kernels", "sweep", "expand", "compile", "vm"]
+SOURCES = ["tape", "array", "kernels", "sweep", "expand", "compile", "vm", "native", "names"]
 DEPENDS = ["ops.def", "fad.h", "kernels.h", "special.h", "vm.h",
-           "vm_impl.h"]
+           "vm_impl.h", "native.h"]
 
 if sys.platform == "win32":
     flags = ["/O2", "/std:c11", "/fp:precise"]
@@ -27,7 +27,8 @@ setup(
                 ["src/fastad/_core.pyx"] + [f"src/fastad/core/{name}.c" for name in SOURCES],
                 depends=[f"src/fastad/core/{name}" for name in DEPENDS] + [
                     "src/fastad/record.h", "src/fastad/tensor_object.h", "src/fastad/cfad.pxd",
-                    "src/fastad/program.pxi", "src/fastad/graph.pxi"],
+                    "src/fastad/program.pxi", "src/fastad/graph.pxi",
+                    "src/fastad/native.pxi"],
                 include_dirs=["src/fastad/core", "src/fastad", np.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
                 extra_compile_args=flags,

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import importlib.util
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -161,7 +163,8 @@ def programs() -> dict[str, float]:
         ``call``: of a program that returns its one array; ``5000`` and ``1000000``: of the first
         value and gradient of a loop over so many operations, recording included; ``guard``: of one
         comparison in a replay; ``flip``: of a call that takes another recorded way, over one that
-        does not.
+        does not; with SciPy ``quad`` and ``quad of Python``: of one value in an integral of a
+        program as a C function, and of the same function in Python.
     """
     import fastad as ad
 
@@ -197,7 +200,26 @@ def programs() -> dict[str, float]:
     branch(1.0), branch(-1.0)
     assert (branch(1.0), branch(-1.0)) == (2.0, -3.0)
     found["flip"] = best(lambda: (branch(1.0), branch(-1.0))) / 2 - best(lambda: branch(-1.0))
+    if importlib.util.find_spec("scipy"):
+        found |= integrals()
     return found
+
+
+def integrals() -> dict[str, float]:
+    """Time ``scipy.integrate.quad``, in seconds per value of the integrand."""
+    from scipy.integrate import quad
+
+    import fastad as ad
+
+    def f(x):
+        return math.exp(-x * x) * math.cos(3.0 * x) + x * x / (1.0 + x)
+
+    program = ad.compile(lambda x: ad.exp(-x * x) * ad.cos(3.0 * x) + x * x / (1.0 + x))
+    native = program.c_function(1.0).low_level_callable()
+    assert abs(quad(native, 0.0, 50.0, limit=200)[0] - quad(f, 0.0, 50.0, limit=200)[0]) < 1e-9
+    values = quad(f, 0.0, 50.0, limit=200, full_output=1)[2]["neval"]
+    return {name: best(lambda g=g: quad(g, 0.0, 50.0, limit=200)) / values
+            for name, g in (("quad", native), ("quad of Python", f))}
 
 
 def best(call: Callable[[], object]) -> float:

@@ -3654,3 +3654,4 @@ cdef Tensor record_binary(str name, Tensor a, Tensor b):
 
 include "program.pxi"
 include "graph.pxi"
+include "native.pxi"

@@ -228,3 +228,92 @@ cdef extern from "vm.h" nogil:
     const fad_place *fad_program_outputs(const fad_program *p)
     bint fad_output_is_callers(const fad_program *p, int32_t k)
     fad_program_stats fad_program_describe(const fad_program *p)
+
+
+cdef extern from "kernels.h" nogil:
+    pass
+
+
+cdef extern from "vm_impl.h" nogil:
+    enum:
+        VM_FIRST_SPECIAL, VM_LOOP, VM_ARRAY, VM_GUARD, VM_OPS, VM_TILES
+        IN_ARRAY, IN_SCRATCH, IN_REGISTER
+        FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS, FROM_OUTPUT
+    ctypedef struct word:
+        uint16_t op
+        int32_t d, a, b, c
+    ctypedef struct array_ins:
+        uint8_t kind, dtype, ta, tb, exact, side
+        uint16_t op
+        int32_t foreign, n_in, first_in
+        fad_place inputs "in"[4]
+        fad_place out
+        int64_t offset
+        int32_t axes
+    ctypedef struct tile_place:
+        uint8_t kind
+        int32_t where
+    ctypedef struct tile_step:
+        int n, op
+        tile_place inputs "in"[3]
+        tile_place out
+    ctypedef struct array_place:
+        fad_array *like
+        uint8_t origin "from"
+        int32_t root
+        size_t offset
+    ctypedef struct guard_ins:
+        int kind, wanted
+        fad_place a, b
+        double number
+        const void *bytes
+        size_t size
+    # the fields of fad_program
+    ctypedef struct program_fields "fad_program":
+        word *code
+        array_ins *arrays_code
+        array_place *array
+        guard_ins *guard
+        fad_place *inputs "in"
+        fad_place *out
+        fad_place *arglist
+        double *constants
+        int *axes
+        int64_t *offset
+        tile_step *tile
+        int32_t n_code, n_arrays_code, n_array, n_guard, n_in, n_out, n_arglist, n_constant, n_reg
+        int32_t n_axes, n_offset, n_foreign, n_tile
+        size_t arena
+    const char *fad_word_text(int op)
+    const char *fad_array_ins_name(int kind)
+    const char *fad_guard_name(int kind)
+
+
+cdef extern from "native.h" nogil:
+    ctypedef struct fad_native_way:
+        const fad_program *program
+        const double *const *outer
+    ctypedef struct fad_native:
+        pass
+    ctypedef struct fad_native_sizes:
+        int64_t value, rest
+        int64_t given "in"
+    fad_status fad_native_new(int32_t n_ways, const fad_native_way *way, int32_t n_given,
+                              int32_t n_value, fad_native **out)
+    void fad_native_free(fad_native *f)
+    fad_native_sizes fad_native_size(const fad_native *f)
+    int fad_native_call(const double *given, double *value, double *rest, void *user_data)
+    double fad_native_number(double x, void *user_data)
+    double fad_native_numbers(int n, double *x, void *user_data)
+    int fad_native_filter(double *given, intptr_t n, double *value, void *user_data)
+    int fad_native_filter1d(double *given, intptr_t n, double *value, intptr_t n_value,
+                            void *user_data)
+    int fad_native_mapping(intptr_t *to, double *start, int n_to, int n_from, void *user_data)
+    int FAD_NATIVE_SLOTS
+    int fad_native_take_slot(fad_native *f)
+    void fad_native_give_slot(int slot)
+    ctypedef struct fad_native_plain:
+        double (*number)(double x) noexcept
+        double (*numbers)(int n, double *x) noexcept
+        int (*call)(const double *given, double *value, double *rest) noexcept
+    fad_native_plain fad_native_slot(int slot)

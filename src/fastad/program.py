@@ -34,11 +34,12 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import _core, modes, rules, storage, transforms
+from . import _core, modes, native, rules, storage, transforms
 from ._core import Replay, Tensor, Trace
 from .transforms import _is_numbers
 
@@ -927,6 +928,136 @@ class Program(Replay):
             return value, back(given[n])
 
         return self._product("vjp", pull, n)(*primals, cotangent)
+
+    def _way_out(self, derivative: str | None, argnums: int | tuple[int, ...]) -> Replay:
+        if derivative is None:
+            return self
+        if derivative not in ("value_and_grad", "grad", "jacobian", "hessian"):
+            raise ValueError(f"derivative={derivative!r}: wanted None, 'value_and_grad', 'grad', "
+                             "'jacobian' or 'hessian'")
+        found: Replay = self.derived(derivative, argnums)
+        return found
+
+    def c_function(
+        self, *examples: Any, derivative: str | None = None, argnums: int | tuple[int, ...] = 0
+    ) -> native.CFunction:
+        """Return a C function that computes what this program does; no compiler is needed.
+
+        ::
+
+            int f(const double *in, double *value, double *gradient, void *user_data);
+
+        It can be called from any thread, several at once, without Python's lock.  It holds all
+        recordings for arguments like the examples, with the present values of the tensors that the
+        function finds outside.  Where none of them holds, because what Python looked at comes out
+        otherwise, it returns 1 and nan: call the program there, which records that way too, and
+        ask again.
+
+        Parameters
+        ----------
+        *examples : float or ndarray
+            Arguments whose shapes and ways through the function are meant; without any, those of
+            the last call.
+        derivative : str, optional
+            ``"value_and_grad"``: the gradient goes to `gradient`.  ``"grad"``, ``"jacobian"``,
+            ``"hessian"``: that goes to `value`.
+        argnums : int or tuple of int
+            Which positional arguments to differentiate.
+
+        Returns
+        -------
+        CFunction
+            With ``address``, ``user_data``, ``ctypes`` and ``low_level_callable()``.  Keep it for
+            as long as the function may be called.
+
+        Raises
+        ------
+        ValueError
+            If nothing is recorded, no program can be made, or recordings differ in the sizes of
+            their results.
+        TypeError
+            If arguments or results are other than numbers and float64 arrays, or if an operation
+            is computed by Python; the message names it.
+
+        Examples
+        --------
+        >>> import ctypes
+        >>> import fastad as ad
+        >>> program = ad.compile(lambda x, y: x * y + ad.sin(x))
+        >>> f = program.c_function(1.0, 2.0, derivative="value_and_grad")
+        >>> given = (ctypes.c_double * 2)(0.0, 3.0)
+        >>> value, gradient = ctypes.c_double(), ctypes.c_double()
+        >>> f.ctypes(given, ctypes.byref(value), ctypes.byref(gradient), f.user_data)
+        0
+        >>> value.value, gradient.value
+        (0.0, 4.0)
+
+        ``scipy.integrate.quad(program.c_function(1.0).low_level_callable(), 0.0, 1.0)`` integrates
+        a function of one number without calling Python.
+        """
+        replay = self._way_out(derivative, argnums)
+        return native.c_function(replay, examples, derivative)
+
+    def to_c(
+        self,
+        *examples: Any,
+        name: str = "f",
+        derivative: str | None = None,
+        argnums: int | tuple[int, ...] = 0,
+        path: Any = None,
+    ) -> str:
+        """Write the program as a C99 file of its own, which needs libm and nothing else.
+
+        ::
+
+            int f(const double *in, double *value, double *work);
+            int f_value_and_grad(const double *in, double *value, double *gradient, double *work);
+
+        The second is there with ``derivative="value_and_grad"``; with another derivative it is
+        named after that and has no `gradient`.  The comment at the top of the file says what the
+        arguments hold, how large `work` must be, and which results may differ in their last bits.
+        Arguments, recordings and the tensors that the function finds outside are as for
+        `c_function`.  The status is 0, or the number of the guard in the file that did not hold.
+
+        Parameters
+        ----------
+        *examples : float or ndarray
+            As for `c_function`.
+        name : str
+            Of the function, and the beginning of every other name in the file.
+        derivative, argnums : optional
+            As for `c_function`.
+        path : str or path, optional
+            Where to write the file too.
+
+        Returns
+        -------
+        str
+            The file's contents.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `c_function`; also where `name` is no name in C, and for float32 arrays.
+
+        Examples
+        --------
+        >>> import fastad as ad
+        >>> text = ad.compile(lambda x: x * x + 1.0).to_c(2.0, name="parabola")
+        >>> print(*[line for line in text.splitlines() if "in[0] *" in line])
+            const double t0 = in[0] * in[0] + 1.0;
+        """
+        functions: list[tuple[str, str | None, list[Any]]] = [
+            (name, None, native.recordings(self, examples, "to_c"))]
+        if derivative is not None:
+            replay = self._way_out(derivative, argnums)
+            functions.append((f"{name}_{derivative}", derivative,
+                              native.recordings(replay, examples, "to_c")))
+        what = getattr(self.function, "__qualname__", repr(self.function))
+        text = native.c_source(name, what, functions)
+        if path is not None:
+            Path(path).write_text(text)
+        return text
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__qualname__", repr(self.function))

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 
 #include "kernels.h"
-#include "vm.h"
+#include "native.h"
+#include "vm_impl.h"
 
 /* ---- checking -------------------------------------------------------------------------------- */
 
@@ -3131,6 +3132,152 @@ static void a_recorded_sweep_reserves_enough_for_any_formula(void)
     for (int side = 0; side < 2; side++) fad_set_formula(FAD_OP_logaddexp, side, 0, steps, 0, NULL);
 }
 
+/* ---- programs called from C ------------------------------------------------------------------ */
+
+/* The program of op(x0, x2) where (x0 < x1) == less, over numbers; x2 an array where `length`. */
+static fad_program *guarded_program(int op, int less, int64_t length)
+{
+    var x[INPUTS], y;
+    fad_program *p = NULL;
+    const fad_index start = t->n;
+    t->sweeping++;
+    CHECK(number_leaf(&x[0], less ? 1.0 : 3.0) == FAD_OK && number_leaf(&x[1], 2.0) == FAD_OK);
+    if (length) CHECK(drawn_leaf(&x[2], FAD_F64, 1, &length, 1.0, 2.0) == FAD_OK);
+    else CHECK(number_leaf(&x[2], 5.0) == FAD_OK);
+    CHECK(fad_reserve(t, 4) == FAD_OK);
+    for (int k = 0; k < INPUTS; k++) node_of(&x[k]);
+    CHECK(op2(&y, op, &x[0], &x[2]) == FAD_OK);
+    const fad_guard g = {.kind = FAD_GUARD_LT, .wanted = less, .a = x[0].h.idx, .b = x[1].h.idx,
+                         .at = t->n};
+    const fad_index in[INPUTS] = {x[0].h.idx, x[1].h.idx, x[2].h.idx};
+    const fad_index out[3] = {y.h.idx, x[0].h.idx, y.h.idx};
+    const fad_build b = {.tape = t, .start = start, .end = t->n, .in = in, .out = out,
+                         .n_in = INPUTS, .n_out = 3, .n_guard = 1, .guard = &g,
+                         .classify = classify_total};
+    CHECK(fad_program_build(&b, &p) == FAD_OK);
+    drop(&y);
+    for (int k = 0; k < INPUTS; k++) drop(&x[k]);
+    t->sweeping--;
+    fad_trim(t);
+    drain();
+    return p;
+}
+
+static void a_c_function_tries_each_recording_and_fails_with_nan(void)
+{
+    fad_program *p[2] = {guarded_program(FAD_OP_multiply, 1, 0), guarded_program(FAD_OP_add, 0, 0)};
+    const double five = 5.0, *outer[1] = {&five};
+    const fad_native_way way[2] = {{p[0], outer}, {p[1], outer}};
+    fad_native *both, *first;
+    double in[2] = {1.0, 2.0}, value, rest[2];
+    CHECK(fad_native_new(2, way, 2, 1, &both) == FAD_OK);
+    CHECK(fad_native_new(1, way, 2, 1, &first) == FAD_OK);
+    const fad_native_sizes size = fad_native_size(both);
+    CHECK(size.in == 2 && size.value == 1 && size.rest == 2);
+    for (int k = 0; k < 6; k++) {
+        in[0] = k;
+        CHECK(fad_native_call(in, &value, rest, both) == FAD_NATIVE_OK);
+        CHECK(value == (k < 2 ? 5.0 * k : 5.0 + k) && rest[0] == k && rest[1] == value);
+        CHECK(fad_native_call(in, &value, rest, first) == (k < 2 ? FAD_NATIVE_OK : FAD_NATIVE_GUARD));
+        CHECK(k < 2 ? value == 5.0 * k : isnan(value) && isnan(rest[0]) && isnan(rest[1]));
+    }
+    CHECK(isnan(fad_native_numbers(2, in, both)));          /* it gives three numbers */
+    fad_native_free(both), fad_native_free(first);
+    CHECK(fad_native_new(1, way, 2, 3, &first) == FAD_OK);
+    in[0] = 1.0;
+    double line[3];
+    intptr_t at[2] = {1, 2};
+    CHECK(fad_native_filter1d(in, 2, line, 3, first) && line[0] == 5.0 && line[1] == 1.0);
+    CHECK(fad_native_mapping(at, line, 2, 3, first) && line[2] == 5.0);
+    CHECK(!fad_native_filter1d(in, 3, line, 3, first) && !fad_native_mapping(at, line, 1, 3, first));
+    CHECK(!fad_native_filter(in, 2, line, first));
+    in[0] = 3.0;
+    CHECK(!fad_native_filter1d(in, 2, line, 3, first) && isnan(line[0]));
+    fad_native_free(first);
+    for (int k = 0; k < 2; k++) fad_program_free(p[k]);
+}
+
+static void a_c_function_lends_arrays_and_copies_what_is_shown_twice(void)
+{
+    fad_program *p = guarded_program(FAD_OP_multiply, 1, 7);
+    const fad_native_way way = {p, NULL};
+    fad_native *f;
+    double in[9] = {1.5, 2.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0}, value[8], rest[7];
+    CHECK(fad_native_new(1, &way, 3, 2, &f) == FAD_OK);
+    CHECK(fad_native_size(f).in == 9 && fad_native_size(f).value == 8);
+    CHECK(fad_native_call(in, value, rest, f) == FAD_NATIVE_OK);
+    for (int k = 0; k < 7; k++) CHECK(value[k] == 1.5 * (k + 1) && rest[k] == value[k]);
+    CHECK(value[7] == 1.5);
+    in[0] = 2.0;
+    CHECK(fad_native_call(in, value, rest, f) == FAD_NATIVE_GUARD && isnan(rest[6]));
+    fad_native_free(f);
+    fad_program *other = guarded_program(FAD_OP_add, 0, 6);
+    const fad_native_way unlike[2] = {{p, NULL}, {other, NULL}};
+    CHECK(fad_native_new(2, unlike, 3, 2, &f) == FAD_SHAPE && !f);
+    fad_program_free(p), fad_program_free(other);
+}
+
+static void slots_are_given_out_until_none_is_free_and_fail_when_given_back(void)
+{
+    fad_program *p = guarded_program(FAD_OP_multiply, 1, 0);
+    const double two = 2.0, five = 5.0, *outer[2] = {&two, &five};
+    const fad_native_way way = {p, outer};
+    fad_native *f;
+    int slot[FAD_NATIVE_SLOTS];
+    double x = 1.0, value[3];
+    CHECK(fad_native_new(1, &way, 1, 3, &f) == FAD_OK);
+    for (int k = 0; k < FAD_NATIVE_SLOTS; k++) {
+        slot[k] = fad_native_take_slot(f);
+        CHECK(slot[k] >= 0 && slot[k] < FAD_NATIVE_SLOTS);
+        for (int j = 0; j < k; j++) CHECK(slot[j] != slot[k]);
+    }
+    CHECK(fad_native_take_slot(f) == -1);
+    for (int k = 0; k < FAD_NATIVE_SLOTS; k++) {
+        const fad_native_plain form = fad_native_slot(slot[k]);
+        CHECK(form.call(&x, value, NULL) == FAD_NATIVE_OK && value[0] == 5.0);
+        CHECK(isnan(form.number(x)) && isnan(form.numbers(1, &x)));
+        fad_native_give_slot(slot[k]);
+        CHECK(form.call(&x, value, NULL) == FAD_NATIVE_FAILED);
+    }
+    fad_native_free(f);
+    fad_program_free(p);
+}
+
+static void any_allocation_of_a_c_function_may_fail(void)
+{
+    fad_program *p = guarded_program(FAD_OP_multiply, 1, 7);
+    const fad_native_way way = {p, NULL};
+    double in[9] = {1.5, 2.0}, value[15];
+    int failures = 0, calls = 0;
+    for (;; failures++) {
+        fad_native *f = NULL;
+        fad_fail_allocation(failures);
+        const fad_status status = fad_native_new(1, &way, 3, 3, &f);
+        const int ran = status ? FAD_NATIVE_NOMEM : fad_native_call(in, value, NULL, f);
+        fad_fail_allocation(-1);
+        CHECK(status == FAD_OK || (status == FAD_NOMEM && !f));
+        CHECK(ran == FAD_NATIVE_OK || ran == FAD_NATIVE_NOMEM);
+        if (!status && ran) {
+            calls++;
+            CHECK(isnan(value[0]) && isnan(value[14]));
+            CHECK(fad_native_call(in, value, NULL, f) == FAD_NATIVE_OK);
+        }
+        if (f) fad_native_free(f);
+        if (!ran) break;
+    }
+    CHECK(failures > 5 && calls > 3);
+    fad_program_free(p);
+}
+
+static void instructions_have_names(void)
+{
+    CHECK(!strcmp(fad_array_ins_name(FAD_VM_FOREIGN), "foreign"));
+    CHECK(!strcmp(fad_array_ins_name(VM_TILES), "tiles") && !fad_array_ins_name(200));
+    CHECK(!strcmp(fad_guard_name(FAD_GUARD_NO_NAN), "no_nan") && !fad_guard_name(200));
+    CHECK(!strcmp(fad_word_text(VM_ADDL), "value = reg[ip->a] + value"));
+    CHECK(!*fad_word_text(VM_END) && !*fad_word_text(VM_GUARD) && !*fad_word_text(FAD_OP_add));
+}
+
 int main(int argc, char **argv)
 {
     static void (*const tests[])(void) = {
@@ -3183,7 +3330,12 @@ int main(int argc, char **argv)
     TEST(a_program_outlives_its_tape_and_keeps_no_values_of_it) \
     TEST(any_allocation_may_fail_for_all_that_a_program_knows) \
     TEST(recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs) \
-    TEST(a_recorded_sweep_reserves_enough_for_any_formula)
+    TEST(a_recorded_sweep_reserves_enough_for_any_formula) \
+    TEST(a_c_function_tries_each_recording_and_fails_with_nan) \
+    TEST(a_c_function_lends_arrays_and_copies_what_is_shown_twice) \
+    TEST(slots_are_given_out_until_none_is_free_and_fail_when_given_back) \
+    TEST(any_allocation_of_a_c_function_may_fail) \
+    TEST(instructions_have_names)
         TESTS
 #undef TEST
     };

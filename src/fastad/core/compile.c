@@ -733,6 +733,7 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         tile_step t;
         memset(&t, 0, sizeof t);
         t.n = s->n;
+        t.op = s->op;
         t.loop = fad_loop_of(s->op, FAD_F64, &t.data);
         t.values = fad_values[s->op];
         for (int32_t j = 0; j < s->n; j++)
@@ -839,6 +840,7 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
         tile_step t;
         memset(&t, 0, sizeof t);
         t.n = s->n;
+        t.op = s->op;
         t.loop = rounded_once(s->op) ? NULL : fad_loop_of(s->op, FAD_F64, &t.data);
         t.values = fad_values[s->op];
         for (int32_t j = 0; j < s->n; j++) {

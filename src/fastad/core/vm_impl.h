@@ -51,7 +51,7 @@ typedef struct {
     fad_loop loop;              /* or NULL: `values` */
     void *data;
     fad_values_fn values;
-    int n;
+    int n, op;
     tile_place in[3], out;
 } tile_step;
 /* Scratch blocks stand apart by a little more than a tile: at a distance of 4096 bytes a store
@@ -87,5 +87,10 @@ struct fad_program {
 };
 
 enum { ALIGN = 64 };           /* of arrays in the arena */
+
+/* For those who read code; names.c. */
+const char *fad_word_text(int op);
+const char *fad_array_ins_name(int kind);
+const char *fad_guard_name(int kind);
 
 #endif
