@@ -5,7 +5,8 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-SOURCES = ["tape", "array", "kernels", "sweep", "expand", "compile", "vm"]
+SOURCES = ["tape", "array", "kernels", "sweep", "expand", "compile", "vm",
+           "lanes"]
 DEPENDS = ["ops.def", "fad.h", "kernels.h", "special.h", "vm.h",
            "vm_impl.h"]
 
@@ -27,7 +28,7 @@ setup(
                 ["src/fastad/_core.pyx"] + [f"src/fastad/core/{name}.c" for name in SOURCES],
                 depends=[f"src/fastad/core/{name}" for name in DEPENDS] + [
                     "src/fastad/record.h", "src/fastad/tensor_object.h", "src/fastad/cfad.pxd",
-                    "src/fastad/program.pxi"],
+                    "src/fastad/program.pxi", "src/fastad/lanes.pxi"],
                 include_dirs=["src/fastad/core", "src/fastad", np.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
                 extra_compile_args=flags,

@@ -3644,3 +3644,4 @@ cdef Tensor record_binary(str name, Tensor a, Tensor b):
 
 
 include "program.pxi"
+include "lanes.pxi"

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, transforms
+from . import _core, rows, transforms
 from ._core import Replay, Tensor, Trace
 from .transforms import _is_numbers
 
@@ -386,6 +386,13 @@ def eager(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return nested(tree, [_plain(t, None) for t in outputs], None)
 
 
+def map_rows(
+    replay: Replay, args: tuple[Any, ...], in_axes: Any, threads: Any, progress: bool
+) -> Any:
+    """Call a replay for each row."""
+    return rows.map_rows(replay, args, in_axes, threads, progress)
+
+
 # The public class.
 
 
@@ -438,6 +445,70 @@ class Program(Replay):
             function = transform(self.function, argnums, **options)
             found = self._derived[key] = _new_replay(function, self.function, numbers)
         return found
+
+    def map(
+        self,
+        *args: Any,
+        in_axes: Any = None,
+        threads: int | None = None,
+        progress: bool = False,
+        gradient: bool = True,
+    ) -> Any:
+        """Return value and gradient for each row of the first argument, many rows at once.
+
+        ``p.map(X)`` is ``p.value_and_grad(x)`` for each ``x`` in ``X``, stacked.  The programs of
+        derivatives have a `map` of their own that gives what they compute: ``p.grad.map(X)``,
+        ``p.hessian.map(X)``, ``p.derived("grad", (0, 1)).map(X, Y, in_axes=(0, 0))``.
+
+        Rows that take another way through the function are recorded as in single calls.  A row
+        has the same result wherever it stands among whichever others, in any number of threads.
+        Sums, products, quotients and square roots have the bits of a single call, functions such
+        as ``exp`` may differ in the last ones; what the function looks at, and so the way that a
+        row takes, is what it is in a single call.
+
+        Parameters
+        ----------
+        *args : array, shape (rows, ...), and further arguments
+            The first argument has a row for each call; the others are the same for all rows.
+        in_axes : tuple of 0 and None, optional
+            One for each argument: 0 where it has rows, None where it is the same for all.
+        threads : int, optional
+            How many threads compute; one by default.
+        progress : bool
+            Show how many rows are done: a bar where tqdm is installed, else a line on stderr.
+        gradient : bool
+            False gives what the function itself gives, without the gradient.
+
+        Returns
+        -------
+        tuple
+            ``(values, gradients)`` of shapes (rows,) and the first argument's; in general the
+            nesting of a single result, each array with the rows on its first axis.  Tensors where
+            tensors went in.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, rows are of unequal shapes, arguments have unequal numbers of
+            rows, or rows give results of unequal shapes; if `threads` is less than 1.
+        TypeError
+            If an argument with rows does not hold numbers.
+
+        Examples
+        --------
+        >>> import fastad as ad
+        >>> import numpy as np
+        >>> p = ad.compile(lambda x: x[0] * x[1] if x[0] > 0.0 else -x[1])
+        >>> p.map(np.array([[1.0, 2.0], [3.0, 4.0], [-1.0, 5.0]]))
+        (array([ 2., 12., -5.]), array([[ 2.,  1.],
+               [ 4.,  3.],
+               [ 0., -1.]]))
+        """
+        if gradient:
+            return self.value_and_grad.map(
+                *args, in_axes=in_axes, threads=threads, progress=progress
+            )
+        return super().map(*args, in_axes=in_axes, threads=threads, progress=progress)
 
     @property
     def value_and_grad(self) -> Any:
