@@ -77,11 +77,38 @@ cdef list outputs_of(Plan plan):
         plan.give(w)
 
 
-cdef void *rows_of(object x, tuple shape, object dtype) except NULL:
-    """The rows of a C-contiguous array, which must have this shape behind its first axis."""
+cdef void *input_of(fad_array *arr, object x, int axes) except NULL:
+    """The data of an array for an input, with `axes` more axes in front."""
+    return rows_of(x, tuple([arr.shape[j] for j in range(arr.ndim)]),
+                   np.float64 if arr.dtype == FAD_F64 else np.float32 if arr.dtype == FAD_F32
+                   else x.dtype, axes)
+
+
+cdef int check_leaves(Plan plan, list leaves) except -1:
+    """Raise unless these are floats and C-contiguous arrays of the shapes of the inputs."""
+    cdef fad_workspace *w
+    cdef int k
+    if len(leaves) != plan.n_given:
+        raise ValueError(f"program: {plan.n_given} inputs, but {len(leaves)} values")
+    w = plan.take()
+    try:
+        for k in range(plan.n_given):
+            x = leaves[k]
+            if not plan.ins[k].is_array:
+                if type(x) is not float:
+                    raise ValueError(f"program: input {k} is a float, got {type(x).__name__}")
+                continue
+            input_of(w.array[plan.ins[k].where], x, 0)
+        return 0
+    finally:
+        plan.give(w)
+
+
+cdef void *rows_of(object x, tuple shape, object dtype, int axes=1) except NULL:
+    """The data of a C-contiguous array, which must have this shape behind its first axes."""
     if (type(x) is not cnp.ndarray or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x)
-            or x.dtype != dtype or x.shape[1:] != shape):
-        raise ValueError(f"program: wanted C-contiguous rows of shape {shape} and {dtype}")
+            or x.dtype != dtype or x.shape[axes:] != shape):
+        raise ValueError(f"program: wanted a C-contiguous array of shape {shape} and {dtype}")
     return cnp.PyArray_DATA(<cnp.ndarray>x)
 
 
@@ -133,10 +160,9 @@ cdef int run_rows(Plan plan, bytes varies, list leaves, list results, cnp.ndarra
                 continue
             arr = shared.array[place.where]
             if found.varies[k]:
-                rows[k] = rows_of(x, tuple([arr.shape[j] for j in range(arr.ndim)]),
-                                  np.float64 if arr.dtype == FAD_F64 else np.float32)
+                rows[k] = input_of(arr, x, 1)
             else:
-                set_array(arr, cnp.PyArray_DATA(<cnp.ndarray?>x),
+                set_array(arr, input_of(arr, x, 0),
                           None if arr.dtype < FAD_BOOL else x)
         for k, (shape, dtype) in enumerate(outputs_of(plan)):
             out[k] = rows_of(results[k], shape, dtype)

@@ -777,6 +777,7 @@ cdef class Plan:
 
     def run_row(self, list leaves not None):
         """Outputs for floats and C-contiguous arrays; None where a guard does not hold."""
+        check_leaves(self, leaves)
         return run_leaves(self, leaves)
 
     def outputs(self):

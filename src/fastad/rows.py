@@ -281,7 +281,8 @@ def _run(
         def one_by_one(start: int, stop: int) -> int:
             for i in range(start, stop):
                 found[i] = plan.run_row([
-                    _one(x, i) if moves else x for x, moves in zip(leaves, varies)
+                    x if not moves else float(x[i]) if x.ndim == 1 and x.dtype == np.float64
+                    else np.asarray(x[i]) for x, moves in zip(leaves, varies)
                 ])
                 failed[i] = found[i] is None
             return stop - start - int(np.count_nonzero(failed[start:stop]))
