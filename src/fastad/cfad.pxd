@@ -238,4 +238,5 @@ cdef extern from "vm.h" nogil:
     fad_status fad_lane_workspace_new(const fad_lanes *l, fad_lane_workspace **out)
     void fad_lane_workspace_free(const fad_lanes *l, fad_lane_workspace *w)
     fad_status fad_lanes_run(const fad_lanes *l, fad_lane_workspace *w, const void **rows,
-                             void **results, unsigned char *failed, int64_t start, int64_t stop)
+                             void **results, unsigned char *failed, int64_t start, int64_t stop,
+                             const fad_vm_calls *calls)

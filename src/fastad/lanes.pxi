@@ -130,6 +130,8 @@ cdef int run_rows(Plan plan, bytes varies, list leaves, list results, cnp.ndarra
     cdef int k
     cdef int64_t first = start, end = stop
     cdef list kept = []
+    cdef fad_vm_calls calls
+    cdef RunState state = None
     if found.lanes == NULL:
         raise ValueError("program: these rows go one by one")
     if (len(leaves) != plan.n_given or len(results) != plan.n_out or failed.dtype != np.uint8
@@ -169,8 +171,19 @@ cdef int run_rows(Plan plan, bytes varies, list leaves, list results, cnp.ndarra
         if not set_outer(plan, shared, kept):
             failed[start:stop] = 1
             return 0
-        with nogil:
-            status = fad_lanes_run(found.lanes, w, rows, out, mask, first, end)
+        calls.ctx = NULL
+        calls.call = foreign_call
+        calls.tick = NULL
+        if plan.has_foreign:
+            state = RunState.__new__(RunState)
+            state.plan = plan
+            calls.ctx = <void *>state
+            status = fad_lanes_run(found.lanes, w, rows, out, mask, first, end, &calls)
+        else:
+            with nogil:
+                status = fad_lanes_run(found.lanes, w, rows, out, mask, first, end, &calls)
+        if status == FAD_CALLBACK and state is not None and state.error is not None:
+            raise state.error
         if status:
             fail(status, "program")
         return 0

@@ -1139,6 +1139,7 @@ cdef class Replay:
     """
     cdef readonly object function, hooks
     cdef public object source       # what the user wrote; recordings depend on it
+    cdef public object instead      # asked first; NotImplemented: record
     cdef public bint warned
     cdef readonly dict plans        # key -> [Plan], the most recently used first
     cdef readonly dict given_up     # key -> why
@@ -1244,6 +1245,10 @@ cdef class Replay:
         cdef list found
         if fad_trace_id:
             return self.function(*args, **kwargs)
+        if self.instead is not None:
+            result = self.instead(args, kwargs)
+            if result is not NotImplemented:
+                return result
         key, leaves, spec, tensors = self.hooks.flatten(self, args, kwargs)
         if tensors and not fad_grad_off & 1 and any([active(<Tensor>t) for t in tensors]):
             return self.function(*args, **kwargs)

@@ -386,6 +386,80 @@ def eager(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return nested(tree, [_plain(t, None) for t in outputs], None)
 
 
+# Dense Jacobians and Hessians.
+
+# From so many instructions in all sweeps on, one sweep is recorded and runs for many unit vectors at
+# once.  Below, the sweeps are recorded one after another: zeros in unit vectors make them shorter.
+_LONG_SWEEPS = 8000
+_FEW_SWEEPS = 8
+
+
+def _by_lanes(
+    program: Program, name: str, argnum: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """A large Jacobian or Hessian by one sweep over many unit vectors."""
+    if kwargs or not -len(args) <= argnum < len(args):
+        return NotImplemented
+    if any(isinstance(x, Tensor) for x in transforms._leaves(list(args), [])):
+        return NotImplemented
+    at = argnum % len(args)
+    x = np.asarray(args[at]) if _is_numbers(args[at]) else args[at]
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu" or x.size < _FEW_SWEEPS:
+        return NotImplemented
+    x = x if x.dtype.kind == "f" else x.astype(np.float64)
+    args = (*args[:at], x, *args[at + 1:])
+    y: Any = x
+    function = program.function
+    if name == "hessian":
+        function = transforms.grad(function, at)
+    else:
+        y = program(*args)
+        if not isinstance(y, np.ndarray) or y.dtype.kind != "f" or y.size < _FEW_SWEEPS:
+            return NotImplemented
+    columns = x.size <= y.size
+    sweep = _sweep(program, name, function, at, len(args), columns)
+    like = x if columns else y
+    units = np.eye(like.size, dtype=like.dtype).reshape(like.size, *like.shape)
+    if not sweep.plans:
+        sweep(*args, units[0])
+    longest = max((p.describe()["instructions"] for found in sweep.plans.values() for p in found),
+                  default=0)
+    if sweep.given_up or longest * like.size < _LONG_SWEEPS:
+        return NotImplemented
+    swept = sweep.map(*args, units, in_axes=(*(None,) * len(args), 0))
+    if not isinstance(swept, np.ndarray) or sweep.given_up:
+        return NotImplemented
+    if columns:
+        swept = np.ascontiguousarray(np.moveaxis(swept, 0, -1))
+    return swept.reshape(y.shape + x.shape)
+
+
+def _sweep(
+    program: Program, name: str, function: Callable[..., Any], at: int, count: int, columns: bool
+) -> Replay:
+    """The program of one forward or reverse sweep, whose seed is the last argument."""
+    key = ("sweep", name, at, count, columns)
+    found = program._derived.get(key)
+    if found is not None:
+        return found
+
+    def sweep(*given: Any) -> Any:
+        *args, seed = given
+
+        def moved(x: Any) -> Any:
+            return function(*args[:at], x, *args[at + 1:])
+
+        if columns:
+            return transforms.jvp(moved, (args[at],), (seed,))[1]
+        return transforms.vjp(moved, args[at])[1](seed)[0]
+
+    found = program._derived[key] = _new_replay(sweep, program.function, (at,))
+    return found
+
+
+# Rows.
+
+
 def map_rows(
     replay: Replay, args: tuple[Any, ...], in_axes: Any, threads: Any, progress: bool
 ) -> Any:
@@ -444,6 +518,8 @@ class Program(Replay):
             numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
             function = transform(self.function, argnums, **options)
             found = self._derived[key] = _new_replay(function, self.function, numbers)
+            if name in ("jacobian", "hessian") and isinstance(argnums, int) and not options:
+                found.instead = functools.partial(_by_lanes, self, name, argnums)
         return found
 
     def map(
@@ -549,13 +625,14 @@ class Program(Replay):
 
         return self._product("jvp", push, 2 * n)(*primals, *tangents)
 
-    def hvp(self, x: Any, v: Any) -> Any:
-        """The product of the Hessian in the first argument with `v`."""
+    def hvp(self, x: Any, v: Any, *args: Any) -> Any:
+        """The product of the Hessian in the first argument with `v`; `args` follow that one."""
 
-        def push(x: Any, v: Any) -> Any:
-            return transforms.jvp(transforms.grad(self.function), (x,), (v,))[1]
+        def push(x: Any, v: Any, *args: Any) -> Any:
+            gradient = transforms.grad(self.function)
+            return transforms.jvp(lambda at: gradient(at, *args), (x,), (v,))[1]
 
-        return self._product("hvp", push, 2)(x, v)
+        return self._product("hvp", push, 2)(x, v, *args)
 
     def vjp(self, primals: Any, cotangent: Any) -> tuple[Any, Any]:
         """``f(*primals)``, and the cotangents of the primals for this cotangent of the result."""

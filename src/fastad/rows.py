@@ -274,7 +274,8 @@ def _run(
     """Run a program over rows; which of them it does not hold for, and its outputs."""
     failed = np.zeros(count, np.uint8)
     width = plan.rows_at_once(varies)
-    each = plan.describe()["work"] + 1
+    figures = plan.describe()
+    each = figures["work"] + 1 + 4000 * figures["foreign"]
     if not width:
         found: list[Any] = [None] * count
 

@@ -301,7 +301,8 @@ static fad_status mark_exact(analysis *u)
             if (!place[j].is_array) *flag = 0;
         }
         if (i->kind == LOOP && sees && (of_row[tile->op] & LIBM)) i->kind = EACH;
-        sees |= ins && ins->kind == FAD_VM_PARTIAL;     /* it chooses */
+        /* these choose */
+        sees |= ins && (ins->kind == FAD_VM_PARTIAL || ins->kind == FAD_VM_FOREIGN);
         sees |= ins && ins->kind == VM_ROW && of_row[ins->op] >= STEP_A;
         for (int32_t j = 0; j < tiles; j++) sees |= of_row[tile[j].op] >= STEP_A;
         for (int32_t j = 0; sees && j < i->n - i->n_out; j++)
@@ -326,24 +327,22 @@ void fad_lanes_free(fad_lanes *l)
 
 int32_t fad_lanes_width(const fad_lanes *l) { return l->width; }
 
-static int worth_while(const fad_program *p, const unsigned char *varies)
+/* Whether arrays that vary can have a copy for each lane, and should. */
+static int worth_while(const analysis *u)
 {
-    int any = 0;
-    if (p->n_foreign) return 0;
-    for (int32_t k = 0; k < p->n_in; k++) {
-        if (!varies[k]) continue;
-        any = 1;
-        if (p->in[k].is_array && p->array[p->in[k].where].like->dtype >= FAD_BOOL) return 0;
+    const fad_program *p = u->l->p;
+    for (int32_t k = 0; k < p->n_array; k++) {
+        const fad_array *like = p->array[k].like;
+        if (!u->array[root_of(p, k)]) continue;
+        if (like->dtype >= FAD_BOOL) return 0;
+        if (like->size * (int64_t)fad_itemsize(like->dtype) > LARGE) return 0;
     }
     for (int32_t k = 0; k < p->n_out; k++)
         if (p->out[k].is_array && p->array[p->out[k].where].like->dtype >= FAD_BOOL) return 0;
-    for (int32_t k = 0; k < p->n_array; k++)
-        if (p->array[k].like->dtype < FAD_BOOL
-            && p->array[k].like->size * (int64_t)fad_itemsize(p->array[k].like->dtype) > LARGE)
-            return 0;
-    return any;
+    return 1;
 }
 
+/* FAD_DTYPE: rows go one by one. */
 static fad_status analyse(analysis *u, const unsigned char *varying)
 {
     fad_lanes *l = u->l;
@@ -361,6 +360,7 @@ static fad_status analyse(analysis *u, const unsigned char *varying)
         }
     }
     for (int32_t k = 0; k < p->n_out; k++) l->out_varies[k] = (unsigned char)varies(u, p->out[k]);
+    if (!worth_while(u)) return FAD_DTYPE;
     size_t bytes = p->arena;
     for (int32_t k = 0; k < p->n_array; k++) {
         const array_place *at = &p->array[k];
@@ -387,7 +387,6 @@ fad_status fad_lanes_new(const fad_program *p, const unsigned char *varying, fad
     analysis u;
     fad_status status = FAD_NOMEM;
     *out = NULL;
-    if (!worth_while(p, varying)) return FAD_OK;
     memset(&u, 0, sizeof u);
     fad_lanes *l = u.l = fad_malloc(sizeof *l);
     if (!l) return FAD_NOMEM;
@@ -412,7 +411,7 @@ fad_status fad_lanes_new(const fad_program *p, const unsigned char *varying, fad
     fad_free(u.array);
     if (status) fad_lanes_free(l);
     else *out = l;
-    return status;
+    return status == FAD_DTYPE ? FAD_OK : status;
 }
 
 static char *lanes_at(const fad_lanes *l, const fad_lane_workspace *w, int32_t array)
@@ -500,17 +499,20 @@ static void show(const fad_lanes *l, fad_lane_workspace *w, const lane_ins *i, i
     }
 }
 
-static fad_status each(const fad_lanes *l, fad_lane_workspace *w, const lane_ins *i, int32_t n)
+static fad_status each(const fad_lanes *l, fad_lane_workspace *w, const lane_ins *i, int32_t n,
+                       const fad_vm_calls *calls)
 {
     const fad_program *p = l->p;
     const fad_place out = l->place[i->first + i->n - 1];
     for (int32_t at = 0; at < n; at++) {
+        if (w->failed[at]) continue;    /* foreign code must not see what never was */
         show(l, w, i, at);
         if (i->op == VM_LOOP) {
             fad_vm_step(&p->tile[i->a], w->shared, i->c);
         } else {
-            const fad_status status = fad_vm_array(p, w->shared, &p->arrays_code[i->a], NULL);
-            if (status) return status;
+            const fad_status status = fad_vm_array(p, w->shared, &p->arrays_code[i->a], calls);
+            if (status && status != FAD_GUARD) return status;
+            w->failed[at] = status == FAD_GUARD;
         }
         if (!out.is_array)
             w->reg[(size_t)out.where * (size_t)l->width + (size_t)at] = w->shared->reg[out.where];
@@ -549,7 +551,8 @@ static void loop_over_all(const fad_lanes *l, fad_lane_workspace *w, const lane_
 }
 
 /* Run n lanes; failed lanes go on with whatever numbers they have. */
-static fad_status run(const fad_lanes *l, fad_lane_workspace *w, int32_t n)
+static fad_status run(const fad_lanes *l, fad_lane_workspace *w, int32_t n,
+                      const fad_vm_calls *calls)
 {
     const size_t width = (size_t)l->width;
     double *const reg = w->reg;
@@ -558,7 +561,7 @@ static fad_status run(const fad_lanes *l, fad_lane_workspace *w, int32_t n)
         void *data;
         switch (i->kind) {
         case ON_MACHINE:
-            status = fad_vm_words(l->p, w->shared, l->words + i->a, NULL);
+            status = fad_vm_words(l->p, w->shared, l->words + i->a, calls);
             break;
         case SPREAD: {
             const double v = w->shared->reg[i->d];
@@ -581,7 +584,7 @@ static fad_status run(const fad_lanes *l, fad_lane_workspace *w, int32_t n)
         case LOOP: loop_over_all(l, w, i, n); break;
         case GATHER: gather(l, w, i, n); break;
         case SCATTER: scatter(l, w, i, n); break;
-        case EACH: status = each(l, w, i, n); break;
+        case EACH: status = each(l, w, i, n, calls); break;
         case EACH_GUARD:
             for (int32_t at = 0; at < n; at++) {
                 if (w->failed[at]) continue;
@@ -635,7 +638,8 @@ static void take_rows(const fad_lanes *l, const fad_lane_workspace *w, void *con
 }
 
 fad_status fad_lanes_run(const fad_lanes *l, fad_lane_workspace *w, const void *const *rows,
-                         void *const *results, unsigned char *failed, int64_t from, int64_t to)
+                         void *const *results, unsigned char *failed, int64_t from, int64_t to,
+                         const fad_vm_calls *calls)
 {
     fad_vm_aliases(l->p, w->shared);
     for (int64_t at = from; at < to; at += l->width) {
@@ -643,7 +647,7 @@ fad_status fad_lanes_run(const fad_lanes *l, fad_lane_workspace *w, const void *
         const int32_t n = (count + VECTOR - 1) / VECTOR * VECTOR;
         put_rows(l, w, rows, at, count, n);
         memset(w->failed, 0, (size_t)n);
-        const fad_status status = run(l, w, n);
+        const fad_status status = run(l, w, n, calls);
         if (status == FAD_GUARD) {
             memset(failed + at, 1, (size_t)count);
             continue;

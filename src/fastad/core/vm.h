@@ -116,8 +116,8 @@ typedef struct fad_lane_workspace {
     struct fad_lane_workspace *next;
 } fad_lane_workspace;
 
-/* `varies`: by input.  *out is NULL where rows one by one are as fast or the only way: foreign
- * calls, large arrays, integers that vary or are results. */
+/* `varies`: by input.  *out is NULL where rows one by one are as fast or the only way: large
+ * arrays that vary, integers that do, or that are results. */
 fad_status fad_lanes_new(const fad_program *p, const unsigned char *varies, fad_lanes **out);
 void fad_lanes_free(fad_lanes *l);
 /* How many rows run at once. */
@@ -128,7 +128,8 @@ void fad_lane_workspace_free(const fad_lanes *l, fad_lane_workspace *w);
  * varies; results[k]: of output k, a double for each number.  failed[row] becomes 1 where a guard
  * did not hold, and 0 elsewhere; results of such rows mean nothing. */
 fad_status fad_lanes_run(const fad_lanes *l, fad_lane_workspace *w, const void *const *rows,
-                         void *const *results, unsigned char *failed, int64_t from, int64_t to);
+                         void *const *results, unsigned char *failed, int64_t from, int64_t to,
+                         const fad_vm_calls *calls);
 
 #ifdef __cplusplus
 }
