@@ -329,6 +329,9 @@ def record(
         return eager(replay, args, kwargs)
     replay.depends_on(seen)
     values = [_plain(t, tensors) for t in outputs]
+    if plan.outer_active() and _core.is_grad_enabled():
+        replay.keep(key, plan, tree, spec)
+        return eager(replay, args, kwargs)      # somebody may differentiate the result
     if replay.keep(key, plan, tree, spec) > _most_recordings:
         _give_up(replay, key, "a guard fails in every call: what Python looks at keeps changing")
     elif len(replay.plans) >= _most_keys and not replay.warned:
@@ -390,7 +393,7 @@ def eager(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 # From so many instructions in all sweeps on, one sweep is recorded and runs for many unit vectors at
 # once.  Below, the sweeps are recorded one after another: zeros in unit vectors make them shorter.
-_LONG_SWEEPS = 8000
+_LONG_SWEEPS = 12_000
 _FEW_SWEEPS = 8
 
 

@@ -108,16 +108,22 @@ def _one(x: Any, i: int) -> Any:
 # Results.
 
 
-def _leaves(tree: Any, hooks: Any, out: list[Any]) -> Any:
+def _leaves(tree: Any, out: list[Any]) -> Any:
     """The nesting of a result with numbers for its leaves, which go to `out`."""
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*[_leaves(item, hooks, out) for item in tree])
+        return type(tree)(*[_leaves(item, out) for item in tree])
     if type(tree) in (tuple, list):
-        return type(tree)([_leaves(item, hooks, out) for item in tree])
+        return type(tree)([_leaves(item, out) for item in tree])
     if type(tree) is dict:
-        return {key: _leaves(item, hooks, out) for key, item in tree.items()}
+        return {key: _leaves(item, out) for key, item in tree.items()}
     out.append(tree)
     return len(out) - 1
+
+
+def _flat(tree: Any) -> list[Any]:
+    found: list[Any] = []
+    _leaves(tree, found)
+    return found
 
 
 def _is_number(x: Any) -> bool:
@@ -138,8 +144,8 @@ def _stacked(parts: list[Any]) -> Any:
 class _Results:
     """Results of rows, in arrays with a row for each, in the nesting of a single result."""
 
-    def __init__(self, count: int, hooks: Any) -> None:
-        self.count, self.hooks = count, hooks
+    def __init__(self, count: int) -> None:
+        self.count = count
         self.tree: Any = None
         self.arrays: list[Any] = []
 
@@ -171,7 +177,7 @@ class _Results:
     def put_one(self, row: int, result: Any) -> None:
         """Take over the result of a single call."""
         leaves: list[Any] = []
-        tree = _leaves(result, self.hooks, leaves)
+        tree = _leaves(result, leaves)
         leaves = [_core.array(x.detach()) if isinstance(x, Tensor) else x for x in leaves]
         self.put(slice(row, row + 1), tree, [
             np.asarray(x)[np.newaxis] if _is_number(x) else x for x in leaves
@@ -180,7 +186,7 @@ class _Results:
     def put_run(self, rows: Any, tree: Any, outputs: list[np.ndarray]) -> None:
         """Take over outputs of a program, whose `tree` names them by number."""
         leaves: list[Any] = []
-        tree = _leaves(tree, self.hooks, leaves)
+        tree = _leaves(tree, leaves)
         count = len(outputs[0]) if outputs else len(np.arange(self.count)[rows])
         found = []
         for x in leaves:
@@ -335,7 +341,7 @@ def _one_by_one(replay: Replay, rows: _Rows, progress: _Progress) -> Any:
     trees, parts = [], []
     for i in range(rows.count):
         leaves: list[Any] = []
-        trees.append(_leaves(replay(*rows.row(i)), replay.hooks, leaves))
+        trees.append(_leaves(replay(*rows.row(i)), leaves))
         parts.append(leaves)
         progress.add(1)
     if any(tree != trees[0] for tree in trees):
@@ -361,12 +367,15 @@ def _by_programs(
         varies += [mapped] if mapped else [False] * len(own)
         leaves += [x] if mapped else inputs[len(leaves):len(leaves) + len(own)]
     flags = bytes(varies)
-    results = _Results(rows.count, hooks)
+    results = _Results(rows.count)
     pending = np.arange(rows.count)
     tried: list[Any] = []
+    # Where tensors from outside are differentiated too, results have a history.
+    if _core.is_grad_enabled() and any(plan.outer_active() for plan in replay.current(key)):
+        return _one_by_one(replay, rows, progress)
     while pending.size:
         for plan in replay.current(key):
-            if any(plan is other for other in tried) or plan.outer_active():
+            if any(plan is other for other in tried):
                 continue
             tried.append(plan)
             everything = pending.size == rows.count
@@ -383,6 +392,9 @@ def _by_programs(
                 break
         else:
             row, pending = int(pending[0]), pending[1:]
-            results.put_one(row, replay(*rows.row(row)))
+            result = replay(*rows.row(row))
+            if any(isinstance(x, Tensor) and x.requires_grad for x in _flat(result)):
+                return _one_by_one(replay, rows, progress)
+            results.put_one(row, result)
             progress.add(1)
     return results.nested(bool(tensors) or rows.tensors)
