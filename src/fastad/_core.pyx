@@ -3655,3 +3655,4 @@ cdef Tensor record_binary(str name, Tensor a, Tensor b):
 include "program.pxi"
 include "graph.pxi"
 include "native.pxi"
+include "lanes.pxi"

@@ -228,6 +228,19 @@ cdef extern from "vm.h" nogil:
     const fad_place *fad_program_outputs(const fad_program *p)
     bint fad_output_is_callers(const fad_program *p, int32_t k)
     fad_program_stats fad_program_describe(const fad_program *p)
+    ctypedef struct fad_lanes:
+        pass
+    ctypedef struct fad_lane_workspace:
+        fad_workspace *shared
+        fad_lane_workspace *next
+    fad_status fad_lanes_new(const fad_program *p, const unsigned char *varies, fad_lanes **out)
+    void fad_lanes_free(fad_lanes *l)
+    int32_t fad_lanes_width(const fad_lanes *l)
+    fad_status fad_lane_workspace_new(const fad_lanes *l, fad_lane_workspace **out)
+    void fad_lane_workspace_free(const fad_lanes *l, fad_lane_workspace *w)
+    fad_status fad_lanes_run(const fad_lanes *l, fad_lane_workspace *w, const void **rows,
+                             void **results, unsigned char *failed, int64_t start, int64_t stop,
+                             const fad_vm_calls *calls)
 
 
 cdef extern from "kernels.h" nogil:

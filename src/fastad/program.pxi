@@ -774,9 +774,11 @@ cdef class Plan:
     cdef readonly object hooks
     cdef readonly Nodes nodes       # what it was made of
     cdef readonly int64_t misses
+    cdef lanes_for *lanes           # by which inputs vary
 
     def __dealloc__(self):
         cdef fad_workspace *w
+        free_lanes(self)
         while self.idle != NULL:
             w = self.idle
             self.idle = w.next
@@ -789,7 +791,25 @@ cdef class Plan:
         """Figures of the program: instructions, registers, bytes of the arena, guards."""
         return dict(fad_program_describe(self.program))
 
-    cdef bint outer_active(self):
+    def rows_at_once(self, bytes varies not None):
+        """How many rows `run_rows` computes at once; 0 where rows go one by one."""
+        return width_of(self, varies)
+
+    def run_rows(self, bytes varies not None, list leaves not None, list results not None,
+                 cnp.ndarray failed not None, Py_ssize_t start, Py_ssize_t stop):
+        """Compute the rows start .. stop - 1; see lanes.pxi."""
+        run_rows(self, varies, leaves, results, failed, start, stop)
+
+    def run_row(self, list leaves not None):
+        """Outputs for floats and C-contiguous arrays; None where a guard does not hold."""
+        check_leaves(self, leaves)
+        return run_leaves(self, leaves, False)
+
+    def outputs(self):
+        """Shape and dtype of each output; None for a dtype that only a run tells."""
+        return outputs_of(self)
+
+    cpdef bint outer_active(self):
         for t in self.outer:
             if active(<Tensor>t):
                 return True
@@ -1211,6 +1231,7 @@ cdef class Replay:
     """
     cdef readonly object function, hooks
     cdef public object source       # what the user wrote; recordings depend on it
+    cdef public object instead      # asked first; NotImplemented: record
     cdef public bint warned
     cdef readonly bint takes_out    # the function has a parameter `out` of its own
     cdef readonly dict plans        # key -> [Plan], the most recently used first
@@ -1340,6 +1361,10 @@ cdef class Replay:
         if fad_trace_id:
             return self.function(*args, **kwargs)
         key, leaves, spec, tensors = self.hooks.flatten(self, args, kwargs)
+        if self.instead is not None and key not in self.plans:
+            result = self.instead(args, kwargs)
+            if result is not NotImplemented:
+                return result
         if tensors and not fad_grad_off & 1 and any([active(<Tensor>t) for t in tensors]):
             return self.hooks.with_gradient(self, key, args, kwargs, leaves)
         if key in self.given_up:
@@ -1389,6 +1414,25 @@ cdef class Replay:
         """Take a program into use that was recorded elsewhere."""
         plan.result = result
         self.plans.setdefault(key, []).append(plan)
+
+    def current(self, key):
+        """Programs for these arguments that still hold, the most recently used first."""
+        if not self.unchanged():
+            self.forget()
+        return list(self.plans.get(key, ()))
+
+    def served(self, key, Plan plan not None, int64_t rows):
+        """Note that a program has replayed for so many rows."""
+        cdef list found = self.plans.get(key)
+        self.replays += rows
+        self.streak[key] = 0
+        if found is not None and plan in found and found[0] is not plan:
+            found.remove(plan)
+            found.insert(0, plan)
+
+    def map(self, *args, in_axes=None, threads=None, progress=False):
+        """Call for each row of the first argument, many rows at once; see `Program.map`."""
+        return self.hooks.map_rows(self, args, in_axes, threads, progress)
 
     def give_up(self, key, why):
         """Compute eagerly from now on where the arguments are like these."""

@@ -39,7 +39,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, modes, native, rules, storage, transforms
+from . import _core, modes, native, rows, rules, storage, transforms
 from ._core import Replay, Tensor, Trace
 from .transforms import _is_numbers
 
@@ -417,6 +417,9 @@ def record(
         return eager(replay, args, kwargs)
     replay.depends_on(seen)
     values = [_plain(t, tensors) for t in outputs]
+    if plan.outer_active() and _core.is_grad_enabled():
+        replay.keep(key, plan, tree, spec)
+        return eager(replay, args, kwargs)      # somebody may differentiate the result
     if replay.keep(key, plan, tree, spec) > _most_recordings:
         _give_up(replay, key, "a guard fails in every call: what Python looks at keeps changing")
     elif len(replay.plans) >= _most_keys and not replay.warned:
@@ -725,6 +728,87 @@ def _unpickled(data: bytes, reference: tuple[str, str, str] | None) -> Program:
     return restored(storage.Reader(data), function)
 
 
+# Dense Jacobians and Hessians.
+
+# From so many instructions in all sweeps on, one sweep is recorded and runs for many unit vectors at
+# once.  Below, the sweeps are recorded one after another: zeros in unit vectors make them shorter.
+_LONG_SWEEPS = 12_000
+_FEW_SWEEPS = 8
+
+
+def _by_lanes(
+    program: Program, name: str, argnum: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """A large Jacobian or Hessian by one sweep over many unit vectors."""
+    if kwargs or not -len(args) <= argnum < len(args):
+        return NotImplemented
+    if any(isinstance(x, Tensor) for x in transforms._leaves(list(args), [])):
+        return NotImplemented
+    at = argnum % len(args)
+    x = np.asarray(args[at]) if _is_numbers(args[at]) else args[at]
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu" or x.size < _FEW_SWEEPS:
+        return NotImplemented
+    x = x if x.dtype.kind == "f" else x.astype(np.float64)
+    args = (*args[:at], x, *args[at + 1:])
+    y: Any = x
+    function = program.function
+    if name == "hessian":
+        function = transforms.grad(function, at)
+    else:
+        y = program(*args)
+        if not isinstance(y, np.ndarray) or y.dtype.kind != "f" or y.size < _FEW_SWEEPS:
+            return NotImplemented
+    columns = x.size <= y.size
+    sweep = _sweep(program, name, function, at, len(args), columns)
+    like = x if columns else y
+    units = np.eye(like.size, dtype=like.dtype).reshape(like.size, *like.shape)
+    if not sweep.plans:
+        sweep(*args, units[0])
+    longest = max((p.describe()["instructions"] for found in sweep.plans.values() for p in found),
+                  default=0)
+    if sweep.given_up or longest * like.size < _LONG_SWEEPS:
+        return NotImplemented
+    swept = sweep.map(*args, units, in_axes=(*(None,) * len(args), 0))
+    if not isinstance(swept, np.ndarray) or sweep.given_up:
+        return NotImplemented
+    if columns:
+        swept = np.ascontiguousarray(np.moveaxis(swept, 0, -1))
+    return swept.reshape(y.shape + x.shape)
+
+
+def _sweep(
+    program: Program, name: str, function: Callable[..., Any], at: int, count: int, columns: bool
+) -> Replay:
+    """The program of one forward or reverse sweep, whose seed is the last argument."""
+    key = ("sweep", name, at, count, columns)
+    found = program._derived.get(key)
+    if found is not None:
+        return found
+
+    def sweep(*given: Any) -> Any:
+        *args, seed = given
+
+        def moved(x: Any) -> Any:
+            return function(*args[:at], x, *args[at + 1:])
+
+        if columns:
+            return transforms.jvp(moved, (args[at],), (seed,))[1]
+        return transforms.vjp(moved, args[at])[1](seed)[0]
+
+    found = program._derived[key] = _new_replay(sweep, program.function, (at,))
+    return found
+
+
+# Rows.
+
+
+def map_rows(
+    replay: Replay, args: tuple[Any, ...], in_axes: Any, threads: Any, progress: bool
+) -> Any:
+    """Call a replay for each row."""
+    return rows.map_rows(replay, args, in_axes, threads, progress)
+
+
 # The public class.
 
 
@@ -782,7 +866,73 @@ class Program(Replay):
             numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
             function = transform(self.function, argnums, **options)
             found = self._derived[key] = _new_replay(function, self.function, numbers)
+            if name in ("jacobian", "hessian") and isinstance(argnums, int) and not options:
+                found.instead = functools.partial(_by_lanes, self, name, argnums)
         return found
+
+    def map(
+        self,
+        *args: Any,
+        in_axes: Any = None,
+        threads: int | None = None,
+        progress: bool = False,
+        gradient: bool = True,
+    ) -> Any:
+        """Return value and gradient for each row of the first argument, many rows at once.
+
+        ``p.map(X)`` is ``p.value_and_grad(x)`` for each ``x`` in ``X``, stacked.  The programs of
+        derivatives have a `map` of their own that gives what they compute: ``p.grad.map(X)``,
+        ``p.hessian.map(X)``, ``p.derived("grad", (0, 1)).map(X, Y, in_axes=(0, 0))``.
+
+        Rows that take another way through the function are recorded as in single calls.  A row
+        has the same result wherever it stands among whichever others, in any number of threads.
+        Sums, products, quotients and square roots have the bits of a single call, functions such
+        as ``exp`` may differ in the last ones; what the function looks at, and so the way that a
+        row takes, is what it is in a single call.
+
+        Parameters
+        ----------
+        *args : array, shape (rows, ...), and further arguments
+            The first argument has a row for each call; the others are the same for all rows.
+        in_axes : tuple of 0 and None, optional
+            One for each argument: 0 where it has rows, None where it is the same for all.
+        threads : int, optional
+            How many threads compute; one by default.
+        progress : bool
+            Show how many rows are done: a bar where tqdm is installed, else a line on stderr.
+        gradient : bool
+            False gives what the function itself gives, without the gradient.
+
+        Returns
+        -------
+        tuple
+            ``(values, gradients)`` of shapes (rows,) and the first argument's; in general the
+            nesting of a single result, each array with the rows on its first axis.  Tensors where
+            tensors went in.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, rows are of unequal shapes, arguments have unequal numbers of
+            rows, or rows give results of unequal shapes; if `threads` is less than 1.
+        TypeError
+            If an argument with rows does not hold numbers.
+
+        Examples
+        --------
+        >>> import fastad as ad
+        >>> import numpy as np
+        >>> p = ad.compile(lambda x: x[0] * x[1] if x[0] > 0.0 else -x[1])
+        >>> p.map(np.array([[1.0, 2.0], [3.0, 4.0], [-1.0, 5.0]]))
+        (array([ 2., 12., -5.]), array([[ 2.,  1.],
+               [ 4.,  3.],
+               [ 0., -1.]]))
+        """
+        if gradient:
+            return self.value_and_grad.map(
+                *args, in_axes=in_axes, threads=threads, progress=progress
+            )
+        return super().map(*args, in_axes=in_axes, threads=threads, progress=progress)
 
     def replays_by_name(self) -> list[tuple[Any, Replay]]:
         """This program (None) and its derived ones, by what `derived` takes."""
@@ -910,13 +1060,14 @@ class Program(Replay):
 
         return self._product("jvp", push, 2 * n)(*primals, *tangents)
 
-    def hvp(self, x: Any, v: Any) -> Any:
-        """The product of the Hessian in the first argument with `v`."""
+    def hvp(self, x: Any, v: Any, *args: Any) -> Any:
+        """The product of the Hessian in the first argument with `v`; `args` follow that one."""
 
-        def push(x: Any, v: Any) -> Any:
-            return transforms.jvp(transforms.grad(self.function), (x,), (v,))[1]
+        def push(x: Any, v: Any, *args: Any) -> Any:
+            gradient = transforms.grad(self.function)
+            return transforms.jvp(lambda at: gradient(at, *args), (x,), (v,))[1]
 
-        return self._product("hvp", push, 2)(x, v)
+        return self._product("hvp", push, 2)(x, v, *args)
 
     def vjp(self, primals: Any, cotangent: Any) -> tuple[Any, Any]:
         """``f(*primals)``, and the cotangents of the primals for this cotangent of the result."""

@@ -155,34 +155,16 @@ def _value_and_grad(p: Program) -> Callable[..., tuple[Any, Any]]:
 
 
 def _swept(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Value and Jacobian (the output's axes first) in the first argument, as tensors.
-
-    In a trace a tall Jacobian is made of forward sweeps, which `jacobian` leaves to the plain case.
-    """
+    """Value and Jacobian (the output's axes first) in the first argument, as tensors."""
 
     def both(x: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         with modes.enable_grad():
             inputs = transforms._Inputs("jacobian", (x,), (0,))
-            (at,) = inputs.tensors
             y = _tensor(function(*inputs.args, *args, **kwargs))
-            if _core.is_tracing() and y.requires_grad and at.size <= y.size:
-                j = _columns(y, at)
-            else:
-                (j,) = transforms._dense(y, inputs)
+            (j,) = transforms._dense(y, inputs)
         return y.detach(), j.detach()
 
     return both
-
-
-def _columns(y: Tensor, x: Tensor) -> Tensor:
-    """The Jacobian of y by forward sweeps that record."""
-    columns = []
-    for k in range(x.size):
-        unit = np.zeros(x.shape, x.dtype)
-        unit.flat[k] = 1.0
-        (dot,) = _core.run_forward([y], [x], [_core.as_tensor(unit)], True)
-        columns.append(_core.broadcast_to(0.0, y.shape) if dot is None else dot)
-    return _core.reshape(numpy_api.stack(columns, -1), y.shape + x.shape)
 
 
 def _value_and_jacobian(

@@ -434,9 +434,9 @@ def _dense(y: Tensor, inputs: _Inputs) -> list[Tensor]:
     if not y.requires_grad:
         zeros = [_core.broadcast_to(0.0, y.shape + x.shape) for x in inputs.tensors]
         return [_core.astype(z, x.dtype) for z, x in zip(zeros, inputs.tensors)]
+    if n_in <= y.size:
+        return _columns(y, inputs, record)
     if not record:
-        if n_in <= y.size:
-            return _columns(y, inputs)
         return _rows(y, inputs)
     from . import numpy_api
 
@@ -452,19 +452,36 @@ def _dense(y: Tensor, inputs: _Inputs) -> list[Tensor]:
     ]
 
 
-def _columns(y: Tensor, inputs: _Inputs) -> list[Tensor]:
+def _columns(y: Tensor, inputs: _Inputs, record: bool) -> list[Tensor]:
     """Forward sweeps, a unit tangent each."""
     blocks = []
     for x in inputs.tensors:
-        block = np.zeros((x.size, y.size), y.dtype)
+        dots = []
         for j in range(x.size):
             unit = np.zeros(x.shape, x.dtype)
             unit.flat[j] = 1.0
-            (dot,) = _core.run_forward([y], [x], [_core.wrap(unit, copy=False)], False)
-            if dot is not None:
-                block[j] = _core.array(dot).ravel()
-        blocks.append(_core.wrap(np.ascontiguousarray(block.T).reshape(y.shape + x.shape), False))
+            dots += _core.run_forward([y], [x], [_core.wrap(unit, copy=False)], record)
+        blocks.append((_recorded_block if record else _block)(y, x, dots))
     return blocks
+
+
+def _block(y: Tensor, x: Tensor, dots: list[Tensor | None]) -> Tensor:
+    """Columns side by side; those that are None are zero."""
+    block = np.zeros((x.size, y.size), y.dtype)
+    for column, dot in zip(block, dots):
+        if dot is not None:
+            column[:] = _core.array(dot).ravel()
+    return _core.wrap(np.ascontiguousarray(block.T).reshape(y.shape + x.shape), False)
+
+
+def _recorded_block(y: Tensor, x: Tensor, dots: list[Tensor | None]) -> Tensor:
+    from . import numpy_api
+
+    zero = _core.astype(_core.broadcast_to(0.0, y.shape), y.dtype)
+    if not dots:
+        return _core.astype(_core.broadcast_to(0.0, y.shape + x.shape), y.dtype)
+    columns = numpy_api.stack([zero if dot is None else dot for dot in dots], -1)
+    return _core.reshape(columns, y.shape + x.shape)
 
 
 def _rows(y: Tensor, inputs: _Inputs) -> list[Tensor]:

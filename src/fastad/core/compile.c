@@ -193,21 +193,13 @@ static int add_step(builder *u, step *s, fad_index i)
     return 1;
 }
 
-/* Rows that are one operation of the processor, so that every loop over them gives the same bits;
- * in cache a plain loop is three times as fast as NumPy's. */
-static int rounded_once(int op)
-{
-    return op == FAD_OP_add || op == FAD_OP_subtract || op == FAD_OP_multiply
-        || op == FAD_OP_divide || op == FAD_OP_negative || op == FAD_OP_square;
-}
-
 /* A number serves where it was spread before, unless it gave the result i its shape, or the row's
  * loop may take a number in another way than an array (NumPy squares where the exponent is 2). */
 static void unspread(const builder *u, step *s, fad_index i)
 {
     const fad_array *like = u->b->tape->value[i].arr;
     int arrays = 0, full = 0;
-    if (!rounded_once(s->op) && s->op != FAD_OP_zmul) return;
+    if (!fad_rounded_once(s->op) && s->op != FAD_OP_zmul) return;
     for (int k = 0; k < s->n; k++) {
         const value *v = &u->values[s->arg[k]];
         if (!v->is_array || v->uniform >= 0) continue;
@@ -841,7 +833,7 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
         memset(&t, 0, sizeof t);
         t.n = s->n;
         t.op = s->op;
-        t.loop = rounded_once(s->op) ? NULL : fad_loop_of(s->op, FAD_F64, &t.data);
+        t.loop = fad_rounded_once(s->op) ? NULL : fad_loop_of(s->op, FAD_F64, &t.data);
         t.values = fad_values[s->op];
         for (int32_t j = 0; j < s->n; j++) {
             const value *v = &u->values[s->arg[j]];

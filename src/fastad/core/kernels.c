@@ -117,6 +117,7 @@ double fad_eval3(int op, double a, double b, double c)
     FAD_CLONES static void values_##name(const double *as, const double *bs, const double *cs, \
                                          double *out, intptr_t n) \
     { \
+        FAD_IVDEP \
         for (intptr_t i = 0; i < n; i++) { \
             const double first = as[i], b = bs[i], c = cs[i]; \
             out[i] = primal; \
@@ -142,13 +143,7 @@ fad_values_fn fad_values[FAD_OP_END] = {
 
 /* ---- partials on blocks ---------------------------------------------------------------------------- */
 
-/* `out` may be `g` itself: each element is read before it is written. */
-#if defined(__GNUC__) && !defined(__clang__)
-#define FAD_IVDEP _Pragma("GCC ivdep")
-#else
-#define FAD_IVDEP
-#endif
-
+/* `out` may be `g` itself. */
 #define PARTIAL(name, k, first, formula) \
     FAD_CLONES static void partial_##name##_##k(const double *gs, const double *as, \
         const double *bs, const double *cs, const double *ys, double *out, intptr_t n) \

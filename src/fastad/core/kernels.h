@@ -33,4 +33,11 @@ static inline double where(double c, double p, double q) { return c != 0.0 ? p :
 #define FAD_CLONES
 #endif
 
+/* `out` may be an operand itself: each element is read before it is written. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define FAD_IVDEP _Pragma("GCC ivdep")
+#else
+#define FAD_IVDEP
+#endif
+
 #endif

@@ -67,7 +67,7 @@ static int has_nan(const fad_array *arr)
     return 0;
 }
 
-static int guard_holds(const guard_ins *g, const fad_workspace *w)
+int fad_vm_guard_holds(const guard_ins *g, const fad_workspace *w)
 {
     const double a = g->a.is_array ? 0.0 : w->reg[g->a.where];
     const double b = g->b.is_array ? 0.0 : w->reg[g->b.where];
@@ -155,7 +155,7 @@ static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *i
     }
 }
 
-static void run_step(const tile_step *s, const fad_workspace *w, intptr_t n)
+void fad_vm_step(const tile_step *s, const fad_workspace *w, intptr_t n)
 {
     static const intptr_t width[2] = {sizeof(double), 0};
     char *ptr[4];
@@ -176,8 +176,8 @@ static void run_step(const tile_step *s, const fad_workspace *w, intptr_t n)
               (double *)ptr[s->n], n);
 }
 
-static fad_status run_array(const fad_program *p, fad_workspace *w, const array_ins *ins,
-                            const fad_vm_calls *calls)
+fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins *ins,
+                        const fad_vm_calls *calls)
 {
     fad_array *out = ins->out.is_array ? w->array[ins->out.where] : NULL;
     fad_operand in[3];
@@ -274,15 +274,25 @@ static fad_status run_array(const fad_program *p, fad_workspace *w, const array_
     return FAD_DTYPE;
 }
 
-fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_calls *calls)
+void fad_vm_aliases(const fad_program *p, fad_workspace *w)
 {
-    double *const reg = w->reg;
-    const word *ip = p->code;
     for (int32_t k = 0; k < p->n_array; k++) {
         const array_place *place = &p->array[k];
         if (place->from == FROM_ALIAS && p->array[place->root].from != FROM_FOREIGN)
             w->array[k]->data = w->array[place->root]->data;
     }
+}
+
+fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_calls *calls)
+{
+    fad_vm_aliases(p, w);
+    return fad_vm_words(p, w, p->code, calls);
+}
+
+fad_status fad_vm_words(const fad_program *p, fad_workspace *w, const word *ip,
+                        const fad_vm_calls *calls)
+{
+    double *const reg = w->reg;
     double value = 0.0;                 /* the latest number */
 #if defined(__GNUC__)
     /* a jump of its own behind every operation: the processor predicts each by what it follows */
@@ -343,18 +353,18 @@ fad_status fad_program_run(const fad_program *p, fad_workspace *w, const fad_vm_
         SPECIAL_OPS(NAMED)
 #undef NAMED
         AT(VM_GUARD, VM_GUARD) {
-            if (!guard_holds(&p->guard[ip->a], w)) {
+            if (!fad_vm_guard_holds(&p->guard[ip->a], w)) {
                 w->failed = ip->a;
                 return FAD_GUARD;
             }
             NEXT;
         }
         AT(VM_LOOP, VM_LOOP) {
-            run_step(&p->tile[ip->a], w, ip->c);
+            fad_vm_step(&p->tile[ip->a], w, ip->c);
             NEXT;
         }
         AT(VM_ARRAY, VM_ARRAY) {
-            const fad_status status = run_array(p, w, &p->arrays_code[ip->a], calls);
+            const fad_status status = fad_vm_array(p, w, &p->arrays_code[ip->a], calls);
             if (status) {
                 w->failed = -1;
                 return status;

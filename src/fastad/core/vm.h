@@ -100,6 +100,37 @@ typedef struct {
 } fad_program_stats;
 fad_program_stats fad_program_describe(const fad_program *p);
 
+/* ---- lanes: one program over many rows of inputs at once ----------------------------------- */
+
+/* A program made ready for rows that differ in some of the inputs; immutable, like the program,
+ * which it needs alive.  What does not depend on these inputs is computed once for all lanes. */
+typedef struct fad_lanes fad_lanes;
+
+/* Belongs to one thread at a time.  `shared` is the machine's workspace: the caller puts inputs
+ * that do not vary there. */
+typedef struct fad_lane_workspace {
+    fad_workspace *shared;
+    double *reg;                /* [register][lane] */
+    char *arena;                /* arrays, each [lane][element] */
+    unsigned char *failed;      /* by lane: whether a guard did not hold */
+    struct fad_lane_workspace *next;
+} fad_lane_workspace;
+
+/* `varies`: by input.  *out is NULL where rows one by one are as fast or the only way: large
+ * arrays that vary, integers that do, or that are results. */
+fad_status fad_lanes_new(const fad_program *p, const unsigned char *varies, fad_lanes **out);
+void fad_lanes_free(fad_lanes *l);
+/* How many rows run at once. */
+int32_t fad_lanes_width(const fad_lanes *l);
+fad_status fad_lane_workspace_new(const fad_lanes *l, fad_lane_workspace **out);
+void fad_lane_workspace_free(const fad_lanes *l, fad_lane_workspace *w);
+/* Rows from .. to - 1, where `from` is a multiple of the width.  rows[k]: of input k, if it
+ * varies; results[k]: of output k, a double for each number.  failed[row] becomes 1 where a guard
+ * did not hold, and 0 elsewhere; results of such rows mean nothing. */
+fad_status fad_lanes_run(const fad_lanes *l, fad_lane_workspace *w, const void *const *rows,
+                         void *const *results, unsigned char *failed, int64_t from, int64_t to,
+                         const fad_vm_calls *calls);
+
 #ifdef __cplusplus
 }
 #endif

@@ -93,4 +93,21 @@ const char *fad_word_text(int op);
 const char *fad_array_ins_name(int kind);
 const char *fad_guard_name(int kind);
 
+/* Rows that are one operation of the processor, so that every loop over them gives the same bits;
+ * in cache a plain loop is three times as fast as NumPy's. */
+static inline int fad_rounded_once(int op)
+{
+    return op == FAD_OP_add || op == FAD_OP_subtract || op == FAD_OP_multiply
+        || op == FAD_OP_divide || op == FAD_OP_negative || op == FAD_OP_square;
+}
+
+/* The parts of the machine.  Aliases are set once the inputs are there; words end with VM_END. */
+void fad_vm_aliases(const fad_program *p, fad_workspace *w);
+fad_status fad_vm_words(const fad_program *p, fad_workspace *w, const word *ip,
+                        const fad_vm_calls *calls);
+fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins *ins,
+                        const fad_vm_calls *calls);
+void fad_vm_step(const tile_step *s, const fad_workspace *w, intptr_t n);
+int fad_vm_guard_holds(const guard_ins *g, const fad_workspace *w);
+
 #endif
