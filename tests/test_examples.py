@@ -80,6 +80,15 @@ def test_nist_fits_name_the_problems_when_asked_for_one_that_is_not_there(tmp_pa
     assert "no problem 'Misra1b'; there are Misra1a, Misra1c," in done.stderr
 
 
+def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(tmp_path):
+    pytest.importorskip("distributed")
+    done = run("cluster_fit", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Process \d+ was killed\. Largest difference of a weight: 0\.0e\+00\.",
+                     done.stdout)
+    assert "The two agree." in done.stdout
+
+
 def test_logistic_regression_agrees_with_scipy_and_scikit_learn(tmp_path):
     done = run("logistic_regression", "--quick", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -903,6 +903,18 @@ def test_gradients_through_programs_in_ordinary_code():
     assert same(x.grad.numpy(), 8 * X)
 
 
+def test_arrays_at_odd_addresses_are_inputs_like_others():
+    odd = np.frombuffer(b"x" + X.tobytes(), np.uint8)[1:].view(np.float64)
+    assert not odd.flags.aligned
+    f = ad.compile(lambda x: ad.exp(x) * x)
+    for _ in range(3):
+        assert same(f(odd), f(X))
+        assert same(f.map(X[None] * 2.0, gradient=False)[0], f(X * 2.0))
+    g = ad.compile(lambda x, y: (x * y).sum())
+    assert same(g.map(np.ones((4, 3)), odd)[0], np.full(4, X.sum()))
+    assert same(g.map(odd[None], X)[0], np.array([(X * X).sum()]))
+
+
 def test_tensors_keep_their_dtype_through_a_program():
     f = ad.compile(lambda x: (x.sum(), x * 2.0))
     for _ in range(3):

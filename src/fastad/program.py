@@ -97,8 +97,9 @@ def _flat(
         return (value.dtype.str, value.shape), _SLOT, (-1, None)
     if isinstance(x, (np.ndarray, np.floating)) and x.dtype.kind in _INPUT_KINDS:
         a = np.asarray(x)
-        plain = kind is np.ndarray and a.flags.c_contiguous and a.dtype.isnative
-        if not a.flags.c_contiguous or not a.dtype.isnative:
+        fit = a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative
+        plain = kind is np.ndarray and fit
+        if not fit:
             a = np.array(a, a.dtype.newbyteorder("="), order="C")
         if a.ndim == 0 and a.dtype == np.float64:
             leaves.append(a.item())
@@ -730,8 +731,8 @@ def _unpickled(data: bytes, reference: tuple[str, str, str] | None) -> Program:
 
 # Dense Jacobians and Hessians.
 
-# From so many instructions in all sweeps on, one sweep is recorded and runs for many unit vectors at
-# once.  Below, the sweeps are recorded one after another: zeros in unit vectors make them shorter.
+# From so many instructions in all sweeps on, one sweep is recorded and runs for many unit vectors
+# at once.  Below, sweeps are recorded one after another: zeros in unit vectors make them shorter.
 _LONG_SWEEPS = 12_000
 _FEW_SWEEPS = 8
 

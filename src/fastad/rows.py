@@ -42,7 +42,7 @@ def _array(k: int, x: Any, floating: bool) -> np.ndarray:
         raise ValueError(f"map: argument {k} has no axes; wanted rows on the first axis")
     if floating and a.dtype.kind in "iub":
         a = a.astype(np.float64)
-    return np.asarray(a, a.dtype.newbyteorder("="), order="C")
+    return np.require(a, a.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def _axes(count: int, in_axes: Any) -> tuple[bool, ...]:
