@@ -360,6 +360,20 @@ def test_further_arguments_are_shared_or_have_rows_of_their_own():
     assert same(both, (a * b, (b, a)))
 
 
+def test_shared_numbers_hold_for_all_of_many_rows():
+    def f(x, k, c):
+        y = x * k
+        for _ in range(30):
+            y = y * 0.5 + k * 0.25
+            k = k * 1.01 - c
+        return y
+
+    p = ad.compile(f)
+    x = RNG.normal(size=3000)
+    have, want = p.map(x, 2.0, 0.125), each_row(p.value_and_grad, x, [2.0] * 3000, [0.125] * 3000)
+    assert same(have, want)
+
+
 def test_integer_rows_become_floats_where_they_are_differentiated():
     p = ad.compile(lambda x: (x * x).sum())
     assert same(p.map(np.array([[1, 2], [3, 4]])), (np.array([5.0, 25.0]),

@@ -3040,6 +3040,275 @@ static void any_allocation_may_fail_for_all_that_a_program_knows(void)
     CHECK(failures > 100 && failed_runs > 0);
 }
 
+/* ---- lanes ------------------------------------------------------------------------------------ */
+
+enum { LANE_ROWS = 40 };
+static int lanes_refused, lanes_compared, lanes_failed;
+
+static size_t bytes_of(const var *x)
+{
+    return x->arr ? (size_t)x->arr->size * fad_itemsize(x->arr->dtype) : sizeof(double);
+}
+
+static const void *data_of(const var *x) { return x->arr ? x->arr->data : &x->number; }
+
+/* Whether memory holds the value x, nan for any nan. */
+static int holds(const void *memory, const var *x)
+{
+    if (!x->arr) {
+        double v;
+        memcpy(&v, memory, sizeof v);
+        return !memcmp(&v, &x->number, sizeof v) || (isnan(v) && isnan(x->number));
+    }
+    fad_array got = {.dtype = x->arr->dtype, .size = x->arr->size, .data = (void *)memory};
+    for (int64_t i = 0; i < got.size; i++) {
+        const double a = get(&got, i), b = get(x->arr, i);
+        if (memcmp(&a, &b, sizeof a) && !(isnan(a) && isnan(b))) return 0;
+    }
+    return 1;
+}
+
+/* A random program over rows of which some inputs differ, against recording anew for each row. */
+static void check_lanes(int64_t rows, int64_t columns, int given, int every_row, int steps)
+{
+    static mixed m;
+    static var x[MIXED + GIVEN], base[MIXED + GIVEN], y[LANE_ROWS][MIXED + GIVEN];
+    fad_guard guard[MIXED_GUARDS];
+    unsigned char varies[GIVEN], failed[LANE_ROWS];
+    void *in[GIVEN] = {NULL}, *result[MIXED + GIVEN];
+    fad_program *p = NULL;
+    fad_lanes *l = NULL;
+    fad_lane_workspace *w = NULL;
+    int out[MIXED + GIVEN], n_out = 0;
+    const int count = 1 + below(below(3) ? 10 : LANE_ROWS);
+    memset(&m, 0, sizeof m);
+    m.rows = rows;
+    m.columns = columns;
+    m.n_given = given;
+    m.every_row = every_row;
+    const fad_vm_calls calls = {.ctx = &m, .call = call_mixed};
+    t->sweeping++;
+    const fad_index start = t->n;
+    random_mixed(&m, x, steps, below(2), guard);
+    for (int k = 0; k < m.n_given + m.n; k++)
+        if (is_floating(&x[k]) && (k >= m.n_given + m.n - 2 || below(10) == 0)) out[n_out++] = k;
+    CHECK(mixed_program(&m, x, start, n_out, out, guard, &p) == FAD_OK);
+    for (int k = 0; k < given; k++) varies[k] = (unsigned char)(k < 5 ? below(3) > 0 : !below(9));
+    CHECK(fad_lanes_new(p, varies, &l) == FAD_OK);
+    lanes_refused += !l;
+    CHECK(mixed_inputs(&m, base) == FAD_OK);
+    for (int row = 0; row < count && l; row++) {
+        CHECK(mixed_inputs(&m, y[row]) == FAD_OK);
+        for (int k = 0; k < given; k++) {
+            const size_t bytes = bytes_of(&base[k]);
+            if (!row) in[k] = malloc((size_t)count * bytes + 1);
+            if (!varies[k]) {
+                y[row][k].number = base[k].number;
+                if (!base[k].arr) t->value[y[row][k].h.idx].f = base[k].number;
+                if (base[k].arr) memcpy(y[row][k].arr->data, base[k].arr->data, bytes);
+            }
+            memcpy((char *)in[k] + (size_t)row * bytes, data_of(&y[row][k]), bytes);
+        }
+        for (int k = 0; k < m.n; k++) CHECK(do_mixed_step(&m, k, y[row]) == FAD_OK);
+    }
+    if (l) {
+        CHECK(fad_lane_workspace_new(l, &w) == FAD_OK);
+        for (int k = 0; k < n_out; k++)
+            result[k] = malloc((size_t)count * bytes_of(&y[0][out[k]]) + 1);
+    }
+    for (int round = 0; round < 2 && l; round++) {
+        memset(failed, 7, sizeof failed);
+        for (int from = 0; from < count; from += fad_lanes_width(l)) {
+            const int to = round || from + fad_lanes_width(l) > count ? count
+                : from + fad_lanes_width(l);
+            give_mixed(&m, p, w->shared, base);
+            CHECK(fad_lanes_run(l, w, (const void *const *)in, result, failed, from, to, &calls)
+                  == FAD_OK);
+            if (to == count) break;
+        }
+        for (int row = 0; row < count; row++) {
+            int fails = 0, same = 1;
+            for (int k = 0; k < m.n_guard; k++) fails |= !sees(&m.guard[k], y[row], 0);
+            CHECK(failed[row] == fails);
+            lanes_failed += fails;
+            for (int k = 0; k < n_out && !fails; k++)
+                same &= holds((char *)result[k] + (size_t)row * bytes_of(&y[row][out[k]]),
+                              &y[row][out[k]]);
+            CHECK(same);
+            lanes_compared++;
+        }
+        free_kept(&m);
+    }
+    for (int k = 0; k < n_out && l; k++) free(result[k]);
+    for (int row = count - 1; row >= 0 && l; row--) drop_mixed(&m, y[row]);
+    for (int k = 0; k < given; k++) {
+        free(in[k]);
+        drop(&base[k]);
+    }
+    drop_mixed(&m, x);
+    t->sweeping--;
+    fad_trim(t);
+    if (w) fad_lane_workspace_free(l, w);
+    if (l) fad_lanes_free(l);
+    fad_program_free(p);
+    free_mixed(&m);
+    drain();
+}
+
+static void lanes_have_the_bits_of_runs_row_by_row(void)
+{
+    lanes_refused = lanes_compared = lanes_failed = 0;
+    for (int k = 0; k < 600; k++) check_lanes(1, 1, 2, 1, 5 + below(100));
+    CHECK(!lanes_refused && lanes_compared > 5000 && lanes_failed > 100);
+    for (int k = 0; k < 1000; k++)
+        check_lanes(below(12) ? 1 + below(3) : 0, 1 + below(4), 3 + below(4), below(2),
+                    5 + below(60));
+    for (int k = 0; k < 60; k++)        /* few lanes at once */
+        check_lanes(1 + below(3), 250 + below(300), 3 + below(3), below(2), 40 + below(100));
+    for (int k = 0; k < 20; k++)
+        check_lanes(2, 4000 + below(1000), 3 + below(3), below(2), 10 + below(40));
+    CHECK(lanes_refused > 10);
+}
+
+static void lanes_have_the_bits_of_loops_that_were_handed_over(void)
+{
+    loop_calls = 0;
+    for (int k = 0; k < fad_row_count; k++)
+        if (*fad_rows[k].numpy && k % 4)
+            fad_set_loop(fad_rows[k].op, FAD_F64, strided_loop, (void *)&fad_rows[k]);
+    for (int k = 0; k < 200; k++) check_lanes(1, 1, 2, 1, 5 + below(100));
+    for (int k = 0; k < 300; k++)
+        check_lanes(1 + below(3), 1 + below(4), 3 + below(4), below(2), 5 + below(60));
+    for (int k = 0; k < fad_row_count; k++) fad_set_loop(fad_rows[k].op, FAD_F64, NULL, NULL);
+    CHECK(loop_calls > 1000);
+}
+
+/* A loop whose results are off by a little, as vector code is. */
+static void loop_off(char **args, const intptr_t *dims, const intptr_t *steps, void *data)
+{
+    const fad_row *row = data;
+    for (intptr_t i = 0; i < dims[0]; i++) {
+        double x, y;
+        memcpy(&x, args[0] + i * steps[0], sizeof x);
+        y = fad_eval1(row->op, x) * (1.0 + 0x1p-40);
+        memcpy(args[1] + i * steps[1], &y, sizeof y);
+    }
+    loop_calls++;
+}
+
+static void what_a_guard_or_a_step_sees_has_the_bits_of_a_single_run(void)
+{
+    var x[INPUTS], y[6];
+    fad_program *p = NULL;
+    fad_lanes *l = NULL;
+    fad_lane_workspace *w = NULL;
+    const fad_index start = t->n;
+    const unsigned char varies[INPUTS] = {1, 0, 0};
+    double in[9], results[3][9];
+    unsigned char failed[9];
+    const void *rows[INPUTS] = {in, NULL, NULL};
+    void *out[] = {results[0], results[1], results[2]};
+    fad_set_loop(FAD_OP_exp, FAD_F64, loop_off, (void *)fad_row_of(FAD_OP_exp));
+    fad_set_loop(FAD_OP_sin, FAD_F64, loop_off, (void *)fad_row_of(FAD_OP_sin));
+    loop_calls = 0;
+    t->sweeping++;
+    for (int k = 0; k < INPUTS; k++) {
+        CHECK(number_leaf(&x[k], 0.5) == FAD_OK);
+        CHECK(fad_reserve(t, 1) == FAD_OK);
+        node_of(&x[k]);
+    }
+    CHECK(op1(&y[0], FAD_OP_exp, &x[0]) == FAD_OK);         /* seen by a step */
+    CHECK(op1(&y[1], FAD_OP_floor, &y[0]) == FAD_OK);
+    CHECK(op1(&y[2], FAD_OP_sin, &x[0]) == FAD_OK);         /* by a guard, through a product */
+    CHECK(op2(&y[3], FAD_OP_multiply, &y[2], &x[1]) == FAD_OK);
+    CHECK(op1(&y[4], FAD_OP_exp, &y[3]) == FAD_OK);         /* by nobody */
+    const fad_guard guard = {.kind = FAD_GUARD_LT, .wanted = 1, .a = y[3].h.idx, .b = x[2].h.idx,
+                             .at = t->n};
+    const int outs[] = {1, 3, 4};
+    fad_index in_nodes[INPUTS], out_nodes[3];
+    for (int k = 0; k < INPUTS; k++) in_nodes[k] = x[k].h.idx;
+    for (int k = 0; k < 3; k++) out_nodes[k] = y[outs[k]].h.idx;
+    const fad_build b = {.tape = t, .start = start, .end = t->n, .in = in_nodes, .out = out_nodes,
+                         .n_in = INPUTS, .n_out = 3, .n_guard = 1, .guard = &guard,
+                         .classify = classify_total};
+    CHECK(fad_program_build(&b, &p) == FAD_OK);
+    CHECK(fad_lanes_new(p, varies, &l) == FAD_OK && l);
+    CHECK(fad_lane_workspace_new(l, &w) == FAD_OK);
+    w->shared->reg[fad_program_inputs(p)[1].where] = 0.75;
+    w->shared->reg[fad_program_inputs(p)[2].where] = 0.5;
+    for (int k = 0; k < 9; k++) in[k] = 0.1 * k;
+    CHECK(fad_lanes_run(l, w, rows, out, failed, 0, 9, NULL) == FAD_OK);
+    for (int k = 0; k < 9; k++) {
+        const double seen = sin(in[k]) * 0.75;
+        CHECK(failed[k] == !(seen < 0.5));
+        if (failed[k]) continue;
+        CHECK(results[0][k] == floor(exp(in[k])));
+        CHECK(results[1][k] == seen);
+        CHECK(results[2][k] == exp(seen) * (1.0 + 0x1p-40));
+    }
+    CHECK(loop_calls == 1);
+    fad_lane_workspace_free(l, w);
+    fad_lanes_free(l);
+    fad_program_free(p);
+    fad_set_loop(FAD_OP_exp, FAD_F64, NULL, NULL);
+    fad_set_loop(FAD_OP_sin, FAD_F64, NULL, NULL);
+    for (int k = 4; k >= 0; k--) drop(&y[k]);
+    for (int k = 0; k < INPUTS; k++) drop(&x[k]);
+    t->sweeping--;
+    fad_trim(t);
+    drain();
+}
+
+static int fail_all_of_lanes(const fad_program *p, const unsigned char *varies, int *refused)
+{
+    for (int failures = 0;; failures++) {
+        fad_lanes *l = NULL;
+        fad_lane_workspace *w = NULL;
+        fad_fail_allocation(failures);
+        fad_status status = fad_lanes_new(p, varies, &l);
+        CHECK(!status || !l);
+        if (l) status = fad_lane_workspace_new(l, &w);
+        CHECK(!status || !w);
+        fad_fail_allocation(-1);
+        if (!status) *refused += !l;
+        if (w) fad_lane_workspace_free(l, w);
+        if (l) fad_lanes_free(l);
+        if (!status) return failures;
+        CHECK(status == FAD_NOMEM);
+    }
+}
+
+static void any_allocation_of_lanes_may_fail(void)
+{
+    static mixed m;
+    static var x[MIXED + GIVEN];
+    const unsigned char varies[GIVEN] = {1, 0, 1, 0, 1, 0};
+    int failures = 0, refused = 0;
+    for (int round = 0; round < 20; round++) {
+        fad_guard guard[MIXED_GUARDS];
+        fad_program *p = NULL;
+        memset(&m, 0, sizeof m);
+        m.rows = 2;
+        m.columns = 3;
+        m.n_given = 6;
+        t->sweeping++;
+        const fad_index start = t->n;
+        random_mixed(&m, x, 150, 1, guard);
+        int out[20], n_out = 0;
+        for (int j = m.n_given; j < m.n_given + m.n && n_out < 20; j++)
+            if (is_floating(&x[j])) out[n_out++] = j;
+        CHECK(mixed_program(&m, x, start, n_out, out, guard, &p) == FAD_OK);
+        failures += fail_all_of_lanes(p, varies, &refused);
+        drop_mixed(&m, x);
+        t->sweeping--;
+        fad_trim(t);
+        fad_program_free(p);
+        free_mixed(&m);
+        drain();
+    }
+    CHECK(failures > 150 && refused < 20);
+}
+
 /* Random scalar graphs of rows whose formulas were handed over. */
 static void recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs(void)
 {
@@ -3335,7 +3604,11 @@ int main(int argc, char **argv)
     TEST(a_c_function_lends_arrays_and_copies_what_is_shown_twice) \
     TEST(slots_are_given_out_until_none_is_free_and_fail_when_given_back) \
     TEST(any_allocation_of_a_c_function_may_fail) \
-    TEST(instructions_have_names)
+    TEST(instructions_have_names) \
+    TEST(lanes_have_the_bits_of_runs_row_by_row) \
+    TEST(lanes_have_the_bits_of_loops_that_were_handed_over) \
+    TEST(what_a_guard_or_a_step_sees_has_the_bits_of_a_single_run) \
+    TEST(any_allocation_of_lanes_may_fail)
         TESTS
 #undef TEST
     };

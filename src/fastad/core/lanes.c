@@ -24,7 +24,7 @@
 /* Rows are filled up to whole vectors of VECTOR numbers, the widest that loops use.  A workspace
  * of WORKSPACE bytes stays in the second cache; beyond MOST lanes nothing is gained.  An array that
  * fills a cache by itself is as fast alone. */
-enum { VECTOR = 8, MOST = 256, WORKSPACE = 384 << 10, LARGE = 32 << 10 };
+enum { VECTOR = 8, MOST = 256, WORKSPACE = 1024 << 10, LARGE = 32 << 10 };
 
 enum { ON_MACHINE, SPREAD, ROW, LOOP, PRODUCT, GATHER, SCATTER, EACH, EACH_GUARD };
 typedef struct {
@@ -430,7 +430,8 @@ fad_status fad_lane_workspace_new(const fad_lanes *l, fad_lane_workspace **out)
     w->reg = fad_malloc(((size_t)p->n_reg + 1) * width * sizeof *w->reg);
     w->arena = fad_malloc(l->arena + ALIGN);
     w->failed = fad_malloc(width);
-    if (!w->reg || !w->arena || !w->failed || fad_workspace_new(p, &w->shared)) {
+    w->given = fad_malloc(((size_t)p->n_in + 1) * sizeof *w->given);
+    if (!w->reg || !w->arena || !w->failed || !w->given || fad_workspace_new(p, &w->shared)) {
         fad_lane_workspace_free(l, w);
         *out = NULL;
         return FAD_NOMEM;
@@ -449,6 +450,7 @@ void fad_lane_workspace_free(const fad_lanes *l, fad_lane_workspace *w)
     fad_free(w->reg);
     fad_free(w->arena);
     fad_free(w->failed);
+    fad_free(w->given);
     fad_free(w);
 }
 
@@ -598,6 +600,19 @@ static fad_status run(const fad_lanes *l, fad_lane_workspace *w, int32_t n,
     return FAD_OK;
 }
 
+/* Numbers that do not vary: kept before the first lanes run, which use their registers again, and
+ * put back before each of the next. */
+static void keep_numbers(const fad_lanes *l, fad_lane_workspace *w, int back)
+{
+    const fad_program *p = l->p;
+    for (int32_t k = 0; k < p->n_in; k++) {
+        if (l->varies[k] || p->in[k].is_array) continue;
+        double *reg = &w->shared->reg[p->in[k].where];
+        if (back) *reg = w->given[k];
+        else w->given[k] = *reg;
+    }
+}
+
 /* Rows first .. first + count - 1 of the inputs that vary to the lanes; the last one fills up to
  * n lanes. */
 static void put_rows(const fad_lanes *l, fad_lane_workspace *w, const void *const *rows,
@@ -642,9 +657,11 @@ fad_status fad_lanes_run(const fad_lanes *l, fad_lane_workspace *w, const void *
                          const fad_vm_calls *calls)
 {
     fad_vm_aliases(l->p, w->shared);
+    keep_numbers(l, w, 0);
     for (int64_t at = from; at < to; at += l->width) {
         const int32_t count = (int32_t)(to - at < l->width ? to - at : l->width);
         const int32_t n = (count + VECTOR - 1) / VECTOR * VECTOR;
+        keep_numbers(l, w, 1);
         put_rows(l, w, rows, at, count, n);
         memset(w->failed, 0, (size_t)n);
         const fad_status status = run(l, w, n, calls);

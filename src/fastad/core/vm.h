@@ -107,10 +107,11 @@ fad_program_stats fad_program_describe(const fad_program *p);
 typedef struct fad_lanes fad_lanes;
 
 /* Belongs to one thread at a time.  `shared` is the machine's workspace: the caller puts inputs
- * that do not vary there. */
+ * that do not vary there before each run. */
 typedef struct fad_lane_workspace {
     fad_workspace *shared;
     double *reg;                /* [register][lane] */
+    double *given;              /* by input: numbers that do not vary */
     char *arena;                /* arrays, each [lane][element] */
     unsigned char *failed;      /* by lane: whether a guard did not hold */
     struct fad_lane_workspace *next;
