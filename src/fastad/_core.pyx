@@ -1277,7 +1277,10 @@ cdef class GetNumber(CoreRule):
         return (scatter_(g, shape_of(<Tensor>inputs[0]), params[1], True),)
 
     cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        return c_get_number(tangents[0], params[0], params[1])
+        cdef Tensor d = <Tensor>tangents[0]
+        if not tracked(d) and (<double *>d.arr.data)[<Py_ssize_t>params[0]] == 0.0:
+            return None         # a unit vector moves one element: the others' sweeps end here
+        return c_get_number(d, params[0], params[1])
 
 
 cdef Tensor c_get_number(Tensor x, Py_ssize_t offset, object index):
