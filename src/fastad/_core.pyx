@@ -1284,6 +1284,12 @@ cdef class GetNumber(CoreRule):
     cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
         return c_get_number(inputs[0], params[0], params[1])
 
+    cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
+        cdef Tensor d = <Tensor>tangents[0]
+        if not tracked(d) and (<double *>d.arr.data)[<Py_ssize_t>params[0]] == 0.0:
+            return None         # a unit vector moves one element: the others' sweeps end here
+        return c_get_number(d, params[0], params[1])
+
 
 cdef Tensor c_get_number(Tensor x, Py_ssize_t offset, object index):
     cdef Tensor y = <Tensor>fad_tensor_new()

@@ -25,6 +25,7 @@ or Python's global random generators is noticed, and such a function is computed
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import functools
 import importlib
@@ -378,9 +379,30 @@ def _random_states() -> tuple[Any, ...]:
     if "random" in sys.modules:
         states.append(sys.modules["random"].getstate())
     if "numpy.random" in sys.modules:
-        kind, keys, *rest = np.random.get_state(legacy=True)
-        states += [kind, np.asarray(keys).tobytes(), rest]
+        states.append(_numpy_state())
     return tuple(states)
+
+
+# The words of NumPy's generator when it was last seen without a spare normal number.
+_without_spare: bytes | None = None
+
+
+def _numpy_state() -> Any:
+    """The state of ``np.random``, by its words alone where these tell all: the rest takes long."""
+    global _without_spare
+    words = None
+    generator: Any = vars(np.random)["get_bit_generator"]()      # not in its stubs
+    if isinstance(generator, np.random.MT19937):
+        words = ctypes.string_at(generator.ctypes.state_address, 625 * 4)
+        if words == _without_spare:
+            return words
+    state = np.random.get_state(legacy=False)
+    if words is None:
+        return repr(state)
+    if not state["has_gauss"]:
+        _without_spare = words
+        return words
+    return words, state["gauss"]
 
 
 # Recording.

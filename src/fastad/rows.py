@@ -8,6 +8,7 @@ such row is computed by an ordinary call, which records the way that this row ta
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import sys
 import threading
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def _array(k: int, x: Any, floating: bool) -> np.ndarray:
         raise ValueError(f"map: argument {k} is not an array of rows: {error}") from None
     if a.dtype.kind not in "fiub":
         raise TypeError(
-            f"map: argument {k} has dtype {a.dtype}; wanted an array of numbers, a row for each call"
+            f"map: argument {k} has dtype {a.dtype}; wanted an array of numbers, a row a call"
         )
     if a.ndim == 0:
         raise ValueError(f"map: argument {k} has no axes; wanted rows on the first axis")
@@ -229,7 +230,7 @@ class _Progress:
         self.done, self.total, self.wanted, self.shown = 0, total, wanted, -1
         if wanted:
             try:
-                from tqdm import tqdm
+                tqdm = importlib.import_module("tqdm").tqdm
             except ImportError:
                 return
             self.bar = tqdm(total=total, unit="row")
@@ -359,7 +360,8 @@ def _by_programs(
 ) -> Any:
     key, inputs, _, tensors = hooks.flatten(replay, rows.row(0), {})
     # Which inputs have rows: an argument that has is one input, others may be nested.
-    varies, leaves = [], []
+    varies: list[bool] = []
+    leaves: list[Any] = []
     for x, mapped in zip(rows.args, rows.mapped):
         own: list[Any] = []
         if not mapped:

@@ -154,17 +154,44 @@ def _value_and_grad(p: Program) -> Callable[..., tuple[Any, Any]]:
     return both
 
 
-def _swept(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Value and Jacobian (the output's axes first) in the first argument, as tensors."""
+def _swept(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, Any]]:
+    """Value and Jacobian (the output's axes first) in the first argument, as tensors.
 
-    def both(x: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    In a trace a tall Jacobian is made of forward sweeps, which `jacobian` leaves to the plain case,
+    and comes as a tuple of columns: NumPy joins those faster than a program.
+    """
+
+    def both(x: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         with modes.enable_grad():
             inputs = transforms._Inputs("jacobian", (x,), (0,))
+            (at,) = inputs.tensors
             y = _tensor(function(*inputs.args, *args, **kwargs))
+            if _core.is_tracing() and y.requires_grad and 0 < at.size <= y.size:
+                return y.detach(), tuple([d.detach() for d in _columns(y, at)])
             (j,) = transforms._dense(y, inputs)
         return y.detach(), j.detach()
 
     return both
+
+
+def _columns(y: Tensor, x: Tensor) -> list[Tensor]:
+    """The columns of the Jacobian of y, each of y's shape, by forward sweeps that record."""
+    columns = []
+    for k in range(x.size):
+        unit = np.zeros(x.shape, x.dtype)
+        unit.flat[k] = 1.0
+        (dot,) = _core.run_forward([y], [x], [_core.as_tensor(unit)], True)
+        columns.append(_core.broadcast_to(0.0, y.shape) if dot is None else dot)
+    return columns
+
+
+def _matrix(j: Any, n: int) -> Any:
+    """A Jacobian of two axes, with n columns, from what a program gives."""
+    if type(j) is not tuple:
+        return np.reshape(_numbers(j), (-1, n))
+    if isinstance(j[0], Tensor):
+        j = [_numbers(column) for column in j]
+    return np.array(j).reshape(n, -1).T
 
 
 def _value_and_jacobian(
@@ -180,7 +207,7 @@ def _value_and_jacobian(
     def value_and_jacobian(x: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         n = np.size(x)
         y, j = (replay if n <= most else both)(x, *args, **kwargs)
-        return _numbers(y), np.reshape(_numbers(j), (-1, n))
+        return _numbers(y), _matrix(j, n)
 
     return value_and_jacobian
 
@@ -475,8 +502,9 @@ def _once(both: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., A
 
     def result(k: int, x: Any, args: Any, kwargs: Any) -> Any:
         nonlocal point
-        if kept[k] is None or point is None or not np.array_equal(x, point):
-            point = np.array(x)
+        here = x.tobytes()
+        if kept[k] is None or here != point:
+            point = here
             kept[:] = both(x, *args, **kwargs)
         found, kept[k] = kept[k], None
         return found
