@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -287,8 +287,10 @@ static inline uint64_t NAME_bits(double x)
 
 def _formula_helpers() -> dict[str, str]:
     """The functions and constants that formulas of the op table call, as C, from core/special.h."""
-    core = Path(__file__).parent / "core"
-    text = (core / "special.h").read_text() + (core / "kernels.h").read_text()
+    text = ""
+    for name in ("special.h", "kernels.h"):
+        with open(os.path.join(os.path.dirname(__file__), "core", name)) as file:
+            text += file.read()
     found = {}
     comment = r"(?:/\*(?:[^*]|\*(?!/))*\*/\n)?"
     guarded = rf"{comment}#if [^\n]*\n(?:extern [^\n]*\n)static inline double (\w+)\(.*?\n#endif\n"

@@ -35,7 +35,6 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -1230,7 +1229,8 @@ class Program(Replay):
         what = getattr(self.function, "__qualname__", repr(self.function))
         text = native.c_source(name, what, functions)
         if path is not None:
-            Path(path).write_text(text)
+            with open(path, "w") as file:
+                file.write(text)
         return text
 
     def __repr__(self) -> str:

@@ -7,7 +7,6 @@ such row is computed by an ordinary call, which records the way that this row ta
 
 from __future__ import annotations
 
-import concurrent.futures
 import importlib
 import sys
 import threading
@@ -261,6 +260,8 @@ def _in_shards(
         for start, stop in shards:
             progress.add(work(start, stop))
         return
+    import concurrent.futures  # takes milliseconds to import, for threads alone
+
     over = threading.Event()
 
     def some(start: int, stop: int) -> int:
