@@ -5,7 +5,7 @@
 
 /* ---- storage ------------------------------------------------------------------------------ */
 
-enum { INLINE_BYTES = 1024, PAGE = 4096, POOL_SLOTS = 64 };
+enum { INLINE_BYTES = 1024, PAGE = 4096, LINE = 64, POOL_SLOTS = 64 };
 static const int64_t POOL_LIMIT = INT64_C(192) << 20;
 
 /* Freed large blocks of recent sizes.  Fresh pages cost more than the arithmetic on them, and a
@@ -15,11 +15,29 @@ static int pool_n;
 static int64_t pool_bytes;
 int64_t fad_large_bytes;
 
+/* Blocks begin with a line of the cache: vectors that cross lines cost twice.  What was allocated
+ * is noted in front. */
+static void *line_alloc(size_t bytes)
+{
+    char *got = fad_malloc(bytes + LINE);
+    if (!got) return NULL;
+    char *block = got + (LINE - (uintptr_t)got % LINE);
+    memcpy(block - sizeof got, &got, sizeof got);
+    return block;
+}
+
+static void line_free(void *block)
+{
+    char *got;
+    memcpy(&got, (char *)block - sizeof got, sizeof got);
+    fad_free(got);
+}
+
 int64_t fad_pool_bytes(void) { return pool_bytes; }
 
 void fad_pool_clear(void)
 {
-    while (pool_n) fad_free(pool[--pool_n].block);
+    while (pool_n) line_free(pool[--pool_n].block);
     pool_bytes = 0;
 }
 
@@ -36,7 +54,7 @@ static void *large_alloc(size_t bytes)
         fad_large_bytes += (int64_t)want;
         return block;
     }
-    void *block = fad_malloc(want);
+    void *block = line_alloc(want);
     if (block) fad_large_bytes += (int64_t)want;
     return block;
 }
@@ -46,11 +64,11 @@ static void large_free(void *block, size_t bytes)
     const size_t size = rounded(bytes);
     fad_large_bytes -= (int64_t)size;
     if ((int64_t)size > POOL_LIMIT / 2) {
-        fad_free(block);
+        line_free(block);
         return;
     }
     while (pool_n == POOL_SLOTS || (pool_n && pool_bytes + (int64_t)size > POOL_LIMIT)) {
-        fad_free(pool[0].block);        /* the oldest goes first */
+        line_free(pool[0].block);       /* the oldest goes first */
         pool_bytes -= (int64_t)pool[0].bytes;
         memmove(pool, pool + 1, (size_t)--pool_n * sizeof *pool);
     }
@@ -434,21 +452,11 @@ fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array *
 
 /* ---- sums and copies ------------------------------------------------------------------------------ */
 
-/* Sum of everything: zero plus NumPy's pairwise sum, which its inner loop gives for one output. */
+/* Sum of everything, as NumPy's reduction: zero plus the pairwise sum. */
 fad_status fad_sum_all(const fad_array *x, double *out)
 {
-    const int dtype = x->dtype;
-    const intptr_t n = (intptr_t)x->size, step[3] = {0, (intptr_t)fad_itemsize(dtype), 0};
-    union { double d; float f; } s = {0.0};
-    char *args[3] = {(char *)&s, x->data, (char *)&s};
-    if (loops[FAD_OP_add][dtype].fn) {
-        if (n) loops[FAD_OP_add][dtype].fn(args, &n, step, loops[FAD_OP_add][dtype].data);
-        *out = dtype == FAD_F64 ? s.d : s.f;
-        return FAD_OK;
-    }
-    double total = 0.0;
-    for (intptr_t i = 0; i < n; i++) total += load((const char *)x->data + i * step[1], dtype);
-    *out = total;
+    if (x->dtype == FAD_F64) *out = 0.0 + fad_pairwise_f64(x->data, x->size);
+    else *out = 0.0f + fad_pairwise_f32(x->data, x->size);
     return FAD_OK;
 }
 
@@ -477,6 +485,8 @@ fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_ar
     return FAD_OK;
 }
 
+/* Over the axes in which `out` is shorter, with the bits of NumPy's reduction: along the last axis
+ * pairwise, along others one after the other. */
 void fad_sum_into(const fad_array *x, fad_array *out)
 {
     walk w;
@@ -496,26 +506,13 @@ void fad_sum_into(const fad_array *x, fad_array *out)
         if (x->dtype == FAD_F64) {
             const double *p = (const double *)w.ptr[0];
             double *q = (double *)w.ptr[1];
-            if (keep) {
-                for (int64_t i = 0; i < n; i++) q[i] += p[i];
-            } else {
-                double s[4] = {0.0, 0.0, 0.0, 0.0};
-                int64_t i = 0;
-                for (; i + 4 <= n; i += 4)
-                    for (int k = 0; k < 4; k++) s[k] += p[i + k];
-                for (; i < n; i++) s[0] += p[i];
-                *q += (s[0] + s[1]) + (s[2] + s[3]);
-            }
+            if (keep) for (int64_t i = 0; i < n; i++) q[i] += p[i];
+            else *q += fad_pairwise_f64(p, n);
         } else {
             const float *p = (const float *)w.ptr[0];
             float *q = (float *)w.ptr[1];
-            if (keep) {
-                for (int64_t i = 0; i < n; i++) q[i] += p[i];
-            } else {
-                double s = 0.0;
-                for (int64_t i = 0; i < n; i++) s += p[i];
-                *q = (float)(*q + s);
-            }
+            if (keep) for (int64_t i = 0; i < n; i++) q[i] += p[i];
+            else *q += fad_pairwise_f32(p, n);
         }
     } while (walk_next(&w));
 }

@@ -16,12 +16,13 @@ fad_status fad_workspace_new(const fad_program *p, fad_workspace **out)
     memset(w, 0, sizeof *w);
     w->reg = fad_malloc(((size_t)p->n_reg + 1) * sizeof *w->reg);
     w->arena = fad_malloc(p->arena + ALIGN);
-    w->scratch = fad_malloc(((size_t)p->scratch_blocks * STRIDE + 1) * sizeof(double));
+    w->blocks = fad_malloc((size_t)p->scratch_blocks * STRIDE * sizeof(double) + ALIGN);
     w->array = fad_malloc(((size_t)p->n_array + 1) * sizeof *w->array);
     if (w->array) memset(w->array, 0, ((size_t)p->n_array + 1) * sizeof *w->array);
-    if (!w->reg || !w->arena || !w->array || !w->scratch) goto failed;
+    if (!w->reg || !w->arena || !w->array || !w->blocks) goto failed;
     if (p->n_constant) memcpy(w->reg, p->constants, (size_t)p->n_constant * sizeof *w->reg);
     char *base = w->arena + (ALIGN - (uintptr_t)w->arena % ALIGN) % ALIGN;
+    w->scratch = (double *)(w->blocks + (ALIGN - (uintptr_t)w->blocks % ALIGN) % ALIGN);
     for (int32_t k = 0; k < p->n_array; k++) {
         const array_place *place = &p->array[k];
         const fad_array *like = place->like;
@@ -49,7 +50,7 @@ void fad_workspace_free(const fad_program *p, fad_workspace *w)
     fad_free(w->array);
     fad_free(w->reg);
     fad_free(w->arena);
-    fad_free(w->scratch);
+    fad_free(w->blocks);
     fad_free(w);
 }
 
@@ -98,37 +99,62 @@ static void operand_at(const fad_workspace *w, fad_place at, fad_operand *in)
 #define FETCH(address, write) ((void)(address))
 #endif
 
+/* Where the next tile's parts of arrays begin, fetched a share with every step of this tile. */
+enum { MOST_FETCHED = 16, LINE = 8 };
+typedef struct { const double *from[MOST_FETCHED]; unsigned char write[MOST_FETCHED]; int n; }
+    fetching;
+
+static void note_fetch(fetching *f, const tile_place at, const fad_workspace *w, int write)
+{
+    if (at.kind != IN_ARRAY || !at.first || f->n == MOST_FETCHED) return;
+    f->from[f->n] = w->array[at.where]->data;
+    f->write[f->n++] = (unsigned char)write;
+}
+
+/* The k-th of `shares` shares of the elements from `at` on, of which there are n. */
+static void fetch_share(const fetching *f, int64_t at, intptr_t n, int32_t k, int32_t shares)
+{
+    const intptr_t lines = (n + LINE - 1) / LINE * f->n;
+    const intptr_t each = (n + LINE - 1) / LINE;
+    const intptr_t end = lines * (k + 1) / shares;
+    for (intptr_t i = lines * k / shares; i < end; i++) {
+        const double *x = f->from[i / each] + at + i % each * LINE;
+        if (f->write[i / each]) FETCH(x, 1);
+        else FETCH(x, 0);
+    }
+}
+
 static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *ins)
 {
     const tile_step *first = p->tile + ins->first_in;
     const int64_t size = ins->offset;
     double *filled = w->scratch + (size_t)p->scratch_blocks * STRIDE;
-    for (int32_t k = 0; k < ins->n_in; k++)
-        for (int j = first[k].n - 1; !first[k].loop && j >= 0; j--) {
-            if (first[k].in[j].kind != IN_REGISTER) continue;
-            const double v = w->reg[first[k].in[j].where];
+    fad_sum_stream sum[GROUP_SUMS];
+    fetching far = {.n = 0};
+    int sums = 0;
+    for (int32_t k = 0; k < ins->n_in; k++) {
+        const tile_step *s = &first[k];
+        for (int j = 0; j < s->n; j++) note_fetch(&far, s->in[j], w, 0);
+        note_fetch(&far, s->out, w, 1);
+        if (s->out.kind == OUT_SUM) fad_sum_begin(&sum[sums++], size);
+        for (int j = s->n - 1; s->values && j >= 0; j--) {
+            if (s->in[j].kind != IN_REGISTER) continue;
+            const double v = w->reg[s->in[j].where];
             filled -= STRIDE;
             for (int i = 0; i < TILE; i++) filled[i] = v;
         }
+    }
     for (int64_t at = 0; at < size; at += TILE) {
         const intptr_t n = (intptr_t)(size - at < TILE ? size - at : TILE);
+        const intptr_t next = (intptr_t)(size - at - n < TILE ? size - at - n : TILE);
         filled = w->scratch + (size_t)p->scratch_blocks * STRIDE;
-        /* arrays come from far away: fetch the next tile of each while this one is computed */
-        for (int32_t k = 0; k < ins->n_in && at + TILE < size; k++) {
-            const tile_step *s = &first[k];
-            const intptr_t next = (intptr_t)(size - at - TILE < TILE ? size - at - TILE : TILE);
-            for (int j = 0; j <= s->n; j++) {
-                const tile_place at_j = j < s->n ? s->in[j] : s->out;
-                if (at_j.kind != IN_ARRAY || !at_j.first) continue;
-                const double *x = (const double *)w->array[at_j.where]->data + at + TILE;
-                if (j < s->n) for (intptr_t i = 0; i < next; i += 8) FETCH(x + i, 0);
-                else for (intptr_t i = 0; i < next; i += 8) FETCH(x + i, 1);
-            }
-        }
+        sums = 0;
         for (int32_t k = 0; k < ins->n_in; k++) {
             const tile_step *s = &first[k];
             char *ptr[4] = {NULL};
             intptr_t step[4];
+            /* arrays come from far away: fetch the next tile while this one is computed */
+            if (next) fetch_share(&far, at + TILE, next, k, ins->n_in);
             for (int j = s->n; j >= 0; j--) {
                 const tile_place at_j = j < s->n ? s->in[j] : s->out;
                 step[j] = sizeof(double);
@@ -136,6 +162,8 @@ static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *i
                     ptr[j] = (char *)((double *)w->array[at_j.where]->data + at);
                 } else if (at_j.kind == IN_SCRATCH) {
                     ptr[j] = (char *)(w->scratch + (size_t)at_j.where * STRIDE);
+                } else if (at_j.kind == OUT_SUM) {
+                    continue;
                 } else if (s->loop) {
                     ptr[j] = (char *)&w->reg[at_j.where];
                     step[j] = 0;
@@ -144,15 +172,16 @@ static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *i
                     ptr[j] = (char *)filled;
                 }
             }
-            if (s->loop) {
-                s->loop(ptr, &n, step, s->data);
-                continue;
-            }
             const double *a = (const double *)ptr[0];
-            s->values(a, s->n > 1 ? (const double *)ptr[1] : a,
-                      s->n > 2 ? (const double *)ptr[2] : a, (double *)ptr[s->n], n);
+            if (s->loop) s->loop(ptr, &n, step, s->data);
+            else if (s->values) s->values(a, s->n > 1 ? (const double *)ptr[1] : a,
+                                          s->n > 2 ? (const double *)ptr[2] : a,
+                                          (double *)ptr[s->n], n);
+            else fad_sum_feed(&sum[sums++], a, n);
         }
     }
+    for (int32_t k = sums = 0; k < ins->n_in; k++)
+        if (first[k].out.kind == OUT_SUM) w->reg[first[k].out.where] = 0.0 + sum[sums++].sum;
 }
 
 static void run_step(const tile_step *s, const fad_workspace *w, intptr_t n)

@@ -70,7 +70,7 @@ typedef struct { int is_array; int32_t where; } fad_place;
 
 struct fad_workspace {
     double *reg, *scratch;
-    char *arena;
+    char *arena, *blocks;       /* scratch lies in blocks */
     fad_array **array;          /* headers; foreign results hang on `owner` */
     int32_t failed;             /* the guard that ended the run */
     struct fad_workspace *next;

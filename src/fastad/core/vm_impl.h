@@ -44,11 +44,12 @@ typedef struct {
 enum { VM_ROW = 64, VM_TILES };
 
 /* One elementwise step inside a tile.  Operands and result: whole arrays, of which the tile's part
- * is meant, scratch blocks of the tile's length, or blocks filled with a number. */
-enum { IN_ARRAY, IN_SCRATCH, IN_REGISTER };
+ * is meant, scratch blocks of the tile's length, or blocks filled with a number.  A step whose
+ * result is OUT_SUM adds its only operand up; the sum is in the register behind the last tile. */
+enum { IN_ARRAY, IN_SCRATCH, IN_REGISTER, OUT_SUM };
 typedef struct { uint8_t kind, first; int32_t where; } tile_place;   /* first: of this array */
 typedef struct {
-    fad_loop loop;              /* or NULL: `values` */
+    fad_loop loop;              /* this or `values`; neither in a sum */
     void *data;
     fad_values_fn values;
     int n;
@@ -56,7 +57,8 @@ typedef struct {
 } tile_step;
 /* Scratch blocks stand apart by a little more than a tile: at a distance of 4096 bytes a store
  * holds up the loads of other blocks, whose addresses end alike. */
-enum { TILE = 1024, STRIDE = TILE + 40 };
+enum { TILE = 512, STRIDE = TILE + 40, TILED_ABOVE = 4096 };
+enum { GROUP_SUMS = 8 };        /* at most so many sums run in one group */
 
 /* Who owns the bytes of an array of the workspace. */
 enum { FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS, FROM_OUTPUT };
