@@ -1035,6 +1035,20 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
         p->work += ins.offset;
         if (!PUSH(p->tile, p->n_tile, e->cap_tile, t)) goto failed;
     }
+    /* results that later tiles read are theirs too: from there on they belong into the cache */
+    int64_t far = 0;
+    for (int32_t k = ins.first_in; k < p->n_tile; k++) {
+        tile_step *t = &p->tile[k];
+        for (int j = 0; j < t->n; j++) {
+            far += t->in[j].kind == IN_ARRAY && t->in[j].first;
+            for (int32_t i = ins.first_in; i < k && t->in[j].kind == IN_ARRAY; i++)
+                if (p->tile[i].out.kind == IN_ARRAY && p->tile[i].out.where == t->in[j].where)
+                    p->tile[i].out.first = 0;
+        }
+        far += t->out.kind == IN_ARRAY;
+    }
+    ins.far_out = far * ins.offset * (int64_t)sizeof(double) > FAR_ABOVE;
+    blocks++;                   /* for results on their way out */
     /* blocks for numbers that a step wants spread, one for each operand */
     for (int32_t k = ins.first_in; k < p->n_tile; k++)
         for (int j = 0; p->tile[k].values && j < p->tile[k].n; j++)

@@ -1,6 +1,10 @@
 /* Programs: running their code. */
 #include <stdlib.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "kernels.h"
 #include "special.h"
 #include "vm_impl.h"
@@ -94,48 +98,52 @@ static void operand_at(const fad_workspace *w, fad_place at, fad_operand *in)
 }
 
 #if defined(__GNUC__)
-#define FETCH(address, write) __builtin_prefetch((address), (write), 2)
+#define FETCH(address) __builtin_prefetch((address), 0, 2)
 #else
-#define FETCH(address, write) ((void)(address))
+#define FETCH(address) ((void)(address))
 #endif
 
-/* Where the next tile's parts of arrays begin, fetched a share with every step of this tile. */
-enum { MOST_FETCHED = 16, LINE = 8 };
-typedef struct { const double *from[MOST_FETCHED]; unsigned char write[MOST_FETCHED]; int n; }
-    fetching;
-
-static void note_fetch(fetching *f, const tile_place at, const fad_workspace *w, int write)
+/* Copy to where nobody looks soon, past the caches: writing through them would read it first. */
+static void stream_out(double *restrict to, const double *restrict from, intptr_t n)
 {
-    if (at.kind != IN_ARRAY || !at.first || f->n == MOST_FETCHED) return;
-    f->from[f->n] = w->array[at.where]->data;
-    f->write[f->n++] = (unsigned char)write;
+#if defined(__SSE2__)
+    intptr_t i = 0;
+    for (; i < n && (uintptr_t)(to + i) % 16; i++) to[i] = from[i];
+    for (; i + 2 <= n; i += 2) _mm_stream_pd(to + i, _mm_loadu_pd(from + i));
+    for (; i < n; i++) to[i] = from[i];
+#else
+    memcpy(to, from, (size_t)n * sizeof *to);
+#endif
 }
+
+/* Where the next tile's parts of operands begin, fetched a share with every step of this tile. */
+enum { MOST_FETCHED = 16, LINE = 8 };
+typedef struct { const double *from[MOST_FETCHED]; int n; } fetching;
 
 /* The k-th of `shares` shares of the elements from `at` on, of which there are n. */
 static void fetch_share(const fetching *f, int64_t at, intptr_t n, int32_t k, int32_t shares)
 {
-    const intptr_t lines = (n + LINE - 1) / LINE * f->n;
-    const intptr_t each = (n + LINE - 1) / LINE;
+    const intptr_t each = (n + LINE - 1) / LINE, lines = each * f->n;
     const intptr_t end = lines * (k + 1) / shares;
-    for (intptr_t i = lines * k / shares; i < end; i++) {
-        const double *x = f->from[i / each] + at + i % each * LINE;
-        if (f->write[i / each]) FETCH(x, 1);
-        else FETCH(x, 0);
-    }
+    for (intptr_t i = lines * k / shares; i < end; i++)
+        FETCH(f->from[i / each] + at + i % each * LINE);
 }
 
 static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *ins)
 {
     const tile_step *first = p->tile + ins->first_in;
     const int64_t size = ins->offset;
-    double *filled = w->scratch + (size_t)p->scratch_blocks * STRIDE;
+    double *const scratch_end = w->scratch + (size_t)p->scratch_blocks * STRIDE;
+    double *filled = scratch_end - STRIDE;      /* the last block is for results on their way out */
+    const int far_out = ins->far_out;
     fad_sum_stream sum[GROUP_SUMS];
     fetching far = {.n = 0};
     int sums = 0;
     for (int32_t k = 0; k < ins->n_in; k++) {
         const tile_step *s = &first[k];
-        for (int j = 0; j < s->n; j++) note_fetch(&far, s->in[j], w, 0);
-        note_fetch(&far, s->out, w, 1);
+        for (int j = 0; j < s->n; j++)
+            if (s->in[j].kind == IN_ARRAY && s->in[j].first && far.n < MOST_FETCHED)
+                far.from[far.n++] = w->array[s->in[j].where]->data;
         if (s->out.kind == OUT_SUM) fad_sum_begin(&sum[sums++], size);
         for (int j = s->n - 1; s->values && j >= 0; j--) {
             if (s->in[j].kind != IN_REGISTER) continue;
@@ -147,7 +155,7 @@ static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *i
     for (int64_t at = 0; at < size; at += TILE) {
         const intptr_t n = (intptr_t)(size - at < TILE ? size - at : TILE);
         const intptr_t next = (intptr_t)(size - at - n < TILE ? size - at - n : TILE);
-        filled = w->scratch + (size_t)p->scratch_blocks * STRIDE;
+        filled = scratch_end - STRIDE;
         sums = 0;
         for (int32_t k = 0; k < ins->n_in; k++) {
             const tile_step *s = &first[k];
@@ -172,14 +180,21 @@ static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *i
                     ptr[j] = (char *)filled;
                 }
             }
+            double *const out = (double *)ptr[s->n];
+            const int streams = far_out && s->out.kind == IN_ARRAY && s->out.first;
+            if (streams) ptr[s->n] = (char *)(scratch_end - STRIDE);
             const double *a = (const double *)ptr[0];
             if (s->loop) s->loop(ptr, &n, step, s->data);
             else if (s->values) s->values(a, s->n > 1 ? (const double *)ptr[1] : a,
                                           s->n > 2 ? (const double *)ptr[2] : a,
                                           (double *)ptr[s->n], n);
             else fad_sum_feed(&sum[sums++], a, n);
+            if (streams) stream_out(out, scratch_end - STRIDE, n);
         }
     }
+#if defined(__SSE2__)
+    if (far_out) _mm_sfence();          /* other threads read the results next */
+#endif
     for (int32_t k = sums = 0; k < ins->n_in; k++)
         if (first[k].out.kind == OUT_SUM) w->reg[first[k].out.where] = 0.0 + sum[sums++].sum;
 }
