@@ -485,11 +485,21 @@ fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_ar
     return FAD_OK;
 }
 
-/* Over the axes in which `out` is shorter, with the bits of NumPy's reduction: along the last axis
- * pairwise, along others one after the other. */
+/* Over the axes in which `out` is shorter. */
 void fad_sum_into(const fad_array *x, fad_array *out)
 {
+    int summed[FAD_MAXDIM];
+    for (int k = x->ndim - 1, j = out->ndim - 1; k >= 0; k--, j--)
+        summed[k] = j < 0 || out->shape[j] != x->shape[k];
+    fad_sum_axes_into(x, summed, out);
+}
+
+/* With the bits of NumPy's reduction: along the last axis pairwise, along others one after the
+ * other. */
+void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out)
+{
     walk w;
+    intptr_t step = (intptr_t)fad_itemsize(x->dtype);
     memset(out->data, 0, (size_t)out->size * fad_itemsize(out->dtype));
     if (x->size == 0) return;
     w.nop = 2;
@@ -498,7 +508,10 @@ void fad_sum_into(const fad_array *x, fad_array *out)
     w.ptr[0] = x->data;
     w.ptr[1] = out->data;
     strides_in(x, w.ndim, w.stride[0]);
-    strides_in(out, w.ndim, w.stride[1]);
+    for (int k = x->ndim - 1; k >= 0; k--) {
+        w.stride[1][k] = summed[k] ? 0 : step;
+        if (!summed[k]) step *= (intptr_t)x->shape[k];
+    }
     walk_merge(&w);
     const int64_t n = w.shape[w.ndim - 1];
     const int keep = w.stride[1][w.ndim - 1] != 0;
@@ -533,6 +546,49 @@ static void gather(walk *w, size_t item)
         else
             for (int64_t i = 0; i < n; i++) q[i] = p[i * step];
     } while (walk_next(w));
+}
+
+/* Start a walk over all elements of `whole` and those of `x` at `place`, operands `at_whole` and
+ * the other. */
+static void walk_places(walk *w, const fad_array *whole, const fad_array *x, const int64_t *place,
+                        int at_whole)
+{
+    const intptr_t item = (intptr_t)fad_itemsize(x->dtype);
+    w->nop = 2;
+    w->ndim = whole->ndim;
+    memcpy(w->shape, whole->shape, (size_t)whole->ndim * sizeof(int64_t));
+    w->ptr[at_whole] = whole->data;
+    w->ptr[1 - at_whole] = (char *)x->data + (intptr_t)place[0] * item;
+    strides_in(whole, whole->ndim, w->stride[at_whole]);
+    for (int k = 0; k < whole->ndim; k++)
+        w->stride[1 - at_whole][k] = (intptr_t)place[k + 1] * item;
+    walk_merge(w);
+}
+
+void fad_slice_into(const fad_array *x, const int64_t *place, fad_array *out)
+{
+    walk w;
+    if (out->size == 0) return;
+    walk_places(&w, out, x, place, 1);
+    gather(&w, fad_itemsize(x->dtype));
+}
+
+void fad_scatter_into(const fad_array *x, const int64_t *place, fad_array *out)
+{
+    walk w;
+    const size_t item = fad_itemsize(x->dtype);
+    memset(out->data, 0, (size_t)out->size * item);
+    if (x->size == 0) return;
+    walk_places(&w, x, out, place, 0);
+    const int64_t n = w.shape[w.ndim - 1];
+    const intptr_t step = w.stride[1][w.ndim - 1];
+    do {
+        const char *p = w.ptr[0];
+        char *q = w.ptr[1];
+        if (step == (intptr_t)item) memcpy(q, p, (size_t)n * item);
+        else if (item == 8) for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 8 * i, 8);
+        else for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 4 * i, 4);
+    } while (walk_next(&w));
 }
 
 fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **result)

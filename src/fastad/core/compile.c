@@ -856,12 +856,15 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         ins.offset = what->offset;
         ins.axes = p->n_axes;
         if (what->kind == FAD_VM_FOREIGN) p->n_foreign++;
-        if (what->kind == FAD_VM_TRANSPOSE)
+        if (what->kind == FAD_VM_TRANSPOSE || what->kind == FAD_VM_SUM_AXES)
             for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
                 if (!PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
-        if (what->kind == FAD_VM_ASSEMBLE) {
+        const int32_t places = what->kind == FAD_VM_ASSEMBLE ? s->n
+            : what->kind == FAD_VM_SLICE ? out->like->ndim + 1
+            : what->kind == FAD_VM_SCATTER ? u->values[arg[0]].like->ndim + 1 : 0;
+        if (places) {
             ins.offset = p->n_offset;
-            for (int32_t j = 0; j < s->n; j++) {
+            for (int32_t j = 0; j < places; j++) {
                 const int64_t at = u->b->offset(u->b->ctx, what->offset, j);
                 if (!PUSH(p->offset, p->n_offset, e->cap_offset, at)) return 0;
             }
@@ -879,7 +882,7 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         if (!new_register(e, s->out)) return 0;
     } else if (alias) {
         if (!new_array(e, s->out, FROM_ALIAS)) return 0;
-    } else if (out->like->dtype >= FAD_BOOL) {
+    } else if (out->like->dtype >= FAD_BOOL && ins.kind != FAD_VM_COMPARE) {
         if (!new_array(e, s->out, FROM_FOREIGN)) return 0;
     } else if (direct) {
         if (!new_array(e, s->out, FROM_OUTPUT)) return 0;

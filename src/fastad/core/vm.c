@@ -220,6 +220,41 @@ static void run_step(const tile_step *s, const fad_workspace *w, intptr_t n)
               (double *)ptr[s->n], n);
 }
 
+static void join(const fad_workspace *w, const fad_place *in, int32_t n, int axis, fad_array *out)
+{
+    char *q = out->data;
+    int64_t outer = 1;
+    if (out->size == 0) return;
+    for (int k = 0; k < axis; k++) outer *= out->shape[k];
+    for (int64_t i = 0; i < outer; i++)
+        for (int32_t k = 0; k < n; k++) {
+            const fad_array *x = w->array[in[k].where];
+            const size_t bytes = (size_t)(x->size / outer) * fad_itemsize(x->dtype);
+            memcpy(q, (const char *)x->data + (size_t)i * bytes, bytes);
+            q += bytes;
+        }
+}
+
+static void compare(int op, const fad_operand *left, const fad_operand *right, fad_array *out)
+{
+    unsigned char *q = out->data;
+    const double *a = left->arr ? left->arr->data : &left->number;
+    const double *b = right->arr ? right->arr->data : &right->number;
+    const int64_t i_a = left->arr != NULL, i_b = right->arr != NULL;
+#define EACH(comparison) \
+    for (int64_t i = 0; i < out->size; i++, a += i_a, b += i_b) q[i] = *a comparison *b; \
+    return
+    switch (op) {
+    case FAD_GUARD_LT: EACH(<);
+    case FAD_GUARD_LE: EACH(<=);
+    case FAD_GUARD_EQ: EACH(==);
+    case FAD_GUARD_NE: EACH(!=);
+    case FAD_GUARD_GT: EACH(>);
+    case FAD_GUARD_GE: EACH(>=);
+    }
+#undef EACH
+}
+
 static fad_status run_array(const fad_program *p, fad_workspace *w, const array_ins *ins,
                             const fad_vm_calls *calls)
 {
@@ -258,6 +293,27 @@ static fad_status run_array(const fad_program *p, fad_workspace *w, const array_
             w->reg[ins->out.where] = one.f;
         }
         return FAD_OK;
+    case FAD_VM_SUM_AXES:
+        fad_sum_axes_into(w->array[ins->in[0].where], p->axes + ins->axes, out);
+        return FAD_OK;
+    case FAD_VM_SLICE:
+        fad_slice_into(w->array[ins->in[0].where], p->offset + ins->offset, out);
+        return FAD_OK;
+    case FAD_VM_SCATTER:
+        fad_scatter_into(w->array[ins->in[0].where], p->offset + ins->offset, out);
+        return FAD_OK;
+    case FAD_VM_JOIN:
+        join(w, p->arglist + ins->first_in, ins->n_in, (int)ins->offset, out);
+        return FAD_OK;
+    case FAD_VM_COMPARE: {
+        fad_operand number = {.arr = NULL};
+        memcpy(&number.number, &ins->offset, sizeof number.number);
+        operand_at(w, ins->in[0], &in[0]);
+        if (ins->side == 0) operand_at(w, ins->in[1], &in[1]);
+        if (ins->side == 2) compare(ins->op, &number, &in[0], out);
+        else compare(ins->op, &in[0], ins->side ? &number : &in[1], out);
+        return FAD_OK;
+    }
     case FAD_VM_TRANSPOSE:
         fad_transpose_into(w->array[ins->in[0].where], p->axes + ins->axes, out);
         return FAD_OK;

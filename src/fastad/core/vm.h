@@ -20,6 +20,12 @@ enum fad_vm_kind {
     FAD_VM_GET,         /* a number out of a float64 array, at offset */
     FAD_VM_ASSEMBLE,    /* numbers in a float64 array of zeros; `offset` names their places */
     FAD_VM_PARTIAL,     /* of a row `op` to its operand `side`; parents a, b, c, y */
+    FAD_VM_SUM_AXES,    /* over the axes whose `axes` is not 0 */
+    FAD_VM_SLICE,       /* elements at regular steps; `offset` names the first and the steps */
+    FAD_VM_SCATTER,     /* its adjoint: zeros, with the operand at such places */
+    FAD_VM_JOIN,        /* arrays one behind the other along axis `offset`, new or not */
+    FAD_VM_COMPARE,     /* two float64 operands of the result's shape or numbers, as guard `op`;
+                         * side 1, 2: the right, the left one is the number with the bits `offset` */
     FAD_VM_FOREIGN      /* the caller computes it */
 };
 
