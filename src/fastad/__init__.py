@@ -37,7 +37,7 @@ def get_include() -> str:
 
 
 _core.register_methods(numpy_api.METHODS, numpy_api.getitem)
-_core.register_rules(rules.zero_safe, rules.scatter, rules.STACK)
+_core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [

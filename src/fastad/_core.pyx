@@ -1183,15 +1183,18 @@ cdef class Matmul(CoreRule):
 cdef object zero_safe_ = None
 cdef object scatter_ = None
 cdef object stack_ = None
+cdef dict FORMS = {}                # primitive -> how a program computes it without NumPy
 
 
-def register_rules(zero_safe, scatter, stack):
+def register_rules(zero_safe, scatter, stack, dict forms):
     """The floor above supplies products in which a zero cotangent hides inf and nan, the adjoint
-    of indexing, and the primitive that joins numbers to an array."""
+    of indexing, the primitive that joins numbers to an array, and which of its primitives the
+    core can do: "slice", "scatter", "join"."""
     global zero_safe_, scatter_, stack_
     zero_safe_ = zero_safe
     scatter_ = scatter
     stack_ = stack
+    FORMS.update(forms)
 
 
 @cython.final

@@ -176,6 +176,7 @@ cdef extern from "vm.h" nogil:
     enum:
         FAD_VM_ALIAS, FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE
         FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_PARTIAL
+        FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN, FAD_VM_COMPARE
         FAD_VM_FOREIGN
         FAD_GUARD_NE, FAD_GUARD_GE, FAD_GUARD_BITS, FAD_GUARD_TRUNC, FAD_GUARD_BYTES
         FAD_GUARD_NO_NAN
@@ -198,6 +199,7 @@ cdef extern from "vm.h" nogil:
         const fad_index *out
         int32_t n_in, n_out, n_guard
         const fad_guard *guard
+        bint plain
         int (*classify)(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what) noexcept
         int64_t (*offset)(void *ctx, int64_t which, int32_t k) noexcept
         void *ctx
@@ -250,7 +252,7 @@ cdef extern from "kernels.h" nogil:
 cdef extern from "vm_impl.h" nogil:
     enum:
         VM_FIRST_SPECIAL, VM_LOOP, VM_ARRAY, VM_GUARD, VM_OPS, VM_TILES
-        IN_ARRAY, IN_SCRATCH, IN_REGISTER
+        IN_ARRAY, IN_SCRATCH, IN_REGISTER, OUT_SUM
         FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS, FROM_OUTPUT
     ctypedef struct word:
         uint16_t op

@@ -327,8 +327,11 @@ cdef class Nodes:
             return f"{what} was {number_text(number)}"
         return f"{what} was {np.array2string(array, threshold=8)}"
 
-    def plan(self, list outer, hooks=None):
-        """A Plan of these nodes; `outer` are the tensors that it reads anew in each run."""
+    def plan(self, list outer, hooks=None, bint plain=False):
+        """A Plan of these nodes; `outer` are the tensors that it reads anew in each run.
+
+        A `plain` one has loops over whole arrays alone, one for each operation.
+        """
         cdef const uint16_t[::1] op = self.op
         cdef const int32_t[:, ::1] args = self.args
         cdef const double[::1] number = self.number
@@ -341,6 +344,7 @@ cdef class Nodes:
         cdef BuildState state = BuildState()
         reserve(<fad_index>(n + 1))
         state.kinds = {}
+        state.plain = plain
         tape.sweeping += 1          # nothing is moved or dropped until the plan is made
         start = tape.n
         nodes = <fad_index *>calloc(len(self.inputs) + len(self.outputs) + 1, sizeof(fad_index))
@@ -413,6 +417,13 @@ cdef class Nodes:
         if arr == NULL:
             fail(FAD_NOMEM, "program")
         return arr
+
+
+def plain_plan(Plan plan not None):
+    """The same program with loops over whole arrays alone."""
+    cdef Plan other = plan.nodes.plan(plan.outer, plan.hooks, True)
+    other.result = plan.result
+    return other
 
 
 cdef str number_text(double x):

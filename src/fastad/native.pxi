@@ -225,7 +225,8 @@ def describe_code(Plan plan not None):
     code, arrays, steps, tiles, guards = [], [], [], [], []
     origins = {FROM_ARENA: "arena", FROM_CONSTANT: "constant", FROM_INPUT: "input",
                FROM_FOREIGN: "foreign", FROM_ALIAS: "alias", FROM_OUTPUT: "output"}
-    where = {IN_ARRAY: "array", IN_SCRATCH: "scratch", IN_REGISTER: "register"}
+    where = {IN_ARRAY: "array", IN_SCRATCH: "scratch", IN_REGISTER: "register",
+             OUT_SUM: "sum"}
     for k in range(p.n_code - 1):           # the last one ends the run
         w = &p.code[k]
         code.append((w.op, w.d, w.a, w.b, w.c))
@@ -242,13 +243,15 @@ def describe_code(Plan plan not None):
         args = [] if name == "tiles" else [
             as_place(p.arglist[ins.first_in + j]) for j in range(ins.n_in)]
         ndim = p.array[ins.inputs[0].where].like.ndim if name == "transpose" else 0
+        places = (ins.n_in if name == "assemble"
+                  else 1 + p.array[ins.out.where].like.ndim if name == "slice"
+                  else 1 + p.array[ins.inputs[0].where].like.ndim if name == "scatter" else 0)
         steps.append({
             "name": name, "op": ins.op, "side": ins.side, "ta": ins.ta, "tb": ins.tb, "args": args,
             "out": as_place(ins.out), "offset": ins.offset,
             "first": ins.first_in, "count": ins.n_in,
             "axes": [p.axes[ins.axes + j] for j in range(ndim)],
-            "places": [p.offset[ins.offset + j] for j in range(ins.n_in)]
-            if name == "assemble" else None})
+            "places": [p.offset[ins.offset + j] for j in range(places)]})
     for k in range(p.n_tile):
         s = &p.tile[k]
         tiles.append((s.op, [(where[s.inputs[j].kind], s.inputs[j].where) for j in range(s.n)],

@@ -61,6 +61,8 @@ def recordings(replay: Replay, examples: tuple[Any, ...], who: str) -> list[Any]
     if not plans:
         raise ValueError(f"{who}: what the recording depends on has changed since; give example "
                          "arguments")
+    if who == "to_c":
+        plans = [_core.plain_plan(plan) for plan in plans]
     for plan in plans:
         _check(plan, who)
     return list(plans)
@@ -709,6 +711,41 @@ class _Recording:
         lines += [f"a{out}[{at}] = @{r};" for at, (_, r) in zip(step["places"], step["args"])]
         return "\n".join(lines)
 
+    def slice(self, step: dict[str, Any]) -> str:
+        """Elements at regular steps."""
+        out, x = step["out"][1], step["args"][0][1]
+        first, *steps = step["places"]
+        shape = self.arrays[out]["shape"]
+        operands = [self.operand(step["out"], shape), (f"(a{x} + {first})", steps)]
+        return _loops(shape, operands, lambda e: f"{e[0]} = {e[1]};")
+
+    def scatter(self, step: dict[str, Any]) -> str:
+        """Zeros, with the operand at regular steps."""
+        out, x = step["out"][1], step["args"][0][1]
+        first, *steps = step["places"]
+        shape = self.arrays[x]["shape"]
+        operands = [(f"(a{out} + {first})", steps), self.operand(step["args"][0], shape)]
+        return f"memset(a{out}, 0, {self.size(out)} * sizeof(double));\n" + _loops(
+            shape, operands, lambda e: f"{e[0]} = {e[1]};")
+
+    def join(self, step: dict[str, Any]) -> str:
+        """Arrays one behind the other along an axis, which may be new."""
+        out = step["out"][1]
+        outer = math.prod(self.arrays[out]["shape"][: step["offset"]])
+        lines, at = [], 0
+        row = self.size(out) // outer if outer else 0
+        for _, x in step["args"]:
+            n = self.size(x) // outer if outer else 0
+            if n:
+                lines.append(f"for (ptrdiff_t i = 0; i < {outer}; i++) "
+                             f"memcpy(a{out} + i * {row} + {at}, a{x} + i * {n}, "
+                             f"{n} * sizeof(double));")
+            at += n
+        return "\n".join(lines)
+
+    def missing(self, step: dict[str, Any]) -> str:
+        raise RuntimeError(f"internal: to_c: {step['name']} in a plain program")
+
     def alias(self, step: dict[str, Any]) -> str:
         """Between a number and an array of one element."""
         (is_array, out), (_, x) = step["out"], step["args"][0]
@@ -845,7 +882,8 @@ _INSTRUCTIONS: dict[str, Callable[[_Recording, dict[str, Any]], str]] = {
     "broadcast": _Recording.broadcast, "sum_to": _Recording.sum_to,
     "transpose": _Recording.transpose, "cast": _Recording.cast, "matmul": _Recording.matmul,
     "get": _Recording.get, "assemble": _Recording.assemble, "alias": _Recording.alias,
-    "foreign": _Recording.foreign,
+    "foreign": _Recording.foreign, "slice": _Recording.slice, "scatter": _Recording.scatter,
+    "join": _Recording.join, "sum_axes": _Recording.missing, "compare": _Recording.missing,
     "tiles": lambda self, step: self.tiles(step["first"], step["count"], step["offset"]),
 }
 

@@ -658,6 +658,7 @@ cdef int add_node(fad_index *bar, fad_index *low, fad_index p, fad_index c) exce
 cdef class BuildState:
     cdef list foreign               # (rule, params, shape of the result, its dtype)
     cdef list offsets               # of the numbers in assembled arrays
+    cdef bint plain                 # see fad_build
     cdef dict kinds                 # (shape, dtype) of array nodes, or None: look at their values
     cdef object error
 
@@ -703,7 +704,7 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         what.kind = FAD_VM_PARTIAL
         what.op = (<Partial>rule).op
         what.side = (<Partial>rule).side
-    elif not floats:
+    elif not floats and type(rule) is not ByNumpy:
         pass
     elif rule is RESHAPE:
         what.kind = FAD_VM_ALIAS
@@ -729,12 +730,98 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         what.kind = FAD_VM_ASSEMBLE
         state.offsets.append(params[1] if rule is ASSEMBLE else range(call.n))
         what.offset = len(state.offsets) - 1
+    elif rule is SUM and x != NULL:
+        axes_kept(what, x, y, params)
+    elif type(rule) is ByNumpy:
+        comparison(what, <ByNumpy>rule, call, y)
+    elif rule in FORMS and x != NULL and y != NULL:
+        regular(state, what, FORMS[rule], call, params, x, y)
+    if state.plain and (what.kind == FAD_VM_SUM_AXES or what.kind == FAD_VM_COMPARE):
+        what.kind = FAD_VM_FOREIGN          # native.py has no text for them
     if what.kind == FAD_VM_FOREIGN:
         what.foreign = <int32_t>len(state.foreign)
         kind = kind_of(i) if state.kinds is None else state.kinds[i]
         shape, dtype = (NO_SHAPE, F64) if kind is None else kind
         state.foreign.append((rule, params, shape, dtype))
     return 0
+
+
+cdef void axes_kept(fad_vm_call *what, fad_array *x, fad_array *y, object params) noexcept:
+    """A sum over axes: all of them where the result is a number."""
+    cdef int k
+    if y == NULL:
+        what.kind = FAD_VM_SUM_ALL
+        return
+    what.kind = FAD_VM_SUM_AXES
+    for k in range(x.ndim):
+        what.axes[k] = params is None or params[0] is None or k in params[0]
+
+
+cdef int comparison(fad_vm_call *what, ByNumpy rule, fad_call *call, fad_array *y) except -1:
+    """A comparison of float64 arrays of one shape and numbers."""
+    cdef double number = 0.0
+    cdef fad_array *x
+    cdef int k
+    if rule.function not in COMPARISONS or rule.kwargs or y == NULL or y.ndim == 0:
+        return 0
+    if y.dtype != FAD_BOOL or len(rule.template) != 2:
+        return 0
+    for k in range(call.n):
+        if tape.op[call.parent[k]] & FAD_ARRAY:
+            x = tape.value[call.parent[k]].arr
+            if x.dtype != FAD_F64 or not fad_same_shape(x, y):
+                return 0
+    if call.n == 1:
+        other = rule.template[1 - rule.places[0]]
+        if type(other) not in (int, float, np.float64) or not -2**53 < other < 2**53:
+            return 0
+        number = other
+        what.side = 1 + rule.places[0]
+        memcpy(&what.offset, &number, sizeof(double))
+    what.op = COMPARISONS.index(rule.function)
+    what.kind = FAD_VM_COMPARE
+    return 0
+
+
+cdef int regular(BuildState state, fad_vm_call *what, str form, fad_call *call, object params,
+                 fad_array *x, fad_array *y) except -1:
+    """Slices, their adjoints, and arrays joined along an axis."""
+    cdef fad_array *z
+    cdef int k
+    if form == "join":
+        for k in range(call.n):
+            if not tape.op[call.parent[k]] & FAD_ARRAY:
+                return 0
+            z = tape.value[call.parent[k]].arr
+            if z.dtype != y.dtype or z.ndim == 0:
+                return 0
+        what.kind = FAD_VM_JOIN
+        what.offset = params["axis"] % y.ndim
+        return 0
+    if x.dtype != y.dtype:
+        return 0
+    places = places_of(params["index"], x if form == "slice" else y, y if form == "slice" else x)
+    if places is None:
+        return 0
+    state.offsets.append(places)
+    what.offset = len(state.offsets) - 1
+    what.kind = FAD_VM_SLICE if form == "slice" else FAD_VM_SCATTER
+    return 0
+
+
+cdef list places_of(object index, fad_array *whole, fad_array *part):
+    """The first element that an index names and the steps along its axes, or None where it names
+    elements one by one."""
+    cdef int k
+    base = np.empty(tuple([whole.shape[k] for k in range(whole.ndim)]), np.int8)
+    view = base[index]
+    if type(view) is not cnp.ndarray or view.base is not base:
+        return None
+    if tuple(view.shape) != tuple([part.shape[k] for k in range(part.ndim)]):
+        return None
+    first = 0 if not view.size else view.__array_interface__["data"][0] \
+        - base.__array_interface__["data"][0]
+    return [first, *view.strides]
 
 
 cdef object foreign_value(object rule, object params, tuple shape, list values):
@@ -916,6 +1003,7 @@ cdef Plan build_plan(BuildState state, fad_index start, const fad_index *nodes, 
         b.n_out = <int32_t>n_out
         b.n_guard = <int32_t>len(seen)
         b.guard = guards
+        b.plain = state.plain
         b.classify = classify
         b.offset = next_offset
         b.ctx = <void *>state

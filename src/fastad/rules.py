@@ -692,3 +692,7 @@ def _einsum_vjp(g, k, inputs, terms, out, optimize):
         shape[places.index(label)] = sizes[label]
         index.append(np.arange(sizes[label]).reshape(shape))
     return scatter(x_bar, x.shape, tuple(index), True)
+
+
+# What a program computes in the core, where index and shapes allow it.
+FORMS = {GETITEM: "slice", SCATTER: "scatter", CONCATENATE: "join", STACK: "join"}

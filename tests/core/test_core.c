@@ -869,6 +869,85 @@ static void shapes_that_do_not_broadcast_are_refused(void)
 
 /* ---- arrays: sums, copies, products ---------------------------------------------------------- */
 
+static double summed_in_pairs(const double *x, int64_t n)
+{
+    double r[8], sum = -0.0;
+    if (n > 128) {
+        const int64_t half = n / 2 / 8 * 8;
+        return summed_in_pairs(x, half) + summed_in_pairs(x + half, n - half);
+    }
+    if (n >= 8) {
+        for (int k = 0; k < 8; k++) r[k] = x[k];
+        for (int64_t i = 8; i + 8 <= n; i += 8)
+            for (int k = 0; k < 8; k++) r[k] += x[i + k];
+        sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
+    }
+    for (int64_t i = n >= 8 ? n / 8 * 8 : 0; i < n; i++) sum += x[i];
+    return sum;
+}
+
+static void a_sum_that_is_fed_in_pieces_has_the_bits_of_the_whole(void)
+{
+    const int64_t most = 20000;
+    double *x = malloc((size_t)most * sizeof *x);
+    for (int64_t i = 0; i < most; i++) x[i] = ldexp(uniform(-1.0, 1.0), below(40) - 20);
+    for (int64_t n = 0; n < most; n += n < 3000 ? 1 : 97) {
+        const double want = summed_in_pairs(x, n), whole = fad_pairwise_f64(x, n);
+        CHECK(!memcmp(&want, &whole, sizeof want));
+        for (int64_t piece = 8; piece < 3000; piece = piece * 3 / 8 * 8 + 8) {
+            fad_sum_stream s;
+            fad_sum_begin(&s, n);
+            for (int64_t at = 0; at < n; at += piece)
+                fad_sum_feed(&s, x + at, n - at < piece ? n - at : piece);
+            CHECK(!memcmp(&want, &s.sum, sizeof want));
+        }
+    }
+    free(x);
+}
+
+static void slices_and_sums_over_axes_are_those_of_the_definition(void)
+{
+    const int64_t shape[] = {3, 4, 5}, part[] = {3, 2, 3}, place[] = {59 - 20 * 2 - 5, 20, -10, -2};
+    const int middle[] = {0, 1, 0}, outer[] = {1, 0, 1};
+    const int64_t kept[] = {3, 5};
+    for (int dtype = FAD_F64; dtype <= FAD_F32; dtype++) {
+        fad_array *x = drawn(dtype, 3, shape, -1.0, 1.0), *y = fad_array_new(dtype, 3, part);
+        fad_array *back = fad_array_new(dtype, 3, shape), *sum = fad_array_new(dtype, 2, kept);
+        fad_array *four = fad_array_new(dtype, 1, shape + 1);
+        int64_t hits = 0;
+        fad_slice_into(x, place, y);
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < 2; j++)
+                for (int k = 0; k < 3; k++)
+                    CHECK(get(y, 6 * i + 3 * j + k) == get(x, 20 * i + 5 * (2 - 2 * j) + 4 - 2 * k));
+        fad_scatter_into(y, place, back);
+        for (int64_t i = 0; i < 60; i++) {
+            hits += get(back, i) != 0.0;
+            CHECK(get(back, i) == 0.0 || get(back, i) == get(x, i));
+        }
+        CHECK(hits == 18);
+        fad_sum_axes_into(x, middle, sum);
+        for (int i = 0; i < 3; i++)
+            for (int k = 0; k < 5; k++) {
+                double s = 0.0;
+                for (int j = 0; j < 4; j++) {
+                    s += get(x, 20 * i + 5 * j + k);
+                    if (dtype == FAD_F32) s = (float)s;
+                }
+                CHECK(get(sum, 5 * i + k) == s);
+            }
+        fad_sum_axes_into(x, outer, four);
+        for (int j = 0; j < 4; j++) {
+            double s = 0.0;
+            for (int i = 0; i < 3; i++)
+                for (int k = 0; k < 5; k++) s += get(x, 20 * i + 5 * j + k);
+            CLOSE(get(four, j), s, dtype == FAD_F64 ? 1e-14 : 1e-6);
+        }
+        fad_array_release(x), fad_array_release(y), fad_array_release(back);
+        fad_array_release(sum), fad_array_release(four);
+    }
+}
+
 static void sums_and_copies_are_those_of_the_definition(void)
 {
     const int64_t shape[] = {3, 4, 5}, row[] = {4, 1}, last[] = {5};
@@ -2271,6 +2350,30 @@ static fad_status structured_value(const structured *s, int n, var *const *in, v
         status = fad_matmul2(x, s->ta, in[1]->arr, s->tb, s->exact, &y->arr);
         break;
     case FAD_VM_GET: y->number = get(x, s->offset); return FAD_OK;
+    case FAD_VM_SUM_AXES: case FAD_VM_SLICE: case FAD_VM_SCATTER: case FAD_VM_JOIN:
+        y->arr = fad_array_new(x->dtype, s->ndim, s->shape);
+        if (!y->arr) return FAD_NOMEM;
+        if (s->kind == FAD_VM_SUM_AXES) fad_sum_axes_into(x, s->axes, y->arr);
+        else if (s->kind == FAD_VM_SLICE) fad_slice_into(x, s->places, y->arr);
+        else if (s->kind == FAD_VM_SCATTER) fad_scatter_into(x, s->places, y->arr);
+        else for (int64_t i = 0; i < y->arr->size; i++) {       /* two arrays, along the last axis */
+            const int64_t na = x->shape[x->ndim - 1], nb = in[1]->arr->shape[x->ndim - 1];
+            const int64_t row = i / (na + nb), k = i % (na + nb);
+            put(y->arr, i, k < na ? get(x, row * na + k) : get(in[1]->arr, row * nb + k - na));
+        }
+        return FAD_OK;
+    case FAD_VM_COMPARE:
+        y->arr = fad_array_new(FAD_BOOL, x->ndim, x->shape);
+        if (!y->arr) return FAD_NOMEM;
+        for (int64_t i = 0; i < x->size; i++) {
+            double b, a = get(x, i);
+            memcpy(&b, &s->offset, sizeof b);
+            if (s->side == 0) b = in[1]->arr ? get(in[1]->arr, i) : in[1]->number;
+            if (s->side == 2) { const double c = a; a = b; b = c; }
+            const int r[] = {a < b, a <= b, a == b, a != b, a > b, a >= b};
+            ((unsigned char *)y->arr->data)[i] = (unsigned char)r[s->op];
+        }
+        return FAD_OK;
     case FAD_VM_ASSEMBLE:
         status = fad_fill(FAD_F64, s->ndim, s->shape, 0.0, &zeros);
         if (status) return status;
@@ -2348,7 +2451,8 @@ static int classify_mixed(void *ctx, fad_index i, const fad_call *call, fad_vm_c
     *what = (fad_vm_call){.kind = s->kind, .ta = s->ta, .tb = s->tb, .exact = s->exact, .pure = 1,
                           .op = s->op, .side = s->side, .offset = s->offset};
     for (int k = 0; k < 3; k++) what->axes[k] = s->axes[k];
-    if (s->kind == FAD_VM_ASSEMBLE) what->offset = (int64_t)(intptr_t)((char *)s - (char *)m);
+    if (s->kind == FAD_VM_ASSEMBLE || s->kind == FAD_VM_SLICE || s->kind == FAD_VM_SCATTER)
+        what->offset = (int64_t)(intptr_t)((char *)s - (char *)m);
     if (s->kind == FAD_VM_FOREIGN) {
         what->foreign = m->n_foreign;
         m->foreign[m->n_foreign++] = s;
@@ -2480,7 +2584,8 @@ static int random_structured(mixed *m, var *x)
     static const int kinds[] = {
         FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE, FAD_VM_CAST,
         FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_ALIAS, FAD_VM_FOREIGN, FAD_VM_ALIAS,
-        FAD_VM_BROADCAST};
+        FAD_VM_BROADCAST, FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN,
+        FAD_VM_COMPARE};
     mixed_step s = {.op = -1, .n = 1};
     structured *c = &s.call;
     c->kind = one_of((int)(sizeof kinds / sizeof *kinds), kinds);
@@ -2534,6 +2639,57 @@ static int random_structured(mixed *m, var *x)
         const int64_t n = arr->ndim == 1 ? arr->shape[0] : arr->shape[!c->ta];
         const int64_t others = (arr->size / (n ? n : 1)) * b->size;
         if (n != (b->ndim == 1 ? b->shape[0] : b->shape[c->tb]) || others > 20000) return -1;
+        break;
+    }
+    case FAD_VM_SUM_AXES:
+        if (!arr) return -1;
+        for (int k = 0; k < arr->ndim; k++)
+            if (!(c->axes[k] = below(2))) c->shape[c->ndim++] = arr->shape[k];
+        if (!c->ndim && arr->dtype == FAD_F64) return -1;       /* a number: FAD_VM_SUM_ALL */
+        break;
+    case FAD_VM_SLICE: case FAD_VM_SCATTER: {
+        /* every second element from the end on, or elements apart in a longer array */
+        if (!arr || arr->ndim < 1) return -1;
+        const int slices = c->kind == FAD_VM_SLICE;
+        int64_t stride = 1;
+        c->ndim = arr->ndim;
+        for (int k = arr->ndim - 1; k >= 0; k--) {
+            const int64_t step = k == arr->ndim - 1 ? 2 : 1, n = arr->shape[k];
+            c->shape[k] = slices ? (n + step - 1) / step : n * step;
+            if (!slices && arr->size > 100) return -1;
+            c->places[k + 1] = slices ? -stride * step : stride * step;
+            if (slices && n) c->places[0] += (n - 1) * stride;
+            stride *= slices ? n : c->shape[k];
+        }
+        break;
+    }
+    case FAD_VM_JOIN: {
+        s.n = 2;
+        s.in[1] = any_value(m);
+        const fad_array *b = x[s.in[1]].arr;
+        if (!arr || !b || arr->dtype != b->dtype || !arr->ndim || arr->ndim != b->ndim
+            || arr->size + b->size > 200) return -1;
+        c->ndim = arr->ndim;
+        for (int k = 0; k < arr->ndim; k++) {
+            if (k < arr->ndim - 1 && arr->shape[k] != b->shape[k]) return -1;
+            c->shape[k] = arr->shape[k] + (k == arr->ndim - 1 ? b->shape[k] : 0);
+        }
+        c->offset = arr->ndim - 1;
+        break;
+    }
+    case FAD_VM_COMPARE: {
+        const double number = below(2) ? 0.0 : below(100) / 50.0 - 1.0;
+        if (!arr || arr->dtype != FAD_F64 || !arr->ndim) return -1;
+        c->op = below(6);
+        c->side = below(3);
+        if (c->side) {
+            memcpy(&c->offset, &number, sizeof number);
+        } else {
+            s.n = 2;
+            s.in[1] = any_value(m);
+            const fad_array *b = x[s.in[1]].arr;
+            if (b && (b->dtype != FAD_F64 || !fad_same_shape(arr, b))) return -1;
+        }
         break;
     }
     case FAD_VM_GET:
@@ -3560,6 +3716,8 @@ int main(int argc, char **argv)
     TEST(every_row_treats_arrays_as_it_treats_numbers) \
     TEST(broadcast_operands_receive_sums) \
     TEST(shapes_that_do_not_broadcast_are_refused) \
+    TEST(a_sum_that_is_fed_in_pieces_has_the_bits_of_the_whole) \
+    TEST(slices_and_sums_over_axes_are_those_of_the_definition) \
     TEST(sums_and_copies_are_those_of_the_definition) \
     TEST(products_are_those_of_the_definition) \
     TEST(a_loop_that_was_handed_over_is_used) \

@@ -5,7 +5,7 @@
 
 /* ---- storage ------------------------------------------------------------------------------ */
 
-enum { INLINE_BYTES = 1024, PAGE = 4096, POOL_SLOTS = 64 };
+enum { INLINE_BYTES = 1024, PAGE = 4096, LINE = 64, POOL_SLOTS = 64 };
 static const int64_t POOL_LIMIT = INT64_C(192) << 20;
 
 /* Freed large blocks of recent sizes.  Fresh pages cost more than the arithmetic on them, and a
@@ -15,11 +15,29 @@ static int pool_n;
 static int64_t pool_bytes;
 int64_t fad_large_bytes;
 
+/* Blocks begin with a line of the cache: vectors that cross lines cost twice.  What was allocated
+ * is noted in front. */
+static void *line_alloc(size_t bytes)
+{
+    char *got = fad_malloc(bytes + LINE);
+    if (!got) return NULL;
+    char *block = got + (LINE - (uintptr_t)got % LINE);
+    memcpy(block - sizeof got, &got, sizeof got);
+    return block;
+}
+
+static void line_free(void *block)
+{
+    char *got;
+    memcpy(&got, (char *)block - sizeof got, sizeof got);
+    fad_free(got);
+}
+
 int64_t fad_pool_bytes(void) { return pool_bytes; }
 
 void fad_pool_clear(void)
 {
-    while (pool_n) fad_free(pool[--pool_n].block);
+    while (pool_n) line_free(pool[--pool_n].block);
     pool_bytes = 0;
 }
 
@@ -36,7 +54,7 @@ static void *large_alloc(size_t bytes)
         fad_large_bytes += (int64_t)want;
         return block;
     }
-    void *block = fad_malloc(want);
+    void *block = line_alloc(want);
     if (block) fad_large_bytes += (int64_t)want;
     return block;
 }
@@ -46,11 +64,11 @@ static void large_free(void *block, size_t bytes)
     const size_t size = rounded(bytes);
     fad_large_bytes -= (int64_t)size;
     if ((int64_t)size > POOL_LIMIT / 2) {
-        fad_free(block);
+        line_free(block);
         return;
     }
     while (pool_n == POOL_SLOTS || (pool_n && pool_bytes + (int64_t)size > POOL_LIMIT)) {
-        fad_free(pool[0].block);        /* the oldest goes first */
+        line_free(pool[0].block);       /* the oldest goes first */
         pool_bytes -= (int64_t)pool[0].bytes;
         memmove(pool, pool + 1, (size_t)--pool_n * sizeof *pool);
     }
@@ -434,21 +452,11 @@ fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array *
 
 /* ---- sums and copies ------------------------------------------------------------------------------ */
 
-/* Sum of everything: zero plus NumPy's pairwise sum, which its inner loop gives for one output. */
+/* Sum of everything, as NumPy's reduction: zero plus the pairwise sum. */
 fad_status fad_sum_all(const fad_array *x, double *out)
 {
-    const int dtype = x->dtype;
-    const intptr_t n = (intptr_t)x->size, step[3] = {0, (intptr_t)fad_itemsize(dtype), 0};
-    union { double d; float f; } s = {0.0};
-    char *args[3] = {(char *)&s, x->data, (char *)&s};
-    if (loops[FAD_OP_add][dtype].fn) {
-        if (n) loops[FAD_OP_add][dtype].fn(args, &n, step, loops[FAD_OP_add][dtype].data);
-        *out = dtype == FAD_F64 ? s.d : s.f;
-        return FAD_OK;
-    }
-    double total = 0.0;
-    for (intptr_t i = 0; i < n; i++) total += load((const char *)x->data + i * step[1], dtype);
-    *out = total;
+    if (x->dtype == FAD_F64) *out = 0.0 + fad_pairwise_f64(x->data, x->size);
+    else *out = 0.0f + fad_pairwise_f32(x->data, x->size);
     return FAD_OK;
 }
 
@@ -477,9 +485,21 @@ fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_ar
     return FAD_OK;
 }
 
+/* Over the axes in which `out` is shorter. */
 void fad_sum_into(const fad_array *x, fad_array *out)
 {
+    int summed[FAD_MAXDIM];
+    for (int k = x->ndim - 1, j = out->ndim - 1; k >= 0; k--, j--)
+        summed[k] = j < 0 || out->shape[j] != x->shape[k];
+    fad_sum_axes_into(x, summed, out);
+}
+
+/* With the bits of NumPy's reduction: along the last axis pairwise, along others one after the
+ * other. */
+void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out)
+{
     walk w;
+    intptr_t step = (intptr_t)fad_itemsize(x->dtype);
     memset(out->data, 0, (size_t)out->size * fad_itemsize(out->dtype));
     if (x->size == 0) return;
     w.nop = 2;
@@ -488,7 +508,10 @@ void fad_sum_into(const fad_array *x, fad_array *out)
     w.ptr[0] = x->data;
     w.ptr[1] = out->data;
     strides_in(x, w.ndim, w.stride[0]);
-    strides_in(out, w.ndim, w.stride[1]);
+    for (int k = x->ndim - 1; k >= 0; k--) {
+        w.stride[1][k] = summed[k] ? 0 : step;
+        if (!summed[k]) step *= (intptr_t)x->shape[k];
+    }
     walk_merge(&w);
     const int64_t n = w.shape[w.ndim - 1];
     const int keep = w.stride[1][w.ndim - 1] != 0;
@@ -496,26 +519,13 @@ void fad_sum_into(const fad_array *x, fad_array *out)
         if (x->dtype == FAD_F64) {
             const double *p = (const double *)w.ptr[0];
             double *q = (double *)w.ptr[1];
-            if (keep) {
-                for (int64_t i = 0; i < n; i++) q[i] += p[i];
-            } else {
-                double s[4] = {0.0, 0.0, 0.0, 0.0};
-                int64_t i = 0;
-                for (; i + 4 <= n; i += 4)
-                    for (int k = 0; k < 4; k++) s[k] += p[i + k];
-                for (; i < n; i++) s[0] += p[i];
-                *q += (s[0] + s[1]) + (s[2] + s[3]);
-            }
+            if (keep) for (int64_t i = 0; i < n; i++) q[i] += p[i];
+            else *q += fad_pairwise_f64(p, n);
         } else {
             const float *p = (const float *)w.ptr[0];
             float *q = (float *)w.ptr[1];
-            if (keep) {
-                for (int64_t i = 0; i < n; i++) q[i] += p[i];
-            } else {
-                double s = 0.0;
-                for (int64_t i = 0; i < n; i++) s += p[i];
-                *q = (float)(*q + s);
-            }
+            if (keep) for (int64_t i = 0; i < n; i++) q[i] += p[i];
+            else *q += fad_pairwise_f32(p, n);
         }
     } while (walk_next(&w));
 }
@@ -536,6 +546,49 @@ static void gather(walk *w, size_t item)
         else
             for (int64_t i = 0; i < n; i++) q[i] = p[i * step];
     } while (walk_next(w));
+}
+
+/* Start a walk over all elements of `whole` and those of `x` at `place`, operands `at_whole` and
+ * the other. */
+static void walk_places(walk *w, const fad_array *whole, const fad_array *x, const int64_t *place,
+                        int at_whole)
+{
+    const intptr_t item = (intptr_t)fad_itemsize(x->dtype);
+    w->nop = 2;
+    w->ndim = whole->ndim;
+    memcpy(w->shape, whole->shape, (size_t)whole->ndim * sizeof(int64_t));
+    w->ptr[at_whole] = whole->data;
+    w->ptr[1 - at_whole] = (char *)x->data + (intptr_t)place[0] * item;
+    strides_in(whole, whole->ndim, w->stride[at_whole]);
+    for (int k = 0; k < whole->ndim; k++)
+        w->stride[1 - at_whole][k] = (intptr_t)place[k + 1] * item;
+    walk_merge(w);
+}
+
+void fad_slice_into(const fad_array *x, const int64_t *place, fad_array *out)
+{
+    walk w;
+    if (out->size == 0) return;
+    walk_places(&w, out, x, place, 1);
+    gather(&w, fad_itemsize(x->dtype));
+}
+
+void fad_scatter_into(const fad_array *x, const int64_t *place, fad_array *out)
+{
+    walk w;
+    const size_t item = fad_itemsize(x->dtype);
+    memset(out->data, 0, (size_t)out->size * item);
+    if (x->size == 0) return;
+    walk_places(&w, x, out, place, 0);
+    const int64_t n = w.shape[w.ndim - 1];
+    const intptr_t step = w.stride[1][w.ndim - 1];
+    do {
+        const char *p = w.ptr[0];
+        char *q = w.ptr[1];
+        if (step == (intptr_t)item) memcpy(q, p, (size_t)n * item);
+        else if (item == 8) for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 8 * i, 8);
+        else for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 4 * i, 4);
+    } while (walk_next(&w));
 }
 
 fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **result)

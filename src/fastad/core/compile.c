@@ -23,6 +23,7 @@ static int grow(void **v, int32_t *cap, size_t item)
 
 typedef struct {
     uint8_t is_array, constant, pinned, output, local;
+    uint8_t plus_zero;          /* no element is ever -0.0 */
     int32_t uniform;            /* the number that every element is, or -1 */
     int32_t where;              /* register or array, once it has one; -1 before */
     int32_t root;               /* of an alias, the value whose bytes it shows; else itself */
@@ -33,7 +34,7 @@ typedef struct {
 } value;
 
 /* `group` numbers the elementwise steps that run together, tile by tile; -1: none. */
-enum { STEP_ROW, STEP_CALL, STEP_GUARD, STEP_MULADD, STEP_ZMULADD, STEP_NONE };
+enum { STEP_ROW, STEP_CALL, STEP_GUARD, STEP_MULADD, STEP_ZMULADD, STEP_FUSED, STEP_NONE };
 typedef struct {
     uint8_t kind;
     uint16_t op;
@@ -43,6 +44,7 @@ typedef struct {
     int32_t group;
 } step;
 
+enum { NUMBERS = 8 };
 typedef struct {
     const fad_build *b;
     fad_program *p;
@@ -55,7 +57,8 @@ typedef struct {
     int32_t *table;             /* common subexpressions: hash -> step, or -1 */
     int32_t n_values, cap_values, n_steps, cap_steps, n_args, cap_args, n_calls, cap_calls;
     uint32_t table_mask;
-    int32_t zero;               /* one more than the value that is the constant 0, or 0 */
+    /* constants found lately, one more than the value each: numbers, and arrays */
+    int32_t number[NUMBERS], held[NUMBERS], next_number, next_held;
     int32_t cap_in, cap_out;
 } builder;
 
@@ -100,10 +103,46 @@ static int32_t new_value(builder *u, fad_index i, int constant, int32_t made_by)
     return PUSH(u->values, u->n_values, u->cap_values, v) ? u->n_values - 1 : -1;
 }
 
+/* A constant that is a number, which the tape need not hold; -1 without memory. */
+static int32_t number_value(builder *u, double number)
+{
+    value v;
+    for (int32_t k = 0; k < NUMBERS && u->number[k] > 0; k++)
+        if (!memcmp(&u->values[u->number[k] - 1].number, &number, sizeof number))
+            return u->number[k] - 1;
+    memset(&v, 0, sizeof v);
+    v.constant = 1;
+    v.number = number;
+    v.where = v.last = v.step = v.uniform = -1;
+    v.root = u->n_values;
+    if (!PUSH(u->values, u->n_values, u->cap_values, v)) return -1;
+    u->number[u->next_number++ % NUMBERS] = u->n_values;
+    return u->n_values - 1;
+}
+
+/* The value of a node; one that nothing in the program makes is a constant. */
 static int32_t value_at(builder *u, fad_index i)
 {
-    if (u->value_of[i] < 0) u->value_of[i] = new_value(u, i, 1, -1);
-    return u->value_of[i];
+    const fad_tape *t = u->b->tape;
+    if (u->value_of[i] >= 0) return u->value_of[i];
+    if (t->op[i] & FAD_ARRAY) {         /* several nodes may hold one array */
+        const fad_array *arr = t->value[i].arr;
+        for (int32_t k = 0; k < NUMBERS && u->held[k] > 0; k++)
+            if (u->values[u->held[k] - 1].like == arr)
+                return u->value_of[i] = u->held[k] - 1;
+    }
+    const int32_t v = u->value_of[i] = new_value(u, i, 1, -1);
+    if (v < 0 || !(t->op[i] & FAD_ARRAY)) return v;
+    u->held[u->next_held++ % NUMBERS] = v + 1;
+    const fad_array *arr = t->value[i].arr;
+    const double *x = arr->data;
+    if (arr->dtype == FAD_F64 && arr->size > 0 && !arr->hollow && x
+        && !memcmp(x, x + 1, (size_t)(arr->size - 1) * sizeof *x)) {
+        const int32_t number = number_value(u, x[0]);
+        if (number < 0) return -1;
+        u->values[v].uniform = number;
+    }
+    return v;
 }
 
 static uint32_t hash_step(unsigned op, const int32_t *arg, int n)
@@ -147,34 +186,60 @@ static int is_number(const value *v, double f)
 static int32_t passed_on(const builder *u, unsigned op, const int32_t *arg, fad_index i)
 {
     const value *a = &u->values[arg[0]], *b = &u->values[arg[1]];
-    const unsigned is_array = (u->b->tape->op[i] & FAD_ARRAY) != 0;
-    if (op == FAD_OP_positive) return arg[0];
-    if (is_array) return -1;            /* shapes and dtypes could change */
-    if (op == FAD_OP_multiply && is_number(b, 1.0)) return arg[0];
-    if (op == FAD_OP_multiply && is_number(a, 1.0)) return arg[1];
-    if (op == FAD_OP_divide && is_number(b, 1.0)) return arg[0];
-    if (op == FAD_OP_subtract && is_number(b, 0.0)) return arg[0];
-    return -1;
+    const int32_t same = op == FAD_OP_multiply && is_number(a, 1.0) ? arg[1]
+        : op == FAD_OP_positive || (op == FAD_OP_multiply && is_number(b, 1.0))
+        || (op == FAD_OP_divide && is_number(b, 1.0))
+        || (op == FAD_OP_subtract && is_number(b, 0.0)) ? arg[0] : -1;
+    return same >= 0 && same_kind(u, same, i) ? same : -1;
 }
 
-/* The constant 0, which the tape need not hold. */
-static int32_t zero_value(builder *u)
+/* Whether a row never gives -0.0, whatever its operands that may be. */
+static int gives_plus_zero(const builder *u, const step *s)
 {
-    value v;
-    if (u->zero > 0) return u->zero - 1;
-    memset(&v, 0, sizeof v);
-    v.constant = 1;
-    v.where = v.last = v.step = v.uniform = -1;
-    v.root = u->n_values;
-    if (!PUSH(u->values, u->n_values, u->cap_values, v)) return -1;
-    u->zero = u->n_values;
-    return u->n_values - 1;
+    const value *a = &u->values[s->arg[0]], *b = &u->values[s->n > 1 ? s->arg[1] : s->arg[0]];
+    const int constant = b->constant && !b->is_array && b->number != 0.0;
+    switch (s->op) {
+    case FAD_OP_exp: case FAD_OP_exp2: case FAD_OP_cosh: case FAD_OP_square:
+    case FAD_OP_absolute: case FAD_OP_fabs: case FAD_OP_sigmoid:
+        return 1;
+    case FAD_OP_multiply:
+        return s->arg[0] == s->arg[1];
+    case FAD_OP_add:            /* -0.0 only of two of them */
+        return a->plus_zero || b->plus_zero || constant || is_number(b, 0.0)
+            || (a->constant && !a->is_array && (a->number != 0.0 || is_number(a, 0.0)));
+    case FAD_OP_subtract:       /* -0.0 only of -0.0 and 0.0 */
+        return a->plus_zero || constant
+            || (a->constant && !a->is_array && (a->number != 0.0 || is_number(a, 0.0)));
+    }
+    return 0;
+}
+
+/* What stands behind `x + 0.0`, which differs from x in the sign of zeros alone; else v itself. */
+static int32_t without_zero(const builder *u, int32_t v)
+{
+    const value *x = &u->values[v];
+    if (x->step < 0) return v;
+    const step *s = &u->steps[x->step];
+    if (s->kind != STEP_ROW || s->op != FAD_OP_add || !is_number(&u->values[s->arg[1]], 0.0))
+        return v;
+    const value *y = &u->values[s->arg[0]];
+    if (y->is_array != x->is_array) return v;
+    if (x->is_array && (y->like->dtype != x->like->dtype || !fad_same_shape(y->like, x->like)))
+        return v;
+    return s->arg[0];
 }
 
 /* Take a row into the program, unless it is there already. */
 static int add_step(builder *u, step *s, fad_index i)
 {
     uint32_t at = 0;
+    if (s->op == FAD_OP_add && u->values[s->arg[0]].plus_zero && same_kind(u, s->arg[0], i)
+        && is_number(&u->values[s->arg[1]], 0.0)) {
+        u->value_of[i] = s->arg[0];
+        return 1;
+    }
+    if (s->op == FAD_OP_zmul)           /* does not mind the sign of a zero */
+        for (int k = 0; k < 2; k++) s->arg[k] = without_zero(u, s->arg[k]);
     /* equal arguments may have unequal shapes: arrays of numbers stand for any */
     const int comparable = !(u->b->tape->op[i] & FAD_ARRAY)
         || u->values[s->arg[0]].is_array || (s->n > 1 && u->values[s->arg[1]].is_array);
@@ -188,6 +253,7 @@ static int add_step(builder *u, step *s, fad_index i)
     s->group = -1;
     s->out = new_value(u, i, 0, u->n_steps);
     if (s->out < 0 || !PUSH(u->steps, u->n_steps, u->cap_steps, *s)) return 0;
+    u->values[s->out].plus_zero = (uint8_t)gives_plus_zero(u, s);
     if (comparable && u->table[at] < 0) u->table[at] = u->n_steps - 1;
     u->value_of[i] = s->out;
     return 1;
@@ -231,19 +297,19 @@ static int take_row(builder *u, fad_index i)
     }
     if (s.n < 2) s.arg[1] = s.arg[0];
     if (constant) return (u->value_of[i] = new_value(u, i, 1, -1)) >= 0;
+    if ((t->op[i] & FAD_ARRAY) && t->value[i].arr->dtype == FAD_F64) unspread(u, &s, i);
     const int32_t same = passed_on(u, code, s.arg, i);
     if (same >= 0) {
         u->value_of[i] = same;
         return 1;
     }
     if (s.n < 2) s.arg[1] = 0;
-    if ((t->op[i] & FAD_ARRAY) && t->value[i].arr->dtype == FAD_F64) unspread(u, &s, i);
     if (code == FAD_OP_zmul)                    /* 1 * p, whose zeros are positive */
         for (int k = 0; k < 2; k++)
             if (is_number(&u->values[s.arg[k]], 1.0)) {
                 s.op = FAD_OP_add;
                 s.arg[0] = s.arg[1 - k];
-                s.arg[1] = zero_value(u);
+                s.arg[1] = number_value(u, 0.0);
                 if (s.arg[1] < 0) return 0;
                 return add_step(u, &s, i);
             }
@@ -289,6 +355,9 @@ static fad_status take_call(builder *u, fad_index i)
         u->values[v].uniform = uniform;
         return FAD_OK;
     }
+    if (what.kind == FAD_VM_SUM_TO && !(t->op[i] & FAD_ARRAY)) what.kind = FAD_VM_SUM_ALL;
+    if (what.kind == FAD_VM_SUM_ALL)    /* the same elements in any shape */
+        s.arg[0] = u->args[s.many] = u->values[s.arg[0]].root;
     s.what = u->n_calls;
     s.out = new_value(u, i, 0, u->n_steps);
     if (s.out < 0 || !PUSH(u->calls, u->n_calls, u->cap_calls, what)
@@ -415,17 +484,96 @@ static void prune(builder *u)
     }
 }
 
-/* Whether a step can run tile by tile: a row over float64 arrays of one large shape and numbers. */
-static int tileable(const builder *u, const step *s)
+static int is_sum(const builder *u, const step *s)
 {
-    if (s->kind != STEP_ROW || !u->values[s->out].is_array) return 0;
-    const fad_array *like = u->values[s->out].like;
-    if (like->dtype != FAD_F64 || like->size < 4 * TILE) return 0;
+    return s->kind == STEP_CALL && u->calls[s->what].kind == FAD_VM_SUM_ALL;
+}
+
+/* The shape over which a step can run tile by tile, or NULL: a row over float64 arrays of one
+ * large shape and numbers, or the sum of such an array. */
+static const fad_array *tiled_shape(const builder *u, const step *s)
+{
+    const int sum = is_sum(u, s);
+    if (!sum && (s->kind != STEP_ROW || !u->values[s->out].is_array)) return NULL;
+    const fad_array *like = u->values[sum ? s->arg[0] : s->out].like;
+    if (like->dtype != FAD_F64 || like->size < TILED_ABOVE) return NULL;
     for (int32_t j = 0; j < s->n; j++) {
         const value *v = &u->values[s->arg[j]];
-        if (v->is_array && (v->like->dtype != FAD_F64 || !fad_same_shape(v->like, like))) return 0;
+        if (v->is_array && (v->like->dtype != FAD_F64 || !fad_same_shape(v->like, like)))
+            return NULL;
     }
-    return 1;
+    return like;
+}
+
+/* Two rows in one pass, in a group or over small arrays: what a result that nobody else reads
+ * would cost is a way to memory and back. */
+static const struct { uint16_t row, side, product, fused; } fusions[] = {
+    {FAD_OP_add, 1, FAD_OP_multiply, FAD_FUSED_multiply_add},
+    {FAD_OP_add, 0, FAD_OP_multiply, FAD_FUSED_multiply_add},
+    {FAD_OP_add, 1, FAD_OP_zmul, FAD_FUSED_zmul_add},
+    {FAD_OP_add, 0, FAD_OP_zmul, FAD_FUSED_zmul_add},
+    {FAD_OP_subtract, 0, FAD_OP_multiply, FAD_FUSED_multiply_subtract},
+    {FAD_OP_subtract, 1, FAD_OP_multiply, FAD_FUSED_subtract_product},
+};
+
+/* The step that makes v and may run as a part of step s, the only one that reads it; or NULL. */
+static step *part_of(const builder *u, int32_t v, const step *s)
+{
+    const value *x = &u->values[v], *out = &u->values[s->out];
+    if (!x->is_array || x->uses != 1 || x->pinned || x->step < 0) return NULL;
+    step *m = &u->steps[x->step];
+    if (m->kind != STEP_ROW || m->group != s->group) return NULL;
+    if (x->like->dtype != FAD_F64 || !fad_same_shape(x->like, out->like)) return NULL;
+    for (int32_t j = 0; j < m->n && s->group < 0; j++) {
+        const value *a = &u->values[m->arg[j]];
+        if (!a->is_array || a->like->dtype != FAD_F64 || !fad_same_shape(a->like, out->like))
+            return NULL;
+    }
+    return m;
+}
+
+static void fuse_arrays(builder *u)
+{
+    enum { N = sizeof fusions / sizeof fusions[0] };
+    for (int32_t k = 0; k < u->n_steps; k++) {
+        step *s = &u->steps[k];
+        if (s->kind != STEP_ROW || !u->values[s->out].is_array) continue;
+        const fad_array *like = u->values[s->out].like;
+        if (like->dtype != FAD_F64 || (s->group < 0 && like->size >= TILED_ABOVE)) continue;
+        for (int f = 0; f < N; f++) {
+            if (s->op != fusions[f].row) continue;
+            const int32_t other = s->arg[1 - fusions[f].side];
+            const value *c = &u->values[other];
+            step *m = part_of(u, s->arg[fusions[f].side], s);
+            if (!m || m->op != fusions[f].product) continue;
+            if (s->group < 0 && (!c->is_array || c->like->dtype != FAD_F64
+                                 || !fad_same_shape(c->like, like))) continue;
+            s->kind = STEP_FUSED;
+            s->op = fusions[f].fused;
+            s->n = 3;
+            s->arg[0] = m->arg[0];
+            s->arg[1] = m->arg[1];
+            s->arg[2] = other;
+            m->kind = STEP_NONE;
+            if (s->op != FAD_FUSED_zmul_add) break;
+            step *positive = part_of(u, other, s);
+            if (!positive || positive->op != FAD_OP_add) break;
+            if (without_zero(u, other) == other) break;
+            s->op = FAD_FUSED_zmul_add_positive;
+            s->arg[2] = positive->arg[0];
+            positive->kind = STEP_NONE;
+            break;
+        }
+    }
+}
+
+/* The step behind those of the group of step k; k + 1 where it has none. */
+static int32_t group_end(const builder *u, int32_t k)
+{
+    int32_t end = k + 1;
+    while (end < u->n_steps && u->steps[k].group >= 0 && u->steps[end].group == u->steps[k].group)
+        end++;
+    return end;
 }
 
 /* Move tileable steps up to the first of their group, where their other operands are there by
@@ -434,34 +582,39 @@ static int group_steps(builder *u)
 {
     enum { OPEN = 8 };
     const int32_t n = u->n_steps;
-    int32_t open[OPEN], opened = 0, found = 0;
+    int32_t open[OPEN], sums[OPEN], opened = 0, found = 0;
     for (int32_t k = 0; k < n; k++) u->steps[k].group = -1;
     for (int32_t k = 0; k < n; k++) {
         step *s = &u->steps[k];
         int slot = 0;
-        if (!tileable(u, s)) continue;
-        const fad_array *like = u->values[s->out].like;
-        while (slot < opened && !fad_same_shape(u->values[u->steps[open[slot]].out].like, like))
+        const fad_array *like = tiled_shape(u, s);
+        if (!like) continue;
+        const int sum = is_sum(u, s);
+        while (slot < opened && !fad_same_shape(tiled_shape(u, &u->steps[open[slot]]), like))
             slot++;
-        int joins = slot < opened;
+        int joins = slot < opened && sums[slot] + sum <= GROUP_SUMS;
         for (int32_t j = 0; joins && j < s->n; j++) {
             const int32_t d = u->values[s->arg[j]].step;
             if (d < 0) continue;
             const int32_t at = u->steps[d].group >= 0 ? u->steps[d].group : d;
-            joins = at < open[slot] || u->steps[d].group == open[slot];
+            /* a sum is there only behind the last tile */
+            joins = at < open[slot] || (u->steps[d].group == open[slot] && !is_sum(u, &u->steps[d]));
         }
         if (joins) {
             s->group = open[slot];
+            sums[slot] += sum;
             found = 1;
             continue;
         }
         s->group = k;
-        if (slot < opened) open[slot] = k;
-        else if (opened < OPEN) open[opened++] = k;
-        else open[k % OPEN] = k;
+        if (slot == opened) slot = opened < OPEN ? opened++ : k % OPEN;
+        open[slot] = k;
+        sums[slot] = sum;
     }
     if (!found) {
         for (int32_t k = 0; k < n; k++) u->steps[k].group = -1;
+        fuse_arrays(u);
+        count_uses(u);
         return 1;
     }
     step *sorted = fad_malloc((size_t)n * sizeof *sorted);
@@ -486,12 +639,18 @@ static int group_steps(builder *u)
     /* single ones need no tiles; results that stay inside their group need no array */
     count_uses(u);
     for (int32_t k = 0; k < n;) {
-        int32_t end = k + 1;
-        while (end < n && u->steps[k].group >= 0 && u->steps[end].group == u->steps[k].group) end++;
+        const int32_t end = group_end(u, k);
         if (end == k + 1) u->steps[k].group = -1;
+        k = end;
+    }
+    fuse_arrays(u);
+    count_uses(u);
+    for (int32_t k = 0; k < n;) {
+        const int32_t end = group_end(u, k);
         for (int32_t j = k; end > k + 1 && j < end; j++) {
+            if (u->steps[j].kind == STEP_NONE) continue;
             value *v = &u->values[u->steps[j].out];
-            v->local = !v->pinned && v->last < end;
+            v->local = v->is_array && !v->pinned && v->last < end;
         }
         k = end;
     }
@@ -653,6 +812,16 @@ static int32_t reusable(const emitter *e, const step *s, int32_t k)
     return -1;
 }
 
+/* What computes a row or a fused pair of rows on blocks; `numbers` are left to the loop. */
+static void kernel_of(const step *s, int numbers, tile_step *t)
+{
+    t->op = s->kind == STEP_FUSED ? -1 : s->op;
+    t->fused = s->kind == STEP_FUSED ? s->op : -1;
+    if (s->kind == STEP_FUSED) t->values = fad_fused[s->op];
+    else if (fad_rounded_once(s->op) && !numbers) t->values = fad_values[s->op];
+    else if (!(t->loop = fad_loop_of(s->op, FAD_F64, &t->data))) t->values = fad_values[s->op];
+}
+
 static int emit_array_step(emitter *e, const step *s, int32_t k)
 {
     builder *u = e->u;
@@ -664,7 +833,7 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
     memset(&ins, 0, sizeof ins);
     ins.n_in = s->n;
     ins.first_in = p->n_arglist;
-    if (s->kind == STEP_ROW) {
+    if (s->kind != STEP_CALL) {
         ins.kind = VM_ROW;
         ins.op = s->op;
         ins.dtype = out->like->dtype;
@@ -681,12 +850,15 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         ins.offset = what->offset;
         ins.axes = p->n_axes;
         if (what->kind == FAD_VM_FOREIGN) p->n_foreign++;
-        if (what->kind == FAD_VM_TRANSPOSE)
+        if (what->kind == FAD_VM_TRANSPOSE || what->kind == FAD_VM_SUM_AXES)
             for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
                 if (!PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
-        if (what->kind == FAD_VM_ASSEMBLE) {
+        const int32_t places = what->kind == FAD_VM_ASSEMBLE ? s->n
+            : what->kind == FAD_VM_SLICE ? out->like->ndim + 1
+            : what->kind == FAD_VM_SCATTER ? u->values[arg[0]].like->ndim + 1 : 0;
+        if (places) {
             ins.offset = p->n_offset;
-            for (int32_t j = 0; j < s->n; j++) {
+            for (int32_t j = 0; j < places; j++) {
                 const int64_t at = u->b->offset(u->b->ctx, what->offset, j);
                 if (!PUSH(p->offset, p->n_offset, e->cap_offset, at)) return 0;
             }
@@ -704,7 +876,7 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         if (!new_register(e, s->out)) return 0;
     } else if (alias) {
         if (!new_array(e, s->out, FROM_ALIAS)) return 0;
-    } else if (out->like->dtype >= FAD_BOOL) {
+    } else if (out->like->dtype >= FAD_BOOL && ins.kind != FAD_VM_COMPARE) {
         if (!new_array(e, s->out, FROM_FOREIGN)) return 0;
     } else if (direct) {
         if (!new_array(e, s->out, FROM_OUTPUT)) return 0;
@@ -721,13 +893,13 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
     if (s->kind == STEP_CALL) p->work += u->values[arg[0]].is_array ? u->values[arg[0]].like->size : 0;
     if (!drop_dead(e, s, k, taken)) return 0;
     if (alias) return 1;                /* nothing to do when it runs */
-    if (s->kind == STEP_ROW && out->is_array && plain_loop(u, s)) {
+    if (s->kind == STEP_FUSED || (s->kind == STEP_ROW && out->is_array && plain_loop(u, s))) {
         tile_step t;
         memset(&t, 0, sizeof t);
         t.n = s->n;
-        t.op = s->op;
-        t.loop = fad_loop_of(s->op, FAD_F64, &t.data);
-        t.values = fad_values[s->op];
+        int numbers = 0;
+        for (int32_t j = 0; j < s->n; j++) numbers |= !u->values[s->arg[j]].is_array;
+        kernel_of(s, numbers, &t);
         for (int32_t j = 0; j < s->n; j++)
             t.in[j] = (tile_place){u->values[s->arg[j]].is_array ? IN_ARRAY : IN_REGISTER, 0,
                                    ins.in[j].where};
@@ -824,24 +996,27 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
     memset(&ins, 0, sizeof ins);
     ins.kind = VM_TILES;
     ins.first_in = p->n_tile;
-    ins.n_in = end - from;
-    ins.offset = u->values[u->steps[from].out].like->size;
     for (int32_t k = from; k < end; k++) {
         const step *s = &u->steps[k];
+        if (s->kind == STEP_NONE) continue;
+        const int sum = is_sum(u, s);
         value *out = &u->values[s->out];
         tile_step t;
         memset(&t, 0, sizeof t);
         t.n = s->n;
-        t.op = s->op;
-        t.loop = fad_rounded_once(s->op) ? NULL : fad_loop_of(s->op, FAD_F64, &t.data);
-        t.values = fad_values[s->op];
+        t.op = t.fused = -1;
+        if (!sum) kernel_of(s, 0, &t);
+        ins.offset = u->values[sum ? s->arg[0] : s->out].like->size;
         for (int32_t j = 0; j < s->n; j++) {
             const value *v = &u->values[s->arg[j]];
             t.in[j].kind = v->local ? IN_SCRATCH : v->is_array ? IN_ARRAY : IN_REGISTER;
             t.in[j].where = v->where;
             t.in[j].first = t.in[j].kind == IN_ARRAY && first_use(p, ins.first_in, &t, j);
         }
-        if (out->local) {
+        if (sum) {
+            if (!new_register(e, s->out)) goto failed;
+            t.out = (tile_place){OUT_SUM, 0, out->where};
+        } else if (out->local) {
             for (int32_t j = 0; j < s->n; j++) {        /* may be overwritten as they are read */
                 value *v = &u->values[s->arg[j]];
                 if (!v->local || v->last != k) continue;
@@ -855,17 +1030,32 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
                                                                          : FROM_ARENA)) goto failed;
             t.out = (tile_place){IN_ARRAY, 1, out->where};
         }
-        p->work += out->like->size;
+        p->work += ins.offset;
         if (!PUSH(p->tile, p->n_tile, e->cap_tile, t)) goto failed;
     }
+    /* results that later tiles read are theirs too: from there on they belong into the cache */
+    int64_t far = 0;
+    for (int32_t k = ins.first_in; k < p->n_tile; k++) {
+        tile_step *t = &p->tile[k];
+        for (int j = 0; j < t->n; j++) {
+            far += t->in[j].kind == IN_ARRAY && t->in[j].first;
+            for (int32_t i = ins.first_in; i < k && t->in[j].kind == IN_ARRAY; i++)
+                if (p->tile[i].out.kind == IN_ARRAY && p->tile[i].out.where == t->in[j].where)
+                    p->tile[i].out.first = 0;
+        }
+        far += t->out.kind == IN_ARRAY;
+    }
+    ins.far_out = far * ins.offset * (int64_t)sizeof(double) > FAR_ABOVE;
+    blocks++;                   /* for results on their way out */
     /* blocks for numbers that a step wants spread, one for each operand */
     for (int32_t k = ins.first_in; k < p->n_tile; k++)
-        for (int j = 0; !p->tile[k].loop && j < p->tile[k].n; j++)
+        for (int j = 0; p->tile[k].values && j < p->tile[k].n; j++)
             if (p->tile[k].in[j].kind == IN_REGISTER) blocks++;
     if (blocks > p->scratch_blocks) p->scratch_blocks = blocks;
+    ins.n_in = p->n_tile - ins.first_in;
     e->done = end;
     for (int32_t k = from; k < end; k++)
-        if (!drop_dead(e, &u->steps[k], -1, -1)) goto failed;
+        if (u->steps[k].kind != STEP_NONE && !drop_dead(e, &u->steps[k], -1, -1)) goto failed;
     fad_free(spare);
     e->latest = -1;
     if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
@@ -904,10 +1094,8 @@ static fad_status emit(builder *u)
         ok = ok && PUSH(p->in, p->n_in, u->cap_in, place);
     }
     for (int32_t k = 0; k < u->n_steps && ok;) {
-        int32_t end = k + 1;
-        while (end < u->n_steps && u->steps[k].group >= 0
-               && u->steps[end].group == u->steps[k].group) end++;
-        ok = end > k + 1 ? emit_tiles(&e, k, end) : emit_step(&e, k);
+        const int32_t end = group_end(u, k);
+        ok = u->steps[k].group >= 0 ? emit_tiles(&e, k, end) : emit_step(&e, k);
         k = end;
     }
     for (int32_t k = 0; k < b->n_out && ok; k++) {
@@ -946,7 +1134,7 @@ fad_status fad_program_build(const fad_build *b, fad_program **out)
     if (!status) {
         fuse(&u);
         prune(&u);
-        status = group_steps(&u) ? emit(&u) : FAD_NOMEM;
+        status = b->plain || group_steps(&u) ? emit(&u) : FAD_NOMEM;
     }
     fad_free(u.needed);
     fad_free(u.value_of);

@@ -329,6 +329,11 @@ fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb, i
 void fad_add_into(fad_array *dst, const fad_array *src);
 /* As their namesakes, into arrays of the right shape that overlap no operand. */
 void fad_sum_into(const fad_array *x, fad_array *out);
+void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out);
+/* Elements of an array at place[0] + the sum of index[k] * place[k + 1]; scatter puts them there, in
+ * zeros. */
+void fad_slice_into(const fad_array *x, const int64_t *place, fad_array *out);
+void fad_scatter_into(const fad_array *x, const int64_t *place, fad_array *out);
 void fad_broadcast_into(const fad_array *x, fad_array *out);
 void fad_transpose_into(const fad_array *x, const int *axes, fad_array *out);
 void fad_matmul_into(const fad_array *a, int ta, const fad_array *b, int tb, int exact,

@@ -113,6 +113,13 @@ double fad_eval3(int op, double a, double b, double c)
 
 /* ---- blocks ------------------------------------------------------------------------------------- */
 
+/* `out` may be an operand itself: each element is read before it is written. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define FAD_IVDEP _Pragma("GCC ivdep")
+#else
+#define FAD_IVDEP
+#endif
+
 #define VALUES(name, first, primal) \
     FAD_CLONES static void values_##name(const double *as, const double *bs, const double *cs, \
                                          double *out, intptr_t n) \
@@ -139,6 +146,16 @@ fad_values_fn fad_values[FAD_OP_END] = {
 #undef FAD_UNARY
 #undef FAD_BINARY
 #undef FAD_TERNARY
+};
+
+#define FUSED(name, primal) VALUES(fused_##name, a, primal)
+FAD_FUSED(FUSED)
+#undef FUSED
+
+const fad_values_fn fad_fused[FAD_FUSED_END] = {
+#define FUSED(name, primal) values_fused_##name,
+    FAD_FUSED(FUSED)
+#undef FUSED
 };
 
 /* ---- partials on blocks ---------------------------------------------------------------------------- */

@@ -174,8 +174,8 @@ static int places_of(analysis *u, word i, int32_t *n_in)
         }
     *n_in = l->n_place - first;
     for (int32_t k = 0; k < tiles; k++) {
-        const fad_place place = {1, tile[k].out.where};
-        if (tile[k].out.kind == IN_ARRAY && !PUSH(l->place, l->n_place, u->cap_place, place))
+        const fad_place place = {tile[k].out.kind == IN_ARRAY, tile[k].out.where};
+        if (tile[k].out.kind != IN_SCRATCH && !PUSH(l->place, l->n_place, u->cap_place, place))
             return 0;
     }
     return 1;
@@ -300,11 +300,13 @@ static fad_status mark_exact(analysis *u)
             sees |= *flag;
             if (!place[j].is_array) *flag = 0;
         }
-        if (i->kind == LOOP && sees && (of_row[tile->op] & LIBM)) i->kind = EACH;
+        if (i->kind == LOOP && sees && tile->op >= 0 && (of_row[tile->op] & LIBM)) i->kind = EACH;
         /* these choose */
-        sees |= ins && (ins->kind == FAD_VM_PARTIAL || ins->kind == FAD_VM_FOREIGN);
+        sees |= ins && (ins->kind == FAD_VM_PARTIAL || ins->kind == FAD_VM_FOREIGN
+                        || ins->kind == FAD_VM_COMPARE);
         sees |= ins && ins->kind == VM_ROW && of_row[ins->op] >= STEP_A;
-        for (int32_t j = 0; j < tiles; j++) sees |= of_row[tile[j].op] >= STEP_A;
+        for (int32_t j = 0; j < tiles; j++)
+            sees |= tile[j].op >= 0 && of_row[tile[j].op] >= STEP_A;
         for (int32_t j = 0; sees && j < i->n - i->n_out; j++)
             if (place[j].is_array) array[root_of(p, place[j].where)] = 1;
             else reg[place[j].where] = 1;
@@ -505,7 +507,7 @@ static fad_status each(const fad_lanes *l, fad_lane_workspace *w, const lane_ins
                        const fad_vm_calls *calls)
 {
     const fad_program *p = l->p;
-    const fad_place out = l->place[i->first + i->n - 1];
+    const fad_place *const out = l->place + i->first + i->n - i->n_out;
     for (int32_t at = 0; at < n; at++) {
         if (w->failed[at]) continue;    /* foreign code must not see what never was */
         show(l, w, i, at);
@@ -516,8 +518,10 @@ static fad_status each(const fad_lanes *l, fad_lane_workspace *w, const lane_ins
             if (status && status != FAD_GUARD) return status;
             w->failed[at] = status == FAD_GUARD;
         }
-        if (!out.is_array)
-            w->reg[(size_t)out.where * (size_t)l->width + (size_t)at] = w->shared->reg[out.where];
+        for (int32_t k = 0; k < i->n_out; k++)
+            if (!out[k].is_array)
+                w->reg[(size_t)out[k].where * (size_t)l->width + (size_t)at]
+                    = w->shared->reg[out[k].where];
     }
     return FAD_OK;
 }

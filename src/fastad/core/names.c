@@ -27,6 +27,11 @@ static const char *call_name(enum fad_vm_kind kind)
     case FAD_VM_GET: return "get";
     case FAD_VM_ASSEMBLE: return "assemble";
     case FAD_VM_PARTIAL: return "partial";
+    case FAD_VM_SUM_AXES: return "sum_axes";
+    case FAD_VM_SLICE: return "slice";
+    case FAD_VM_SCATTER: return "scatter";
+    case FAD_VM_JOIN: return "join";
+    case FAD_VM_COMPARE: return "compare";
     case FAD_VM_FOREIGN: return "foreign";
     }
     return NULL;

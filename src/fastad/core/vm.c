@@ -1,6 +1,10 @@
 /* Programs: running their code. */
 #include <stdlib.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "kernels.h"
 #include "special.h"
 #include "vm_impl.h"
@@ -16,12 +20,13 @@ fad_status fad_workspace_new(const fad_program *p, fad_workspace **out)
     memset(w, 0, sizeof *w);
     w->reg = fad_malloc(((size_t)p->n_reg + 1) * sizeof *w->reg);
     w->arena = fad_malloc(p->arena + ALIGN);
-    w->scratch = fad_malloc(((size_t)p->scratch_blocks * STRIDE + 1) * sizeof(double));
+    w->blocks = fad_malloc((size_t)p->scratch_blocks * STRIDE * sizeof(double) + ALIGN);
     w->array = fad_malloc(((size_t)p->n_array + 1) * sizeof *w->array);
     if (w->array) memset(w->array, 0, ((size_t)p->n_array + 1) * sizeof *w->array);
-    if (!w->reg || !w->arena || !w->array || !w->scratch) goto failed;
+    if (!w->reg || !w->arena || !w->array || !w->blocks) goto failed;
     if (p->n_constant) memcpy(w->reg, p->constants, (size_t)p->n_constant * sizeof *w->reg);
     char *base = w->arena + (ALIGN - (uintptr_t)w->arena % ALIGN) % ALIGN;
+    w->scratch = (double *)(w->blocks + (ALIGN - (uintptr_t)w->blocks % ALIGN) % ALIGN);
     for (int32_t k = 0; k < p->n_array; k++) {
         const array_place *place = &p->array[k];
         const fad_array *like = place->like;
@@ -49,7 +54,7 @@ void fad_workspace_free(const fad_program *p, fad_workspace *w)
     fad_free(w->array);
     fad_free(w->reg);
     fad_free(w->arena);
-    fad_free(w->scratch);
+    fad_free(w->blocks);
     fad_free(w);
 }
 
@@ -93,42 +98,71 @@ static void operand_at(const fad_workspace *w, fad_place at, fad_operand *in)
 }
 
 #if defined(__GNUC__)
-#define FETCH(address, write) __builtin_prefetch((address), (write), 2)
+#define FETCH(address) __builtin_prefetch((address), 0, 2)
 #else
-#define FETCH(address, write) ((void)(address))
+#define FETCH(address) ((void)(address))
 #endif
+
+/* Copy to where nobody looks soon, past the caches: writing through them would read it first. */
+static void stream_out(double *restrict to, const double *restrict from, intptr_t n)
+{
+#if defined(__SSE2__)
+    intptr_t i = 0;
+    for (; i < n && (uintptr_t)(to + i) % 16; i++) to[i] = from[i];
+    for (; i + 2 <= n; i += 2) _mm_stream_pd(to + i, _mm_loadu_pd(from + i));
+    for (; i < n; i++) to[i] = from[i];
+#else
+    memcpy(to, from, (size_t)n * sizeof *to);
+#endif
+}
+
+/* Where the next tile's parts of operands begin, fetched a share with every step of this tile. */
+enum { MOST_FETCHED = 16, LINE = 8 };
+typedef struct { const double *from[MOST_FETCHED]; int n; } fetching;
+
+/* The k-th of `shares` shares of the elements from `at` on, of which there are n. */
+static void fetch_share(const fetching *f, int64_t at, intptr_t n, int32_t k, int32_t shares)
+{
+    const intptr_t each = (n + LINE - 1) / LINE, lines = each * f->n;
+    const intptr_t end = lines * (k + 1) / shares;
+    for (intptr_t i = lines * k / shares; i < end; i++)
+        FETCH(f->from[i / each] + at + i % each * LINE);
+}
 
 static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *ins)
 {
     const tile_step *first = p->tile + ins->first_in;
     const int64_t size = ins->offset;
-    double *filled = w->scratch + (size_t)p->scratch_blocks * STRIDE;
-    for (int32_t k = 0; k < ins->n_in; k++)
-        for (int j = first[k].n - 1; !first[k].loop && j >= 0; j--) {
-            if (first[k].in[j].kind != IN_REGISTER) continue;
-            const double v = w->reg[first[k].in[j].where];
+    double *const scratch_end = w->scratch + (size_t)p->scratch_blocks * STRIDE;
+    double *filled = scratch_end - STRIDE;      /* the last block is for results on their way out */
+    const int far_out = ins->far_out;
+    fad_sum_stream sum[GROUP_SUMS];
+    fetching far = {.n = 0};
+    int sums = 0;
+    for (int32_t k = 0; k < ins->n_in; k++) {
+        const tile_step *s = &first[k];
+        for (int j = 0; j < s->n; j++)
+            if (s->in[j].kind == IN_ARRAY && s->in[j].first && far.n < MOST_FETCHED)
+                far.from[far.n++] = w->array[s->in[j].where]->data;
+        if (s->out.kind == OUT_SUM) fad_sum_begin(&sum[sums++], size);
+        for (int j = s->n - 1; s->values && j >= 0; j--) {
+            if (s->in[j].kind != IN_REGISTER) continue;
+            const double v = w->reg[s->in[j].where];
             filled -= STRIDE;
             for (int i = 0; i < TILE; i++) filled[i] = v;
         }
+    }
     for (int64_t at = 0; at < size; at += TILE) {
         const intptr_t n = (intptr_t)(size - at < TILE ? size - at : TILE);
-        filled = w->scratch + (size_t)p->scratch_blocks * STRIDE;
-        /* arrays come from far away: fetch the next tile of each while this one is computed */
-        for (int32_t k = 0; k < ins->n_in && at + TILE < size; k++) {
-            const tile_step *s = &first[k];
-            const intptr_t next = (intptr_t)(size - at - TILE < TILE ? size - at - TILE : TILE);
-            for (int j = 0; j <= s->n; j++) {
-                const tile_place at_j = j < s->n ? s->in[j] : s->out;
-                if (at_j.kind != IN_ARRAY || !at_j.first) continue;
-                const double *x = (const double *)w->array[at_j.where]->data + at + TILE;
-                if (j < s->n) for (intptr_t i = 0; i < next; i += 8) FETCH(x + i, 0);
-                else for (intptr_t i = 0; i < next; i += 8) FETCH(x + i, 1);
-            }
-        }
+        const intptr_t next = (intptr_t)(size - at - n < TILE ? size - at - n : TILE);
+        filled = scratch_end - STRIDE;
+        sums = 0;
         for (int32_t k = 0; k < ins->n_in; k++) {
             const tile_step *s = &first[k];
             char *ptr[4] = {NULL};
             intptr_t step[4];
+            /* arrays come from far away: fetch the next tile while this one is computed */
+            if (next) fetch_share(&far, at + TILE, next, k, ins->n_in);
             for (int j = s->n; j >= 0; j--) {
                 const tile_place at_j = j < s->n ? s->in[j] : s->out;
                 step[j] = sizeof(double);
@@ -136,6 +170,8 @@ static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *i
                     ptr[j] = (char *)((double *)w->array[at_j.where]->data + at);
                 } else if (at_j.kind == IN_SCRATCH) {
                     ptr[j] = (char *)(w->scratch + (size_t)at_j.where * STRIDE);
+                } else if (at_j.kind == OUT_SUM) {
+                    continue;
                 } else if (s->loop) {
                     ptr[j] = (char *)&w->reg[at_j.where];
                     step[j] = 0;
@@ -144,15 +180,23 @@ static void run_tiles(const fad_program *p, fad_workspace *w, const array_ins *i
                     ptr[j] = (char *)filled;
                 }
             }
-            if (s->loop) {
-                s->loop(ptr, &n, step, s->data);
-                continue;
-            }
+            double *const out = (double *)ptr[s->n];
+            const int streams = far_out && s->out.kind == IN_ARRAY && s->out.first;
+            if (streams) ptr[s->n] = (char *)(scratch_end - STRIDE);
             const double *a = (const double *)ptr[0];
-            s->values(a, s->n > 1 ? (const double *)ptr[1] : a,
-                      s->n > 2 ? (const double *)ptr[2] : a, (double *)ptr[s->n], n);
+            if (s->loop) s->loop(ptr, &n, step, s->data);
+            else if (s->values) s->values(a, s->n > 1 ? (const double *)ptr[1] : a,
+                                          s->n > 2 ? (const double *)ptr[2] : a,
+                                          (double *)ptr[s->n], n);
+            else fad_sum_feed(&sum[sums++], a, n);
+            if (streams) stream_out(out, scratch_end - STRIDE, n);
         }
     }
+#if defined(__SSE2__)
+    if (far_out) _mm_sfence();          /* other threads read the results next */
+#endif
+    for (int32_t k = sums = 0; k < ins->n_in; k++)
+        if (first[k].out.kind == OUT_SUM) w->reg[first[k].out.where] = 0.0 + sum[sums++].sum;
 }
 
 void fad_vm_step(const tile_step *s, const fad_workspace *w, intptr_t n)
@@ -174,6 +218,41 @@ void fad_vm_step(const tile_step *s, const fad_workspace *w, intptr_t n)
     const double *a = (const double *)ptr[0];
     s->values(a, s->n > 1 ? (const double *)ptr[1] : a, s->n > 2 ? (const double *)ptr[2] : a,
               (double *)ptr[s->n], n);
+}
+
+static void join(const fad_workspace *w, const fad_place *in, int32_t n, int axis, fad_array *out)
+{
+    char *q = out->data;
+    int64_t outer = 1;
+    if (out->size == 0) return;
+    for (int k = 0; k < axis; k++) outer *= out->shape[k];
+    for (int64_t i = 0; i < outer; i++)
+        for (int32_t k = 0; k < n; k++) {
+            const fad_array *x = w->array[in[k].where];
+            const size_t bytes = (size_t)(x->size / outer) * fad_itemsize(x->dtype);
+            memcpy(q, (const char *)x->data + (size_t)i * bytes, bytes);
+            q += bytes;
+        }
+}
+
+static void compare(int op, const fad_operand *left, const fad_operand *right, fad_array *out)
+{
+    unsigned char *q = out->data;
+    const double *a = left->arr ? left->arr->data : &left->number;
+    const double *b = right->arr ? right->arr->data : &right->number;
+    const int64_t i_a = left->arr != NULL, i_b = right->arr != NULL;
+#define EACH(comparison) \
+    for (int64_t i = 0; i < out->size; i++, a += i_a, b += i_b) q[i] = *a comparison *b; \
+    return
+    switch (op) {
+    case FAD_GUARD_LT: EACH(<);
+    case FAD_GUARD_LE: EACH(<=);
+    case FAD_GUARD_EQ: EACH(==);
+    case FAD_GUARD_NE: EACH(!=);
+    case FAD_GUARD_GT: EACH(>);
+    case FAD_GUARD_GE: EACH(>=);
+    }
+#undef EACH
 }
 
 fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins *ins,
@@ -214,6 +293,27 @@ fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins 
             w->reg[ins->out.where] = one.f;
         }
         return FAD_OK;
+    case FAD_VM_SUM_AXES:
+        fad_sum_axes_into(w->array[ins->in[0].where], p->axes + ins->axes, out);
+        return FAD_OK;
+    case FAD_VM_SLICE:
+        fad_slice_into(w->array[ins->in[0].where], p->offset + ins->offset, out);
+        return FAD_OK;
+    case FAD_VM_SCATTER:
+        fad_scatter_into(w->array[ins->in[0].where], p->offset + ins->offset, out);
+        return FAD_OK;
+    case FAD_VM_JOIN:
+        join(w, p->arglist + ins->first_in, ins->n_in, (int)ins->offset, out);
+        return FAD_OK;
+    case FAD_VM_COMPARE: {
+        fad_operand number = {.arr = NULL};
+        memcpy(&number.number, &ins->offset, sizeof number.number);
+        operand_at(w, ins->in[0], &in[0]);
+        if (ins->side == 0) operand_at(w, ins->in[1], &in[1]);
+        if (ins->side == 2) compare(ins->op, &number, &in[0], out);
+        else compare(ins->op, &in[0], ins->side ? &number : &in[1], out);
+        return FAD_OK;
+    }
     case FAD_VM_TRANSPOSE:
         fad_transpose_into(w->array[ins->in[0].where], p->axes + ins->axes, out);
         return FAD_OK;

@@ -20,6 +20,12 @@ enum fad_vm_kind {
     FAD_VM_GET,         /* a number out of a float64 array, at offset */
     FAD_VM_ASSEMBLE,    /* numbers in a float64 array of zeros; `offset` names their places */
     FAD_VM_PARTIAL,     /* of a row `op` to its operand `side`; parents a, b, c, y */
+    FAD_VM_SUM_AXES,    /* over the axes whose `axes` is not 0 */
+    FAD_VM_SLICE,       /* elements at regular steps; `offset` names the first and the steps */
+    FAD_VM_SCATTER,     /* its adjoint: zeros, with the operand at such places */
+    FAD_VM_JOIN,        /* arrays one behind the other along axis `offset`, new or not */
+    FAD_VM_COMPARE,     /* two float64 operands of the result's shape or numbers, as guard `op`;
+                         * side 1, 2: the right, the left one is the number with the bits `offset` */
     FAD_VM_FOREIGN      /* the caller computes it */
 };
 
@@ -56,6 +62,7 @@ typedef struct {
     const fad_index *in, *out;
     int32_t n_in, n_out, n_guard;
     const fad_guard *guard;     /* ascending `at` */
+    int plain;                  /* neither groups nor fused rows over arrays, for other languages */
     /* 0, or -1 after having said why */
     int (*classify)(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what);
     int64_t (*offset)(void *ctx, int64_t which, int32_t k);
@@ -70,7 +77,7 @@ typedef struct { int is_array; int32_t where; } fad_place;
 
 struct fad_workspace {
     double *reg, *scratch;
-    char *arena;
+    char *arena, *blocks;       /* scratch lies in blocks */
     fad_array **array;          /* headers; foreign results hang on `owner` */
     int32_t failed;             /* the guard that ended the run */
     struct fad_workspace *next;

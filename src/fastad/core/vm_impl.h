@@ -35,6 +35,7 @@ enum {
 typedef struct {
     uint8_t kind;               /* VM_ROW or a fad_vm_kind */
     uint8_t dtype, ta, tb, exact, side;
+    uint8_t far_out;            /* VM_TILES: its arrays exceed the caches, results go past them */
     uint16_t op;
     int32_t foreign, n_in, first_in;
     fad_place in[4], out;
@@ -44,19 +45,23 @@ typedef struct {
 enum { VM_ROW = 64, VM_TILES };
 
 /* One elementwise step inside a tile.  Operands and result: whole arrays, of which the tile's part
- * is meant, scratch blocks of the tile's length, or blocks filled with a number. */
-enum { IN_ARRAY, IN_SCRATCH, IN_REGISTER };
-typedef struct { uint8_t kind, first; int32_t where; } tile_place;   /* first: of this array */
+ * is meant, scratch blocks of the tile's length, or blocks filled with a number.  A step whose
+ * result is OUT_SUM adds its only operand up; the sum is in the register behind the last tile. */
+enum { IN_ARRAY, IN_SCRATCH, IN_REGISTER, OUT_SUM };
+/* first: nothing before it in the group names this array; of a result: nothing behind it either */
+typedef struct { uint8_t kind, first; int32_t where; } tile_place;
 typedef struct {
-    fad_loop loop;              /* or NULL: `values` */
+    fad_loop loop;              /* this or `values`; neither in a sum */
     void *data;
     fad_values_fn values;
-    int n, op;
+    int n, op, fused;           /* the row, or which of FAD_FUSED; -1 */
     tile_place in[3], out;
 } tile_step;
 /* Scratch blocks stand apart by a little more than a tile: at a distance of 4096 bytes a store
  * holds up the loads of other blocks, whose addresses end alike. */
-enum { TILE = 1024, STRIDE = TILE + 40 };
+enum { TILE = 1024, STRIDE = TILE + 40, TILED_ABOVE = 4 * TILE };
+enum { GROUP_SUMS = 8 };        /* at most so many sums run in one group */
+static const int64_t FAR_ABOVE = 16 << 20;      /* bytes of a group's arrays */
 
 /* Who owns the bytes of an array of the workspace. */
 enum { FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS, FROM_OUTPUT };

@@ -1,0 +1,231 @@
+"""Programs over arrays: groups of rows tile by tile, and structured operations in the core."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import fastad as ad
+
+TILED = 4096            # elements from which rows run tile by tile
+TILE = 1024
+
+
+def described(program):
+    """The figures of the only program."""
+    (plans,) = program.plans.values()
+    (plan,) = plans
+    return plan.describe()
+
+
+def same_bits(have, want):
+    have, want = np.asarray(have), np.asarray(want)
+    assert have.shape == want.shape and have.dtype == want.dtype
+    assert have.tobytes() == want.tobytes()
+
+
+def replayed(f, *args):
+    """What a program gives in a replay, with its figures; the recording saw other values."""
+    program = ad.compile(f)
+    program(*[a * 0.5 + 1.0 for a in args])
+    value = program(*args)
+    assert program.replays == 1
+    return value, described(program)
+
+
+def draw(shape, seed=0):
+    """Numbers of very different sizes, so that every order of adding shows."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal(shape) * 10.0 ** rng.integers(-8, 8, shape)
+
+
+# ---- sums ------------------------------------------------------------------------------------
+
+
+def test_a_sum_has_numpys_bits_at_every_length():
+    x = draw(5001)
+    for n in range(5001):
+        assert ad.sum(ad.tensor(x[:n])).item() == np.add.reduce(x[:n].copy()), n
+    x = np.float32(x)
+    for n in range(0, 5001, 7):
+        part = ad.tensor(x[:n])
+        assert ad.sum(ad.broadcast_to(part, (1, n)), axis=1).numpy()[0] == np.add.reduce(x[:n]), n
+
+
+LENGTHS = [*range(TILED, TILED + 140), *range(2 * TILED - 9, 2 * TILED + 9), 5 * TILE - 1, 12345,
+           99999, 123457, 1000003, 3000001]
+
+
+def test_a_sum_in_a_group_of_tiles_has_numpys_bits_at_every_length():
+    for n in LENGTHS:
+        x = draw(n)
+        (value, square), figures = replayed(lambda x: (ad.sum(x * x + x), ad.sum(x * x)), x)
+        assert value == np.add.reduce(x * x + x), n
+        assert square == np.add.reduce(x * x), n
+        assert figures["arena_bytes"] == 0, n
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -0.0])
+def test_a_sum_in_a_group_of_tiles_passes_on_what_is_special(special):
+    x = np.full(TILED + 3, special)
+    value, _ = replayed(lambda x: ad.sum(-(-x)), x)
+    same_bits(abs(value), abs(np.add.reduce(x)))
+    assert np.signbit(value) == np.signbit(np.add.reduce(x)) or np.isnan(special)
+
+
+def test_what_reads_the_sum_of_a_group_comes_after_it():
+    x = draw(3 * TILED + 5)
+
+    def f(x):
+        total = ad.sum(x * 2.0)
+        return x / total + ad.sum(x * x), ad.sum(x / total)
+
+    value, _ = replayed(f, x)
+    total = np.add.reduce(x * 2.0)
+    same_bits(value[0], x / total + np.add.reduce(x * x))
+    same_bits(value[1], np.add.reduce(x / total))
+
+
+def test_more_sums_than_a_group_takes_are_right():
+    x = draw(TILED + 77)
+    value, _ = replayed(lambda x: tuple([ad.sum(x * float(k)) for k in range(20)]), x)
+    assert value == tuple([np.add.reduce(x * float(k)) for k in range(20)])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_sums_over_axes_have_numpys_bits(dtype):
+    shapes = [(7,), (300,), (3, 4), (1, 5), (5, 1), (130, 9), (9, 130), (2, 3, 4), (1, 17, 1),
+              (4, 1, 300), (5, 8, 9), (0, 3), (3, 0), (2, 3, 2, 5), (17, 2, 1, 3), (260, 3, 1)]
+    for shape in shapes:
+        x = draw(shape).astype(dtype)
+        for k in range(1, len(shape) + 1):
+            for axis in itertools.combinations(range(len(shape)), k):
+                for keep in (False, True):
+                    value, figures = replayed(
+                        lambda x, axis=axis, keep=keep: ad.sum(x, axis=axis, keepdims=keep), x)
+                    want = np.sum(x, axis=axis, keepdims=keep)
+                    same_bits(value, want if want.ndim else want.item())
+                    assert figures["foreign"] == 0
+
+
+# ---- pairs of rows ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [3, 30, TILED + 1])
+@pytest.mark.parametrize(
+    "f",
+    [lambda a, b, c: a * b + c, lambda a, b, c: c + a * b, lambda a, b, c: a * b - c,
+     lambda a, b, c: c - a * b, lambda a, b, c: a * b + b * c, lambda a, b, c: 1.0 - a * a,
+     lambda a, b, c: (a * b + c) * (c - b * b) - a * (2.0 * b),
+     lambda a, b, c: a * b + (b * c - (a * b + 0.0))],
+)
+def test_two_rows_in_one_pass_are_rounded_one_by_one(f, n):
+    args = [draw(n, seed) for seed in range(3)]
+    args[0][:3], args[1][:3], args[2][:3] = [0.0, -0.0, 1e-200], [-1.0, 1.0, -1e-200], [-0.0] * 3
+    same_bits(replayed(f, *args)[0], f(*args))
+
+
+@pytest.mark.parametrize("n", [3, TILED + 1])
+def test_gradients_of_programs_have_the_bits_of_ordinary_code_where_zeros_have_signs(n):
+    def f(x, w):
+        return (ad.tanh(x * w) * ad.exp(x) + w * x).sum()
+
+    x, w = np.minimum(draw(n, 1), 30.0), draw(n, 2)
+    x[:3], w[:3] = [-0.0, 0.0, -1e-300], [1.0, -0.0, 1e-300]
+    program = ad.compile(f).derived("value_and_grad", (0, 1))
+    program(x + 1.0, w)
+    (value, bars), (want, want_bars) = program(x, w), ad.value_and_grad(f, argnums=(0, 1))(x, w)
+    assert value == want
+    for have, bar in zip(bars, want_bars, strict=True):
+        np.testing.assert_array_equal(have, bar)
+        assert (np.signbit(have) == np.signbit(bar)).all()
+
+
+def test_value_and_gradient_of_an_elementwise_sum_is_one_instruction():
+    def f(x, w):
+        return (ad.tanh(x * w) * ad.exp(x) + w * x).sum()
+
+    program = ad.compile(f).derived("value_and_grad", (0, 1))
+    program(draw(TILED), draw(TILED))
+    figures = described(program)
+    assert figures["instructions"] == 1 and figures["arena_bytes"] == 0
+
+
+def test_results_that_go_past_the_caches_are_complete():
+    n = (16 << 20) // 8 + 4097
+    x = draw(n)
+    y, z = replayed(lambda x: (x * x + 1.0, ad.sum(x * 0.5)), x)[0]
+    same_bits(y, x * x + 1.0)
+    assert z == np.add.reduce(x * 0.5)
+
+
+def test_a_result_that_its_group_reads_again_is_right_beyond_the_caches():
+    n = (16 << 20) // 8 + 5
+    x = draw(n)
+    y, z = replayed(lambda x: (y := x * x, y + x), x)[0]
+    same_bits(y, x * x)
+    same_bits(z, x * x + x)
+
+
+# ---- structured operations -------------------------------------------------------------------
+
+STRUCTURED = {
+    "row": lambda x: x[1],
+    "column": lambda x: x[:, 2],
+    "negative steps": lambda x: x[::-2, ::-1],
+    "ellipsis and a new axis": lambda x: x[..., None, 1:3],
+    "empty slice": lambda x: x[2:2],
+    "all of it": lambda x: x[...],
+    "concatenate": lambda x: ad.concatenate([x, x[1:], x * 2.0], axis=0),
+    "concatenate columns": lambda x: ad.concatenate([x, x[:, :1]], axis=1),
+    "concatenate an empty part": lambda x: ad.concatenate([x[:, 1:1], x], axis=-1),
+    "stack": lambda x: ad.stack([x[0], x[1], x[0] * x[1]]),
+    "stack along the last axis": lambda x: ad.stack([x, x * x], axis=-1),
+    "differences": lambda x: ad.diff(x, axis=1),
+    "mean over an axis": lambda x: ad.mean(x, axis=0),
+    "variance over an axis": lambda x: ad.var(x, axis=1),
+    "where greater": lambda x: ad.where(x > 0.25, x, 0.0),
+    "where less or equal": lambda x: ad.where(0 <= x, x * x, -x),
+    "where two arrays": lambda x: ad.where(x != x[::-1], x, 2.0 * x),
+    "masks that are results": lambda x: (x < x * x, x == 1.0, 1 >= x),
+    "comparison with a number": lambda x: ad.where(x > x[0, 0], x, 1.0),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_structured_operations_have_numpys_bits(name, dtype):
+    f = STRUCTURED[name]
+    x = draw((4, 5)).astype(dtype)
+    x[0, :3] = [np.nan, -0.0, np.inf]
+    value, figures = replayed(f, x)
+    want = f(ad.tensor(x))
+    if not isinstance(want, tuple):
+        value, want = (value,), (want,)
+    for have, one in zip(value, want, strict=True):
+        same_bits(have, one.detach().numpy())
+    if dtype is np.float64:
+        assert figures["foreign"] == 0
+
+
+@pytest.mark.parametrize("name", [n for n in STRUCTURED if "masks" not in n])
+def test_gradients_of_structured_operations_stay_in_the_core(name):
+    f = STRUCTURED[name]
+
+    def loss(x):
+        return (f(x) * f(x)).sum() + ad.sin(f(x)).sum()
+
+    x = draw((4, 5), 3) / 1e6
+    program = ad.compile(loss).derived("value_and_grad", 0)
+    program(x + 0.5)
+    have, want = program(x), ad.value_and_grad(loss)(x)
+    assert described(program)["foreign"] == 0
+    assert have[0] == want[0]
+    np.testing.assert_allclose(have[1], want[1], rtol=1e-13, atol=0.0)
+
+
+def test_what_is_indexed_by_arrays_is_left_to_numpy():
+    x = draw((4, 5))
+    value, figures = replayed(lambda x: x[[0, 2, 2]][:, [1, 1]], x)
+    same_bits(value, x[[0, 2, 2]][:, [1, 1]])
+    assert figures["foreign"] > 0
