@@ -58,7 +58,11 @@ static inline double where(double c, double p, double q) { return c != 0.0 ? p :
 /* Vector code for the machine it runs on, from one source. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) \
     && !defined(FAD_NO_CLONES)
+#if __GNUC__ >= 12
 #define FAD_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
+#define FAD_CLONES __attribute__((target_clones("avx2", "default")))
+#endif
 #else
 #define FAD_CLONES
 #endif
