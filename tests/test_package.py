@@ -21,8 +21,8 @@ from fastad import _core
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
-    "_core", "rules", "numpy_api", "linalg", "modes", "autograd", "transforms", "program", "scipy",
-    "__init__",
+    "_core", "rules", "numpy_api", "linalg", "modes", "autograd", "transforms", "rows",
+    "program", "scipy", "__init__",
 ]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "_core.pxd", "cfad.pxd", "record.h", "tensor_object.h",

@@ -137,7 +137,7 @@ def test_numbers_that_are_seen_have_the_bits_of_libm():
     assert same(p.map(x, gradient=False), each_row(p, x))
 
 
-# ---- ways through the function ------------------------------------------------------------------
+# ---- ways through the function ---------------------------------------------------------------
 
 
 def test_rows_that_take_different_ways_are_recorded_once_for_each_way():
@@ -324,7 +324,7 @@ def row_of(tree, k):
     return drawn.plain(tree[k]) if isinstance(tree, np.ndarray) else tree
 
 
-# ---- what goes in and comes out -------------------------------------------------------------------
+# ---- what goes in and comes out --------------------------------------------------------------
 
 
 def test_results_keep_the_nesting_and_have_the_rows_first():
@@ -463,7 +463,7 @@ def test_values_that_are_constant_on_one_way_are_stacked_with_those_that_are_not
     assert same(p.map(x, gradient=False), np.array([2.0, 0.0, 4.0]))
 
 
-# ---- progress, interrupts, memory ------------------------------------------------------------------
+# ---- progress, interrupts, memory ------------------------------------------------------------
 
 
 def test_progress_is_a_line_on_stderr_without_tqdm_and_only_when_asked(monkeypatch, capsys):
@@ -573,7 +573,7 @@ def test_maps_run_in_flat_memory(fresh_python):
     )
 
 
-# ---- Jacobians and Hessians -------------------------------------------------------------------------
+# ---- Jacobians and Hessians ------------------------------------------------------------------
 
 
 def chain(x):

@@ -391,8 +391,8 @@ def eager(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 # Dense Jacobians and Hessians.
 
-# From so many instructions in all sweeps on, one sweep is recorded and runs for many unit vectors at
-# once.  Below, the sweeps are recorded one after another: zeros in unit vectors make them shorter.
+# From so many instructions in all sweeps on, one sweep is recorded and runs for many unit vectors
+# at once.  Below, the sweeps are recorded one after another: zeros in unit vectors shorten them.
 _LONG_SWEEPS = 12_000
 _FEW_SWEEPS = 8
 

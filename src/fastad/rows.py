@@ -36,7 +36,7 @@ def _array(k: int, x: Any, floating: bool) -> np.ndarray:
         raise ValueError(f"map: argument {k} is not an array of rows: {error}") from None
     if a.dtype.kind not in "fiub":
         raise TypeError(
-            f"map: argument {k} has dtype {a.dtype}; wanted an array of numbers, a row for each call"
+            f"map: argument {k} has dtype {a.dtype}; wanted an array of numbers, one row per call"
         )
     if a.ndim == 0:
         raise ValueError(f"map: argument {k} has no axes; wanted rows on the first axis")
