@@ -229,7 +229,7 @@ class _Progress:
         self.done, self.total, self.wanted, self.shown = 0, total, wanted, -1
         if wanted:
             try:
-                from tqdm import tqdm
+                from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
             except ImportError:
                 return
             self.bar = tqdm(total=total, unit="row")
@@ -323,7 +323,15 @@ def _threads(threads: Any) -> int:
 def map_rows(
     replay: Replay, args: tuple[Any, ...], in_axes: Any, threads: Any, progress: bool
 ) -> Any:
-    """Results of a replay for each row, stacked; see `Program.map`."""
+    """Return the results of a replay for each row, stacked; `Program.map` says of what.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> import numpy as np
+    >>> ad.compile(ad.square).grad.map(np.array([1.0, 2.0]))
+    array([2., 4.])
+    """
     hooks = replay.hooks
     workers = _threads(threads)
     rows = _Rows(replay, args, in_axes)
@@ -359,7 +367,8 @@ def _by_programs(
 ) -> Any:
     key, inputs, _, tensors = hooks.flatten(replay, rows.row(0), {})
     # Which inputs have rows: an argument that has is one input, others may be nested.
-    varies, leaves = [], []
+    varies: list[bool] = []
+    leaves: list[Any] = []
     for x, mapped in zip(rows.args, rows.mapped):
         own: list[Any] = []
         if not mapped:
