@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from . import workloads
-from .peers import BASELINES, PEERS, Fastad, Peer, Run, Skip
+from .peers import BASELINES, OURS, PEERS, Fastad, Peer, Run, Skip
 from .workloads import Workload
 
 
@@ -23,6 +23,7 @@ class Case:
     mode
         ``"record"``: compute and keep what a sweep needs, then drop it.  ``"gradient"``: value and
         both gradients, reclaiming included.  Baselines compute the function alone in both.
+        ``"rows"``: value and both gradients for each of the numbers in the leaves.
     targets
         Rival's name -> the largest ratio (fastad's time / rival's time) that passes.
     ours
@@ -90,6 +91,14 @@ CASES = {
               ("arrays-1000000", lambda: workloads.seven_operations(10**6),
                {"JAX": 0.9, "PyTorch": 0.3}),
           )),
+        Case("program/map-multiply-add", lambda: workloads.multiply_add(_MULTIPLY_ADD_STEPS, 10**4),
+             "rows", {"fastad program": 1 / 3, "JAX": 1.0}, "fastad map"),
+        # libm's sin and cos are more than half of its time
+        Case("program/map-mixed", lambda: workloads.mixed(_MIXED_STEPS, 10**4), "rows",
+             {"fastad program": 1 / 2, "JAX": 1.0}, "fastad map"),
+        # What a row costs by itself shows here, and libraries that take long run this one alone.
+        Case("program/map-mixed-100", lambda: workloads.mixed(_MIXED_STEPS, 100), "rows",
+             {"fastad program": 1.0, "JAX": 1.0, "autograd": 1 / 100}, "fastad map"),
     )
 }
 
@@ -105,7 +114,7 @@ def pairs(*, peers: bool = True) -> list[tuple[Case, type[Peer]]]:
     found = []
     for case in CASES.values():
         workload = case.make()
-        eager = (Fastad,) if case.ours != Fastad.name else ()
-        found += [(case, rival) for rival in eager + BASELINES + (PEERS if peers else ())
+        own = tuple(peer for peer in OURS if Fastad.name != case.ours != peer.name)
+        found += [(case, rival) for rival in own + BASELINES + (PEERS if peers else ())
                   if rival.refusal(workload, case.mode) is None]
     return found

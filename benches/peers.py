@@ -76,6 +76,10 @@ class Peer:
     @classmethod
     def refusal(cls, workload: Workload, mode: str) -> str | None:
         """Say why `workload` cannot be run here in `mode`, or return None."""
+        if mode == "rows":
+            if cls.rows is Peer.rows:
+                return f"{cls.name} is not measured on many rows"
+            return None
         if mode == "record" and not cls.records:
             return f"{cls.name} has nothing to record when it is timed"
         if workload.scalar and not cls.scalars:
@@ -90,6 +94,10 @@ class Peer:
 
     def gradient(self, workload: Workload) -> Run:
         """Return the run of `workload` that computes the value and both gradients."""
+        raise NotImplementedError
+
+    def rows(self, workload: Workload) -> Run:
+        """Return the run that computes value and gradients for each number in the leaves."""
         raise NotImplementedError
 
 
@@ -212,6 +220,47 @@ class FastadProgram(Peer):
             return program(u, v)
 
         return Run(call, lambda answer: Answer(answer[0], *answer[1]), "recorded beforehand")
+
+    def rows(self, workload):
+        import fastad as ad
+
+        function, (u, v) = workload.function, (leaf.tolist() for leaf in workload.leaves)
+        program = ad.compile(lambda u, v: function(ad, u, v)).derived("value_and_grad", (0, 1))
+        program(u[0], v[0])
+
+        def call():
+            return [program(*row) for row in zip(u, v)]
+
+        return Run(call, _stacked, "a call for each row")
+
+
+class FastadMap(Peer):
+    """This project's programs over many rows at once, one thread."""
+
+    name, module, package = "fastad map", "fastad", "fastad"
+
+    @classmethod
+    def refusal(cls, workload, mode):
+        if mode != "rows":
+            return f"{cls.name} is measured on many rows"
+        return super().refusal(workload, mode)
+
+    def rows(self, workload):
+        import fastad as ad
+
+        function, (u, v) = workload.function, workload.leaves
+        program = ad.compile(lambda u, v: function(ad, u, v)).derived("value_and_grad", (0, 1))
+
+        def call():
+            return program.map(u, v, in_axes=(0, 0))
+
+        call()
+        return Run(call, lambda answer: Answer(answer[0], *answer[1]), "recorded beforehand")
+
+
+def _stacked(answers):
+    """Values and gradients of single calls as one answer."""
+    return Answer(*np.array([(value, *gradients) for value, gradients in answers]).T)
 
 
 class PyTorch(_Eager):
@@ -383,6 +432,26 @@ class Autograd(Peer):
         return Run(call, lambda answer: Answer(answer[0], *answer[1]), "make_vjp, both arguments")
 
 
+    @classmethod
+    def refusal(cls, workload, mode):
+        if mode == "rows" and len(workload.leaves[0]) > 1000:
+            return f"{cls.name} would take minutes"
+        return super().refusal(workload, mode)
+
+    def rows(self, workload):
+        import autograd
+
+        function, xp = workload.function, autograd.numpy
+        u, v = (leaf.tolist() for leaf in workload.leaves)
+        pull = autograd.differential_operators.make_vjp
+        both = pull(lambda u, v: function(xp, u, v), argnum=(0, 1))
+
+        def call():
+            return [(y, back(1.0)) for back, y in map(both, u, v)]
+
+        return Run(call, _stacked, "make_vjp for each row")
+
+
 class Jax(Peer):
     """JAX in float64 on one CPU thread."""
 
@@ -419,6 +488,18 @@ class Jax(Peer):
 
         return Run(call, lambda answer: Answer(*map(np.asarray, answer)),
                    "jit, compiled beforehand")
+
+    def rows(self, workload):
+        jax, function, jnp = self.jax, workload.function, self.jax.numpy
+        u, v = map(jnp.asarray, workload.leaves)
+        both = jax.value_and_grad(lambda u, v: function(jnp, u, v), (0, 1))
+        mapped = jax.jit(jax.vmap(both))
+
+        def call():
+            return jax.block_until_ready(mapped(u, v))
+
+        return Run(call, lambda answer: Answer(np.asarray(answer[0]), *map(np.asarray, answer[1])),
+                   "jit of vmap, compiled beforehand")
 
 
 class Casadi(Peer):
@@ -511,5 +592,5 @@ class CasadiPrebuilt(Casadi):
 
 BASELINES = (Floats, NumPy)
 PEERS = (PyTorch, Autograd, MyGrad, Micrograd, Xad, Casadi, CasadiPrebuilt, Jax)
-OURS = (Fastad, FastadProgram)
+OURS = (Fastad, FastadProgram, FastadMap)
 ADAPTERS = {adapter.name: adapter for adapter in (*OURS, *BASELINES, *PEERS)}

@@ -78,6 +78,23 @@ def test_a_case_refuses_a_library_whose_second_gradient_is_stale():
         case.run(Accumulates(), SMALL["multiply_add"])
 
 
+def test_a_case_of_many_rows_refuses_gradients_that_go_to_other_rows():
+    class Shifted(Peer):
+        name, module, package = "shifted", "math", "python"
+
+        def rows(self, workload):
+            answer = workload.expected()
+            return Run(lambda: answer._replace(first=np.roll(answer.first, 1)), lambda x: x, "")
+
+    case = CASES["program/map-mixed"]
+    workload = workloads.mixed(5, 7)
+    assert workload.operations == 7 * workloads.mixed(5).operations
+    with pytest.raises(WrongAnswer, match="first is off by"):
+        case.run(Shifted(), workload)
+    with pytest.raises(Skip, match="not measured on many rows"):
+        case.run(NumPy(), workload)
+
+
 def test_a_library_is_skipped_with_the_reason():
     class Absent(Peer):
         name, module, package = "absent", "a_module_that_is_absent", "absent"

@@ -6,7 +6,6 @@ A workload's function is written once, over a namespace ``xp`` (``math``, ``nump
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -79,8 +78,23 @@ class Workload:
                 raise WrongAnswer(f"{self.name}: {what} is off by {error:.3g}")
 
 
-def multiply_add(steps: int) -> Workload:
-    """Return ``y = a*y + x`` repeated: nothing but binary operations on scalars."""
+def _leaves(a: float, x: float, rows: int | None) -> tuple[Any, Any]:
+    """Return these numbers, or `rows` numbers near each."""
+    if rows is None:
+        return a, x
+    rng = np.random.default_rng(5)
+    return a * rng.uniform(0.9, 1.0, rows), x * rng.uniform(0.9, 1.1, rows)
+
+
+def _named(name: str, operations: int, rows: int | None) -> str:
+    return f"{name}, {operations} operations" + ("" if rows is None else f" on each of {rows} rows")
+
+
+def multiply_add(steps: int, rows: int | None = None) -> Workload:
+    """Return ``y = a*y + x`` repeated: nothing but binary operations on scalars.
+
+    With `rows` the leaves are arrays of so many numbers, each the leaf of one call.
+    """
 
     def function(xp, a, x):
         y = x
@@ -88,7 +102,7 @@ def multiply_add(steps: int) -> Workload:
             y = a * y + x
         return y
 
-    a, x = 0.999, 0.5
+    a, x = _leaves(0.999, 0.5, rows)
 
     def expected():
         y, y_a, y_x = x, 0.0, 1.0
@@ -96,11 +110,15 @@ def multiply_add(steps: int) -> Workload:
             y, y_a, y_x = a * y + x, y + a * y_a, a * y_x + 1.0
         return Answer(y, y_a, y_x)
 
-    return Workload(f"a*y + x, {2 * steps} operations", function, (a, x), expected, 2 * steps)
+    return Workload(_named("a*y + x", 2 * steps, rows), function, (a, x), expected,
+                    2 * steps * (rows or 1))
 
 
-def mixed(steps: int) -> Workload:
-    """Return a recurrence of eight operations per step: sin, exp, quotient, negation, constant."""
+def mixed(steps: int, rows: int | None = None) -> Workload:
+    """Return a recurrence of eight operations per step: sin, exp, quotient, negation, constant.
+
+    With `rows` the leaves are arrays of so many numbers, each the leaf of one call.
+    """
 
     def function(xp, a, x):
         sin, exp = xp.sin, xp.exp
@@ -109,18 +127,18 @@ def mixed(steps: int) -> Workload:
             y = sin(y) * exp(-y) / (x + 2.0) + a * y
         return y
 
-    a, x = 0.7, 0.5
+    a, x = _leaves(0.7, 0.5, rows)
 
     def expected():
         y, y_a, y_x = x, 0.0, 1.0
         for _ in range(steps):
-            wave = math.sin(y) * math.exp(-y) / (x + 2.0)
-            slope = (math.cos(y) - math.sin(y)) * math.exp(-y) / (x + 2.0) + a
+            wave = np.sin(y) * np.exp(-y) / (x + 2.0)
+            slope = (np.cos(y) - np.sin(y)) * np.exp(-y) / (x + 2.0) + a
             y, y_a, y_x = wave + a * y, y + slope * y_a, slope * y_x - wave / (x + 2.0)
         return Answer(y, y_a, y_x)
 
-    return Workload(f"sin(y)*exp(-y)/(x + 2) + a*y, {8 * steps} operations", function, (a, x),
-                    expected, 8 * steps, needs=("sin", "exp"))
+    return Workload(_named("sin(y)*exp(-y)/(x + 2) + a*y", 8 * steps, rows), function, (a, x),
+                    expected, 8 * steps * (rows or 1), needs=("sin", "exp"))
 
 
 def seven_operations(size: int) -> Workload:

@@ -859,7 +859,10 @@ class Program(Replay):
     value_and_grad, grad : callable
         As ``fastad.value_and_grad(f)`` and ``fastad.grad(f)``, by programs.
     jacobian, hessian : callable
-        As ``fastad.jacobian(f)`` and ``fastad.hessian(f)``, by programs.
+        As ``fastad.jacobian(f)`` and ``fastad.hessian(f)``, by programs.  Large ones come from one
+        recorded sweep that runs for many unit vectors at once.
+
+    Each of these has a `map` of its own that calls it for many rows at once.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

@@ -325,7 +325,15 @@ def _threads(threads: Any) -> int:
 def map_rows(
     replay: Replay, args: tuple[Any, ...], in_axes: Any, threads: Any, progress: bool
 ) -> Any:
-    """Results of a replay for each row, stacked; see `Program.map`."""
+    """Return the results of a replay for each row, stacked; `Program.map` says of what.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> import numpy as np
+    >>> ad.compile(ad.square).grad.map(np.array([1.0, 2.0]))
+    array([2., 4.])
+    """
     hooks = replay.hooks
     workers = _threads(threads)
     rows = _Rows(replay, args, in_axes)

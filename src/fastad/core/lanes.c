@@ -24,7 +24,7 @@
 /* Rows are filled up to whole vectors of VECTOR numbers, the widest that loops use.  A workspace
  * of WORKSPACE bytes stays in the second cache; beyond MOST lanes nothing is gained.  An array that
  * fills a cache by itself is as fast alone. */
-enum { VECTOR = 8, MOST = 256, WORKSPACE = 1024 << 10, LARGE = 32 << 10 };
+enum { VECTOR = 8, MOST = 256, WORKSPACE = 512 << 10, LARGE = 32 << 10 };
 
 enum { ON_MACHINE, SPREAD, ROW, LOOP, PRODUCT, GATHER, SCATTER, EACH, EACH_GUARD };
 typedef struct {
