@@ -78,6 +78,9 @@ def program_rows() -> Iterator[dict]:
         ("the same of 10^6 operations, s", "1000000", 1.0, 1.0),
         ("one guard in a replay, ns", "guard", 1e9, 2.0),
         ("taking another recorded way, us", "flip", 1e6, 2.0),
+        ("bytes of a replay of 10^6 operations over the least by lifetimes", "memory scalars", 1.0,
+         1.2),
+        ("the same of arrays of mixed sizes", "memory arrays", 1.0, 1.2),
     ):
         yield _figure(name, found[key] * unit, target)
 

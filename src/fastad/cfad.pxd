@@ -228,3 +228,4 @@ cdef extern from "vm.h" nogil:
     const fad_place *fad_program_outputs(const fad_program *p)
     bint fad_output_is_callers(const fad_program *p, int32_t k)
     fad_program_stats fad_program_describe(const fad_program *p)
+    int64_t fad_program_live_bytes(const fad_program *p)
