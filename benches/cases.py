@@ -89,6 +89,8 @@ CASES = {
               ("arrays-30", lambda: workloads.seven_operations(30), {}),
               ("arrays-1000000", lambda: workloads.seven_operations(10**6),
                {"JAX": 0.9, "PyTorch": 0.3}),
+              ("logistic", lambda: workloads.logistic(1000, 20), {}),
+              ("softmax", lambda: workloads.softmax(1000, 20), {}),
           )),
     )
 }

@@ -231,6 +231,20 @@ def test_what_is_indexed_by_arrays_is_left_to_numpy():
     assert figures["foreign"] > 0
 
 
+def test_groups_write_their_results_over_what_they_read_last():
+    def f(x):
+        y = x
+        for k in range(4):
+            z = y[::-1]
+            y = ad.sin(z * 1.5) + ad.cos(z) * float(k)
+        return ad.sum(y[::-1] * y, axis=0)
+
+    x = draw((TILED, 3)) / 1e6
+    value, figures = replayed(f, x)
+    same_bits(value, f(ad.tensor(x)).numpy())
+    assert figures["arena_bytes"] <= 1.2 * figures["live_bytes"]
+
+
 # ---- memory ----------------------------------------------------------------------------------
 
 
