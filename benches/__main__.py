@@ -81,6 +81,9 @@ def program_rows() -> Iterator[dict]:
         ("one value of a program of 8 operations in scipy.integrate.quad, from C, ns", "quad", 1e9,
          None),
         ("the same with a function of Python's math, ns", "quad of Python", 1e9, None),
+        ("bytes of a replay of 10^6 operations over the least by lifetimes", "memory scalars", 1.0,
+         1.2),
+        ("the same of arrays of mixed sizes", "memory arrays", 1.0, 1.2),
     ):
         if key in found:
             yield _figure(name, found[key] * unit, target)

@@ -90,6 +90,8 @@ CASES = {
               ("arrays-30", lambda: workloads.seven_operations(30), {}),
               ("arrays-1000000", lambda: workloads.seven_operations(10**6),
                {"JAX": 0.9, "PyTorch": 0.3}),
+              ("logistic", lambda: workloads.logistic(1000, 20), {}),
+              ("softmax", lambda: workloads.softmax(1000, 20), {}),
           )),
         Case("program/map-multiply-add", lambda: workloads.multiply_add(_MULTIPLY_ADD_STEPS, 10**4),
              "rows", {"fastad program": 1 / 3, "JAX": 1.0}, "fastad map"),

@@ -165,6 +165,7 @@ def programs() -> dict[str, float]:
         comparison in a replay; ``flip``: of a call that takes another recorded way, over one that
         does not; with SciPy ``quad`` and ``quad of Python``: of one value in an integral of a
         program as a C function, and of the same function in Python.
+        What `program_memory` gives is there too.
     """
     import fastad as ad
 
@@ -199,6 +200,7 @@ def programs() -> dict[str, float]:
     branch = ad.compile(lambda a: a * 2.0 if a > 0.0 else a * 3.0)
     branch(1.0), branch(-1.0)
     assert (branch(1.0), branch(-1.0)) == (2.0, -3.0)
+    found.update(program_memory())
     found["flip"] = best(lambda: (branch(1.0), branch(-1.0))) / 2 - best(lambda: branch(-1.0))
     if importlib.util.find_spec("scipy"):
         found |= integrals()
@@ -220,6 +222,44 @@ def integrals() -> dict[str, float]:
     values = quad(f, 0.0, 50.0, limit=200, full_output=1)[2]["neval"]
     return {name: best(lambda g=g: quad(g, 0.0, 50.0, limit=200)) / values
             for name, g in (("quad", native), ("quad of Python", f))}
+
+
+def program_memory() -> dict[str, float]:
+    """Compare what programs hold in registers and arena with the least that lifetimes allow.
+
+    Returns
+    -------
+    dict
+        ``memory scalars``: for value and gradient of a loop of 10^6 operations; ``memory arrays``:
+        of a function of arrays of mixed sizes.
+    """
+    import fastad as ad
+
+    chain = workloads.multiply_add(500_000)
+    rng = np.random.default_rng(5)
+    x, y = rng.uniform(-1.0, 1.0, (300, 70)), rng.uniform(-1.0, 1.0, 70)
+
+    def sizes(x, y):
+        total = ad.sum(y)
+        for k in range(1, 40):
+            part = ad.sin(x[: 7 * k] * y[k]) if k % 3 else x[k::k] * y
+            row = ad.tanh(ad.mean(part, axis=0)) * y
+            square = ad.outer(row, row[:k])
+            total = total + ad.sum(square * square) + ad.sum(ad.exp(row) * y)
+            y = row + y
+        return total
+
+    found = {}
+    for name, function, arguments in (
+        ("scalars", lambda a, x: chain.function(ad, a, x), chain.leaves), ("arrays", sizes, (x, y)),
+    ):
+        derived = ad.compile(function).derived("value_and_grad", (0, 1))
+        derived(*arguments)
+        ((plan,),) = derived.plans.values()
+        figures = plan.describe()
+        held = 8 * figures["registers"] + figures["arena_bytes"]
+        found[f"memory {name}"] = held / figures["live_bytes"]
+    return found
 
 
 def best(call: Callable[[], object]) -> float:

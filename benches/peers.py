@@ -507,6 +507,12 @@ class Casadi(Peer):
 
     name, module, package = "casadi", "casadi", "casadi"
 
+    @classmethod
+    def refusal(cls, workload, mode):
+        if {"amax", "matmul"} & set(workload.needs):
+            return f"{cls.name} has no NumPy's amax and matmul"
+        return super().refusal(workload, mode)
+
     def __init__(self):
         super().__init__()
         import casadi

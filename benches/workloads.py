@@ -172,3 +172,42 @@ def matmul(size: int) -> Workload:
         return Answer(a @ b, cotangent @ b.T, a.T @ cotangent)
 
     return Workload(f"{size}x{size} a @ b", function, (a, b), expected, 1, cotangent)
+
+
+def logistic(rows: int, columns: int) -> Workload:
+    """Return the mean logistic loss of `rows` margins ``X @ w``."""
+
+    def function(xp, X, w):
+        return xp.log1p(xp.exp(-xp.matmul(X, w))).sum() / rows
+
+    rng = np.random.default_rng(11)
+    X = rng.uniform(-1.0, 1.0, (rows, columns))
+    w = rng.uniform(-1.0, 1.0, columns)
+
+    def expected():
+        slope = -1.0 / (1.0 + np.exp(X @ w)) / rows
+        return Answer(np.log1p(np.exp(-(X @ w))).mean(), np.outer(slope, w), slope @ X)
+
+    return Workload(f"logistic loss, {rows}x{columns}", function, (X, w), expected, 6,
+                    needs=("log1p", "exp", "matmul"))
+
+
+def softmax(rows: int, columns: int) -> Workload:
+    """Return the cross entropy of `rows` softmax distributions with given weights."""
+
+    def function(xp, x, t):
+        y = x - xp.amax(x, 1)[:, None]
+        return ((xp.log(xp.exp(y).sum(1))[:, None] - y) * t).sum()
+
+    rng = np.random.default_rng(12)
+    x, t = rng.uniform(-2.0, 2.0, (2, rows, columns))
+
+    def expected():
+        y = x - x.max(1, keepdims=True)
+        e = np.exp(y)
+        loss = np.log(e.sum(1, keepdims=True)) - y
+        return Answer((loss * t).sum(), e / e.sum(1, keepdims=True) * t.sum(1, keepdims=True) - t,
+                      loss)
+
+    return Workload(f"softmax cross entropy, {rows}x{columns}", function, (x, t), expected, 9,
+                    needs=("amax", "exp", "log"))

@@ -229,3 +229,56 @@ def test_what_is_indexed_by_arrays_is_left_to_numpy():
     value, figures = replayed(lambda x: x[[0, 2, 2]][:, [1, 1]], x)
     same_bits(value, x[[0, 2, 2]][:, [1, 1]])
     assert figures["foreign"] > 0
+
+
+def test_groups_write_their_results_over_what_they_read_last():
+    def f(x):
+        y = x
+        for k in range(4):
+            z = y[::-1]
+            y = ad.sin(z * 1.5) + ad.cos(z) * float(k)
+        return ad.sum(y[::-1] * y, axis=0)
+
+    x = draw((TILED, 3)) / 1e6
+    value, figures = replayed(f, x)
+    same_bits(value, f(ad.tensor(x)).numpy())
+    assert figures["arena_bytes"] <= 1.2 * figures["live_bytes"]
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+
+def test_live_bytes_are_those_of_the_largest_crossing_of_two_instructions():
+    """Between the matrix product and the sum a matrix lives; elsewhere a vector and numbers."""
+    def f(x):
+        y = ad.sin(x)                           # 20 elements, read again at the end
+        return ad.sum(ad.cos(ad.outer(y, y) @ y) * y)
+
+    _, figures = replayed(f, draw(20))
+    assert figures["live_bytes"] == 8 * (400 + 20) + 8 * figures["constants"]
+    assert figures["live_bytes"] <= 8 * figures["registers"] + figures["arena_bytes"]
+
+
+def test_live_bytes_of_numbers_count_those_that_are_read_again():
+    def f(x):
+        parts = [ad.sin(x * float(k + 2)) for k in range(10)]
+        return sum(parts[::-1], 0.0) * parts[0]
+
+    program = ad.compile(f)
+    program(0.5)
+    figures = described(program)
+    assert figures["live_bytes"] == 8 * (figures["constants"] + 10)
+    assert figures["registers"] <= figures["constants"] + 11
+
+
+def test_programs_hold_little_more_than_lifetimes_demand():
+    def loss(x):
+        y = x
+        for _ in range(30):
+            y = ad.tanh(y * y[::-1] + ad.sum(y, axis=0)) @ np.eye(7) * 0.5
+        return ad.sum(y)
+
+    program = ad.compile(loss).derived("value_and_grad", 0)
+    program(draw((50, 7)) / 1e8)
+    figures = described(program)
+    assert 8 * figures["registers"] + figures["arena_bytes"] <= 1.2 * figures["live_bytes"]

@@ -332,3 +332,4 @@ cdef extern from "native.h" nogil:
         double (*numbers)(int n, double *x) noexcept
         int (*call)(const double *given, double *value, double *rest) noexcept
     fad_native_plain fad_native_slot(int slot)
+    int64_t fad_program_live_bytes(const fad_program *p)

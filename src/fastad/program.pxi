@@ -875,8 +875,14 @@ cdef class Plan:
         tidy()
 
     def describe(self):
-        """Figures of the program: instructions, registers, bytes of the arena, guards."""
-        return dict(fad_program_describe(self.program))
+        """Figures of the program: instructions, registers, bytes of the arena, guards.
+
+        ``live_bytes`` is what registers and arena must hold at least, by lifetimes.
+        """
+        cdef int64_t live = fad_program_live_bytes(self.program)
+        if live < 0:
+            fail(FAD_NOMEM, "program")
+        return {**fad_program_describe(self.program), "live_bytes": live}
 
     def rows_at_once(self, bytes varies not None):
         """How many rows `run_rows` computes at once; 0 where rows go one by one."""

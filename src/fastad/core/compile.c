@@ -983,6 +983,25 @@ static int first_use(const fad_program *p, int32_t from, const tile_step *t, int
     return 1;
 }
 
+/* An array that the steps of a group read for the last time up to step k, or -1: the result of k may
+ * take its bytes over, of which each tile is read before it is written. */
+static int32_t read_up(const emitter *e, int32_t from, int32_t k)
+{
+    const builder *u = e->u;
+    const fad_array *like = u->values[u->steps[k].out].like;
+    for (int32_t i = from; i <= k; i++) {
+        const step *s = &u->steps[i];
+        for (int32_t j = 0; s->kind != STEP_NONE && j < s->n; j++) {
+            const int32_t r = u->values[s->arg[j]].root;
+            const value *v = &u->values[r];
+            if (!v->is_array || v->constant || v->pinned || v->local || v->where < 0) continue;
+            if (v->last < from || v->last > k || v->like->dtype != FAD_F64) continue;
+            if (v->like->size == like->size && u->p->array[v->where].from == FROM_ARENA) return r;
+        }
+    }
+    return -1;
+}
+
 /* A group of steps, tile by tile.  What dies in it is given back only behind it: while a tile is
  * computed, others of the same arrays are yet to be read. */
 static int emit_tiles(emitter *e, int32_t from, int32_t end)
@@ -1026,8 +1045,16 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
             out->where = n_spare ? spare[--n_spare] : blocks++;
             t.out = (tile_place){IN_SCRATCH, 0, out->where};
         } else {
-            if (!new_array(e, s->out, out->output && out->root == s->out ? FROM_OUTPUT
-                                                                         : FROM_ARENA)) goto failed;
+            const int output = out->output && out->root == s->out;
+            const int32_t taken = output ? -1 : read_up(e, from, k);
+            const size_t offset = taken >= 0 ? p->array[u->values[taken].where].offset : 0;
+            if (!new_array(e, s->out, output ? FROM_OUTPUT : taken >= 0 ? FROM_ALIAS : FROM_ARENA))
+                goto failed;
+            if (taken >= 0) {
+                u->values[taken].last = -2;         /* not given back: the result's now */
+                p->array[out->where].from = FROM_ARENA;
+                p->array[out->where].offset = offset;
+            }
             t.out = (tile_place){IN_ARRAY, 1, out->where};
         }
         p->work += ins.offset;

@@ -106,6 +106,9 @@ typedef struct {
     int64_t work;               /* about how many elements a run computes */
 } fad_program_stats;
 fad_program_stats fad_program_describe(const fad_program *p);
+/* The most bytes of registers and arena whose contents are read again later, over all points between
+ * instructions: no assignment of places needs less.  -1 without memory. */
+int64_t fad_program_live_bytes(const fad_program *p);
 
 /* ---- lanes: one program over many rows of inputs at once ----------------------------------- */
 

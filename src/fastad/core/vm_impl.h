@@ -2,6 +2,7 @@
 #ifndef FAD_VM_IMPL_H
 #define FAD_VM_IMPL_H
 
+#include "kernels.h"
 #include "vm.h"
 
 /* reg[d] = op(reg[a], reg[b], reg[c]).  Below 256 the opcodes are the tape's rows over registers. */
