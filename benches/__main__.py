@@ -89,6 +89,26 @@ def program_rows() -> Iterator[dict]:
             yield _figure(name, found[key] * unit, target)
 
 
+def example_rows() -> Iterator[dict]:
+    """Yield the rows about the examples' fits: what programs take over what rivals take."""
+    for case, found in in_fresh_process("examples").items():
+        ours = found["programs"]
+        for source, theirs in found.items():
+            if source == "programs":
+                continue
+            target = 1 / 20 if "simulation" in case else 1 / 5
+            over = f"programs over {source}"
+            yield _figure(f"{case}, evaluations: {over}", ours["seconds"] / theirs["seconds"],
+                          None if source == "ordinary code" else target)
+            replays, theirs_later = (x["seconds"] - x["first"] for x in (ours, theirs))
+            yield _figure(f"{case}, evaluations after the first: {over}", replays / theirs_later)
+            yield _figure(f"{case}, time in all: {over}", ours["total"] / theirs["total"], 1.0)
+        yield _figure(f"{case}, ms of evaluations with programs", ours["seconds"] * 1e3)
+        if found["differences"]["astray"]:
+            yield _figure(f"{case}, fits that differences lead astray",
+                          found["differences"]["astray"])
+
+
 def import_rows(module: str, target: float | None, repeats: int) -> Iterator[dict]:
     """Yield the rows about importing `module`, and about NumPy in the same processes if judged."""
     import_time(module)  # writes .pyc files, fills the disk cache
@@ -247,7 +267,7 @@ def _memory_and_import(quick: bool, failures: list[str]) -> list[dict]:
 
     measurements = [lambda: chain_rows(CHAIN), program_rows, imports]
     if not quick:
-        measurements.insert(2, peers_memory)
+        measurements[2:2] = [example_rows, peers_memory]
     for what in measurements:
         try:
             add(what())

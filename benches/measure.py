@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from . import workloads
+from . import examples, workloads
 from .cases import CASES
 from .peers import ADAPTERS, Skip
 
@@ -262,6 +262,12 @@ def program_memory() -> dict[str, float]:
     return found
 
 
+def fits() -> dict[str, Any]:
+    """Measure the examples' fits; see `examples.measure`."""
+    one_thread()
+    return examples.measure()
+
+
 def best(call: Callable[[], object]) -> float:
     """Return the seconds of a call, the best of some blocks."""
     calls = calls_for(call, 0.01)
@@ -295,8 +301,10 @@ def main() -> None:
     command.add_argument("peer_name", choices=ADAPTERS)
     command.add_argument("nodes", type=int)
     commands.add_parser("programs", help="what programs cost besides replays")
+    commands.add_parser("examples", help="the examples' fits, by source of derivatives")
     arguments = vars(parser.parse_args())
-    measurement = {"pair": pair, "memory": memory, "programs": programs}[arguments.pop("what")]
+    measurement = {"pair": pair, "memory": memory, "programs": programs,
+                   "examples": fits}[arguments.pop("what")]
     try:
         result = measurement(**arguments)
     except Skip as reason:

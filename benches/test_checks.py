@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from . import workloads
+from . import examples, workloads
 from .__main__ import spread, verdict
 from .cases import CASES, pairs
 from .measure import alternate
@@ -129,3 +129,32 @@ def test_rounds_alternate_who_goes_first():
     assert "".join(order[-8:]) == "abbaabba"
 
 
+
+
+def test_a_fit_with_exact_derivatives_that_ends_elsewhere_is_refused_and_is_timed_otherwise():
+    optimize = pytest.importorskip("scipy.optimize")
+
+    def fit(source):
+        return optimize.least_squares(lambda b: b - 1.0, [3.0], jac=lambda b: np.eye(1)).x
+
+    solver = optimize.least_squares
+    found = examples.run(
+        "least_squares", [fit, fit], lambda k, x: np.isclose(x[0], 1.0), "programs")
+    assert found["evaluations"] >= 4
+    assert 0.0 < found["first"] < found["seconds"] < found["total"]
+    assert found["astray"] == 0
+    with pytest.raises(WrongAnswer, match="fit 1 with autograd ends at"):
+        examples.run("least_squares", [fit, fit], lambda k, x: k == 0, "autograd")
+    assert examples.run("least_squares", [fit], lambda k, x: False, "differences")["astray"] == 1
+    assert optimize.least_squares is solver
+
+
+def test_a_function_of_an_example_runs_on_another_library():
+    def function(x):
+        return math.sqrt(x)
+
+    class Library:
+        sqrt = staticmethod(lambda x: ("sqrt", x))
+
+    assert examples.of(Library, function, "math")(2.0) == ("sqrt", 2.0)
+    assert function(4.0) == 2.0

@@ -4,7 +4,8 @@ The data are 569 biopsies with 30 measurements each (breast cancer Wisconsin, a 
 scikit-learn). The model is logistic regression with an L2 penalty, trained
 
 1. by gradient descent written out: compute the loss, ``loss.backward()``, step against ``.grad``;
-2. by ``scipy.optimize.minimize`` with L-BFGS-B, fed by ``ad.value_and_grad``;
+2. by ``ad.scipy.minimize``, which is SciPy's L-BFGS-B with value and gradient from one run of a
+   program: the loss is recorded once and replayed in C;
 
 and compared with scikit-learn's own ``LogisticRegression``, which minimizes the same function.
 
@@ -20,7 +21,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from _common import duration, parser, picture, progress, table
-from scipy.optimize import minimize
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 
@@ -82,12 +82,10 @@ def minimize_with_scipy(x, sign):
     def objective(parameters):
         return loss_of(parameters[:-1], parameters[-1], x, sign)
 
-    evaluate = ad.value_and_grad(objective)
     losses = []
-    solution = minimize(
-        evaluate,
+    solution = ad.scipy.minimize(
+        objective,
         np.zeros(x.shape[1] + 1),
-        jac=True,
         method="L-BFGS-B",
         callback=lambda intermediate_result: losses.append(intermediate_result.fun),
         options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},

@@ -6,7 +6,8 @@ operations. The network tells the three species of iris apart by four measuremen
 (150 flowers, a file inside scikit-learn).
 
 The same ``scores`` and ``loss_of`` run on tensors, to train, and on plain floats, to show what
-recording the operations costs.
+recording the operations costs; and compiled, on plain floats too, which gives loss and gradient
+without recording anything again.
 
     python examples/scalar_network.py
     python examples/scalar_network.py --plot loss.png
@@ -157,6 +158,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loss_of(plain, learn, math)
     on_floats = (time.perf_counter() - began) / repeats
 
+    program = ad.compile(lambda network: loss_of(network, learn, ad)).value_and_grad
+    program(plain)
+    began = time.perf_counter()
+    for _ in range(repeats):
+        program(plain)
+    replayed = (time.perf_counter() - began) / repeats
+
     shown = sorted({0, steps // 10, steps // 3, steps - 1})
     print(table(["step", "loss"], [[str(i), f"{losses[i]:.6f}"] for i in shown]))
     print(
@@ -173,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ("the loss on plain floats", on_floats),
             ("the loss on tensors, recorded", recording / steps),
             ("loss, backward and step", all_in / steps),
+            ("loss and gradient by a program", replayed),
         ]
     ]
     print(table(["", "time", "operations per second", "times plain"], rows))

@@ -101,7 +101,8 @@ def test_the_scalar_network_learns_and_counts_its_operations(tmp_path):
     done = run("scalar_network", "--quick", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "One loss is 15361 operations on single numbers." in done.stdout
-    assert re.search(r"loss, backward and step +[\d.]+ m?s +[\d.]+ million +[\d.]+", done.stdout)
+    for what in ("loss, backward and step", "loss and gradient by a program"):
+        assert re.search(rf"{what} +[\d.]+ (m|u)?s +[\d.]+ million +[\d.]+", done.stdout)
     assert "The network learnt." in done.stdout
     assert done.stderr == ""
 
@@ -298,8 +299,13 @@ def test_the_scalar_network_has_the_same_loss_on_tensors_and_on_floats(load):
 def test_the_pendulum_has_the_same_angles_on_tensors_and_on_floats(load):
     example = load("pendulum_fit")
     experiment = example.Experiment(400)
-    on_tensors = experiment.recorded_residuals(ad.tensor(example.GUESS)).numpy()
-    np.testing.assert_allclose(on_tensors, experiment.residuals(example.GUESS), rtol=1e-12)
+    arguments = example.GUESS, experiment.angles
+    on_floats = experiment.residuals(*arguments)
+    on_tensors = experiment.recorded_residuals(ad.tensor(example.GUESS), experiment.angles).numpy()
+    np.testing.assert_allclose(on_tensors, on_floats, rtol=1e-12)
+    replayed = ad.compile(experiment.recorded_residuals)
+    for _ in range(2):
+        np.testing.assert_array_equal(replayed(*arguments), on_tensors)
 
 
 def test_the_gradient_of_the_pendulum_agrees_with_differences_although_it_bumps(load):

@@ -1288,10 +1288,7 @@ cdef class GetNumber(CoreRule):
         return c_get_number(inputs[0], params[0], params[1])
 
     cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        cdef Tensor d = <Tensor>tangents[0]
-        if not tracked(d) and (<double *>d.arr.data)[<Py_ssize_t>params[0]] == 0.0:
-            return None         # a unit vector moves one element: the others' sweeps end here
-        return c_get_number(d, params[0], params[1])
+        return c_get_number(tangents[0], params[0], params[1])
 
 
 cdef Tensor c_get_number(Tensor x, Py_ssize_t offset, object index):
@@ -3403,7 +3400,10 @@ def run_forward(list outputs, list inputs, list tangents, bint create_graph):
     try:
         if create_graph:
             fad_grad_off &= 2
-            result = graph_forward(outputs, inputs, seeds, low, top)
+            if fad_trace_id:
+                result = trace_forward(outputs, inputs, seeds, low, top)
+            else:
+                result = graph_forward(outputs, inputs, seeds, low, top)
             return result if keep else [None if d is None else d.detach() for d in result]
         fad_grad_off = 1
         begin(state, low, top + 1)

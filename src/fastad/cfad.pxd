@@ -168,6 +168,7 @@ cdef extern from "fad.h" nogil:
     fad_index fad_push_row(fad_tape *t, int op, fad_index a, fad_index b)
     void fad_note(fad_tape *t, fad_index i, bint passive)
     fad_status fad_expand(fad_tape *t, fad_index i, fad_index g, fad_index *bar, fad_index *low)
+    fad_status fad_expand_forward(fad_tape *t, fad_index i, fad_index *dot)
     fad_status fad_partial_into(int op, int side, const fad_operand *src, fad_array *out)
     double fad_partial_number(int op, int side, double a, double b, double c, double y)
 

@@ -625,6 +625,73 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
         free(bar)
 
 
+cdef list trace_forward(list outputs, list inputs, list tangents, fad_index low, fad_index top):
+    """As graph_forward, in a trace: tangents are nodes, numbers are expanded by the core."""
+    cdef GraphSweep sweeper = GraphSweep()
+    cdef fad_index *dot
+    cdef fad_index parent[3]
+    cdef fad_index i, p, lowest = low
+    cdef fad_call *call
+    cdef fad_status status
+    cdef Tensor t, d, y
+    cdef int k, n, op
+    if not FORMULA_KNOWN:
+        hand_over_formulas()
+    dot = <fad_index *>calloc(top + 1, sizeof(fad_index))
+    if dot == NULL:
+        fail(FAD_NOMEM, "jvp")
+    try:
+        for i in range(top + 1):
+            dot[i] = -1
+        for t, d in zip(inputs, tangents):
+            if t.h.idx <= top:      # nothing depends on the others
+                reserve(1)
+                add_node(dot, &lowest, t.h.idx, parent_of(d, True))
+        for i in range(low, top + 1):
+            if i & 0xffff == 0:
+                PyErr_CheckSignals()
+            op = tape.op[i] & FAD_OPCODE
+            if op <= FAD_OP_LEAF or dot[i] >= 0 or is_const(i):
+                continue
+            status = fad_expand_forward(&tape, i, dot)
+            if status == FAD_OK:
+                continue
+            if status != FAD_DTYPE:
+                fail(status, "jvp")
+            if op == FAD_OP_CALL:
+                call = fad_call_of(&tape, i)
+                if not any([dot[call.parent[k]] >= 0 for k in range(call.n)]):
+                    continue
+                params = None if call.params == NULL else <object>call.params
+                if rule_of(call) is GET_NUMBER and rests(dot[call.parent[0]], params[0]):
+                    continue
+                d = jvp_of(rule_of(call), tuple(
+                    [sweeper.tensor_of(dot[call.parent[k]]) if dot[call.parent[k]] >= 0 else None
+                     for k in range(call.n)]), sweeper.tensor_of(i), tuple(
+                    [sweeper.tensor_of(call.parent[k]) for k in range(call.n)]), params)
+                if d is not None:
+                    reserve(1)
+                    dot[i] = parent_of(d, True)
+                continue
+            n = parents(i, parent)
+            for k in range(n):
+                p = parent[k]
+                if dot[p] >= 0 and not is_const(p):
+                    d = push_forward(sweeper, sweeper.tensor_of(dot[p]),
+                                     sweeper.partial(op, k, parent, n, i), i)
+                    reserve(1)
+                    add_node(dot, &lowest, i, parent_of(d, True))
+        return [sweeper.tensor_of(dot[y.h.idx]) if dot[y.h.idx] >= 0 else None for y in outputs]
+    finally:
+        free(dot)
+
+
+cdef bint rests(fad_index i, Py_ssize_t offset) noexcept:
+    """Whether an element of a tangent is zero in every run: those of a unit vector, all but one."""
+    return (tape.op[i] & (FAD_OPCODE | FAD_PASSIVE) == FAD_OP_CONST
+            and (<double *>tape.value[i].arr.data)[offset] == 0.0)
+
+
 cdef int pick(dict found, Py_ssize_t offset, fad_index g) except -1:
     """Add node g to the cotangent of one element."""
     have = found.get(offset)

@@ -390,7 +390,7 @@ def _numpy_state() -> Any:
     """The state of ``np.random``, by its words alone where these tell all: the rest takes long."""
     global _without_spare
     words = None
-    generator: Any = vars(np.random)["get_bit_generator"]()      # not in its stubs
+    generator = np.random.mtrand.get_bit_generator()
     if isinstance(generator, np.random.MT19937):
         words = ctypes.string_at(generator.ctypes.state_address, 625 * 4)
         if words == _without_spare:
@@ -439,11 +439,16 @@ def record(
         return eager(replay, args, kwargs)
     replay.depends_on(seen)
     values = [_plain(t, tensors) for t in outputs]
+    in_a_row = replay.keep(key, plan, tree, spec)
     if plan.outer_active() and _core.is_grad_enabled():
-        replay.keep(key, plan, tree, spec)
         return eager(replay, args, kwargs)      # somebody may differentiate the result
-    if replay.keep(key, plan, tree, spec) > _most_recordings:
-        _give_up(replay, key, "a guard fails in every call: what Python looks at keeps changing")
+    if in_a_row > _most_recordings or (
+        in_a_row >= _long_recordings and in_a_row * plan.describe()["instructions"] > _long
+    ):
+        _give_up(
+            replay, key, "a guard fails in every call: what Python looks at keeps changing (choose "
+            "with where, maximum or clip instead of if)"
+        )
     elif len(replay.plans) >= _most_keys and not replay.warned:
         replay.warned = True
         _warn(replay, "shapes, dtypes or static arguments keep changing: "
@@ -451,7 +456,10 @@ def record(
     return nested(tree, values, None)
 
 
+# So many recordings in a row, without a replay, show that a function goes its own way each time; of
+# long ones, which take as long as ten calls of the function, a few that hold so many instructions.
 _most_recordings, _most_keys = 12, 32
+_long_recordings, _long = 3, 200_000
 
 
 def _difference(keys: list[Any]) -> str:

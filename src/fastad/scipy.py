@@ -191,7 +191,8 @@ def _matrix(j: Any, n: int) -> Any:
         return np.reshape(_numbers(j), (-1, n))
     if isinstance(j[0], Tensor):
         j = [_numbers(column) for column in j]
-    return np.array(j).reshape(n, -1).T
+    rows = np.array(j)
+    return rows.T if rows.ndim == 2 else rows.reshape(n, -1).T
 
 
 def _value_and_jacobian(
@@ -205,9 +206,11 @@ def _value_and_jacobian(
     replay = _replay(p, name, both)
 
     def value_and_jacobian(x: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        n = np.size(x)
+        n = x.size if type(x) is np.ndarray else np.size(x)
         y, j = (replay if n <= most else both)(x, *args, **kwargs)
-        return _numbers(y), _matrix(j, n)
+        if type(y) is not np.ndarray:
+            y = _numbers(y)
+        return y, _matrix(j, n)
 
     return value_and_jacobian
 
@@ -498,22 +501,20 @@ def _once(both: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., A
     A result is handed out once: solvers scale residuals and Jacobians in place.
     """
     point: Any = None
-    kept: list[Any] = [None, None]
-
-    def result(k: int, x: Any, args: Any, kwargs: Any) -> Any:
-        nonlocal point
-        here = x.tobytes()
-        if kept[k] is None or here != point:
-            point = here
-            kept[:] = both(x, *args, **kwargs)
-        found, kept[k] = kept[k], None
-        return found
+    jacobian: Any = None
 
     def first(x: Any, *args: Any, **kwargs: Any) -> Any:
-        return result(0, x, args, kwargs)
+        nonlocal point, jacobian
+        y, jacobian = both(x, *args, **kwargs)
+        point = x.tobytes()
+        return y
 
     def second(x: Any, *args: Any, **kwargs: Any) -> Any:
-        return result(1, x, args, kwargs)
+        nonlocal jacobian
+        found, jacobian = jacobian, None
+        if found is None or x.tobytes() != point:
+            found = both(x, *args, **kwargs)[1]
+        return found
 
     return first, second
 

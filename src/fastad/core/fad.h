@@ -385,6 +385,7 @@ int fad_set_formula(int op, int side, int n, const fad_formula_step *step, int n
 fad_index fad_push_row(fad_tape *t, int op, fad_index a, fad_index b);
 void fad_note(fad_tape *t, fad_index i, int passive);
 fad_status fad_expand(fad_tape *t, fad_index i, fad_index g, fad_index *bar, fad_index *low);
+fad_status fad_expand_forward(fad_tape *t, fad_index i, fad_index *dot);
 /* out = the partial of a row to its operand `side`, elementwise over operands a, b, c and y that
  * broadcast to out's shape. */
 fad_status fad_partial_into(int op, int side, const fad_operand *in, fad_array *out);
