@@ -282,6 +282,18 @@ def test_the_examples_in_the_readme_hold():
         run_examples(block, f"README block {number}", names)
 
 
+def test_the_examples_in_the_docs_hold():
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    if not pages:
+        pytest.skip("the docs are not here")
+    for page in pages:
+        names = {}
+        found = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+        assert found
+        for number, block in enumerate(found):
+            run_examples(block, f"{page.name} block {number}", names)
+
+
 def test_the_cython_code_in_the_readme_is_what_is_tested():
     tested = (ROOT / "tests" / "cython_api" / "recorder.pyx").read_text()
     (block,) = blocks("cython")

@@ -1,6 +1,7 @@
 """Programs: recorded once for each way through a function, replayed, never wrong."""
 
 import functools
+import os
 import random
 import threading
 import time
@@ -1029,3 +1030,51 @@ def test_other_calls_are_recorded_operation_by_operation(what):
         assert "program" not in nodes_of(y)
         y.backward()
     assert w.grad is None or w.grad.item() == pytest.approx(4 * long(ad.tensor(X)).item())
+
+
+# ---- processes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_program_works_in_a_child_that_was_forked_in_the_middle_of_a_run(fresh_python):
+    told = fresh_python("""
+        import os, threading, time
+        import numpy as np
+        import fastad as ad
+
+        @ad.compile
+        def f(x):
+            for k in range(20):
+                x = ad.tanh(x) * 1.01 + k
+            return (x * x).sum() if x[0] > 0.0 else -x.sum()
+
+        x = np.linspace(0.0, 1.0, 200_000)
+        want = f.value_and_grad(x)
+        stop = threading.Event()
+
+        def busy():
+            while not stop.is_set():
+                f.value_and_grad(x)
+
+        threads = [threading.Thread(target=busy) for _ in range(2)]
+        for t in threads:
+            t.start()
+        status = []
+        for _ in range(10):
+            time.sleep(0.005)
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    got = f.value_and_grad(x)
+                    right = got[0] == want[0] and (got[1] == want[1]).all()
+                    small = f.grad(x[:7]).shape == (7,) and f(-x[:5]) is not None
+                    os._exit(0 if right and small else 1)
+                except BaseException:
+                    os._exit(2)
+            status.append(os.waitpid(pid, 0)[1])
+        stop.set()
+        for t in threads:
+            t.join()
+        print(status == [0] * 10)
+    """)
+    assert told.strip() == "True"
