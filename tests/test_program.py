@@ -1,11 +1,13 @@
 """Programs: recorded once for each way through a function, replayed, never wrong."""
 
+import collections
 import functools
 import os
 import random
 import threading
 import time
 import types
+import typing
 import warnings
 
 import numpy as np
@@ -371,6 +373,20 @@ def test_a_guard_that_fails_in_every_call_is_told_once_and_the_function_computed
     assert len(told) == 1 and program.recordings < 20
 
 
+def test_a_long_recording_that_serves_no_second_call_is_given_up_sooner():
+    def f(x):
+        y = x
+        for _ in range(100_000):
+            y = y * x + float(x)
+        return y
+
+    program = ad.compile(f)
+    with pytest.warns(ad.ProgramWarning, match="choose with where, maximum or clip") as told:
+        for x in np.linspace(0.1, 0.2, 5):
+            assert program(float(x)) == f(float(x))
+    assert len(told) == 1 and program.recordings == 3
+
+
 def test_shapes_that_keep_changing_are_told_with_the_argument():
     program = ad.compile(lambda x, a: x.sum() * a)
     with pytest.warns(ad.ProgramWarning, match=r"argument 0 was an array of shape") as told:
@@ -427,6 +443,62 @@ CONTAINERS = {
     "an array in a list": ([np.ones(3)], lambda c: c[0].__setitem__(0, 9.0), lambda x, c: x * c[0]),
     "an attribute": (types.SimpleNamespace(k=1.0), lambda c: setattr(c, "k", 9.0),
                      lambda x, c: x * c.k),
+}
+
+
+class Settings:
+    shared = 1.0
+
+    @property
+    def product(self):
+        return self.shared
+
+
+class Slotted:
+    __slots__ = ("k",)
+
+
+class Numbers(list):
+    pass
+
+
+class Outer(types.SimpleNamespace):
+    def times(self, x):
+        return x * FACTORS[0]
+
+
+FACTORS = [1.0]
+MODULE = types.ModuleType("settings")
+MODULE.k = 1.0
+SLOTTED = Slotted()
+SLOTTED.k = 1.0
+PAIR = typing.NamedTuple("Pair", [("a", object)])(np.ones(3))
+CONTAINERS |= {
+    "a key": ({"k": 1.0}, lambda c: c.__setitem__("kk", c.pop("k")),
+              lambda x, c: x * len(next(iter(c)))),
+    "an ordered dict": (collections.OrderedDict(k=1.0), lambda c: c.__setitem__("k", 9.0),
+                        lambda x, c: x * c["k"]),
+    "a dict with defaults": (collections.defaultdict(float, k=1.0),
+                             lambda c: c.__setitem__("k", 9.0), lambda x, c: x * c["k"]),
+    "a set": ({1}, lambda c: c.add(5), lambda x, c: x * len(c)),
+    "a deque": (collections.deque([1.0]), lambda c: c.appendleft(9.0), lambda x, c: x * c[0]),
+    "a list of a class of its own": (Numbers([1.0]), lambda c: c.__setitem__(0, 9.0),
+                                     lambda x, c: x * c[0]),
+    "a long list": ([1.0] * 200, lambda c: c.__setitem__(150, 9.0), lambda x, c: x * c[150]),
+    "a deep dict": ({"a": {"b": {"c": {"d": {"e": [1.0]}}}}},
+                    lambda c: c["a"]["b"]["c"]["d"]["e"].__setitem__(0, 9.0),
+                    lambda x, c: x * c["a"]["b"]["c"]["d"]["e"][0]),
+    "an array in a named tuple": (PAIR, lambda c: c.a.__setitem__(0, 9.0), lambda x, c: x * c.a),
+    "a large array": (np.ones((3, 50000)), lambda c: c.__imul__(9.0), lambda x, c: x @ c),
+    "a class": (Settings(), lambda c: setattr(Settings, "shared", 9.0),
+                lambda x, c: x * c.product),
+    "a slot": (SLOTTED, lambda c: setattr(c, "k", 9.0), lambda x, c: x * c.k),
+    "a module": (MODULE, lambda c: setattr(c, "k", 9.0), lambda x, c: x * MODULE.k),
+    "what a method reads": (Outer(), lambda c: FACTORS.__setitem__(0, 9.0),
+                            lambda x, c: c.times(x)),
+    "what a program inside reads": (
+        ad.compile(lambda x: x * FACTORS[-1]), lambda c: FACTORS.append(7.0),
+        lambda x, c: c(x)),
 }
 
 
@@ -507,7 +579,10 @@ def test_the_arguments_of_a_partial_are_watched():
     assert program(3.0) == 12.0
 
 
+GENERATOR, OLD_GENERATOR = np.random.default_rng(3), random.Random(3)
 REFUSED = {
+    "a draw from a generator outside": (lambda x: x * GENERATOR.normal(), "random"),
+    "a draw from a Random outside": (lambda x: x * OLD_GENERATOR.random(), "random"),
     "a draw from NumPy": (lambda x: x * np.random.uniform(), "random"),
     "a draw from Python": (lambda x: x * random.random(), "random"),
     "backward": (lambda x: (x * x, ad.tensor(2.0, requires_grad=True).backward())[0], "backward"),
@@ -521,6 +596,94 @@ def test_what_cannot_be_replayed_is_told_and_computed_eagerly(f, why):
         results = {program(2.0) for _ in range(5)}
     assert len(told) == 1 and program.replays == 0
     assert len(results) == (5 if why == "random" else 1)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.uniform, np.random.normal])
+def test_draws_are_not_made_twice_in_the_first_call(draw):
+    def seeded():
+        random.seed(1)
+        np.random.seed(1)
+        np.random.normal()          # leaves a spare one
+
+    program = ad.compile(lambda x: x * draw())
+    seeded()
+    want = [draw() for _ in range(3)]
+    seeded()
+    with pytest.warns(ad.ProgramWarning, match="random"):
+        assert [program(1.0) for _ in range(3)] == want
+
+
+def test_a_draw_from_another_global_generator_of_numpy_is_noticed():
+    before = np.random.mtrand.get_bit_generator()
+    np.random.mtrand.set_bit_generator(np.random.PCG64(1))
+    try:
+        program = ad.compile(lambda x: x * np.random.uniform())
+        with pytest.warns(ad.ProgramWarning, match="random"):
+            assert program(1.0) != program(1.0)
+    finally:
+        np.random.mtrand.set_bit_generator(before)
+
+
+def test_a_function_that_reads_an_iterator_is_computed_eagerly():
+    numbers = iter([2.0, 3.0, 4.0])
+    program = ad.compile(lambda x: x * next(numbers))
+    with pytest.warns(ad.ProgramWarning, match="may read a list_iterator") as told:
+        assert [program(1.0) for _ in range(3)] == [2.0, 3.0, 4.0]
+    assert len(told) == 1
+
+
+def test_what_is_given_up_is_not_done_twice():
+    w = ad.tensor(2.0, requires_grad=True)
+
+    def step(x):
+        loss = w * w * x
+        loss.backward()
+        return w.grad
+
+    program = ad.compile(step)
+    with pytest.warns(ad.ProgramWarning, match="backward"):
+        assert program(3.0) == 12.0
+    assert w.grad.item() == 12.0
+
+
+@pytest.mark.parametrize("wrap, read", [
+    (lambda y: types.SimpleNamespace(y=y), lambda r: r.y),
+    (lambda y: (v for v in [y]), next),
+    (lambda y: {1: y}.values(), lambda r: next(iter(r))),
+], ids=["an object", "a generator", "a view"])
+def test_an_object_as_a_result_is_made_anew_in_every_call(wrap, read):
+    program = ad.compile(lambda x: wrap(x * 2.0))
+    with pytest.warns(ad.ProgramWarning, match="returns an object") as told:
+        assert [float(read(program(x))) for x in (1.0, 2.0, 3.0)] == [2.0, 4.0, 6.0]
+    assert len(told) == 1
+
+
+def test_a_class_as_an_argument_may_change_between_calls(monkeypatch):
+    program = ad.compile(lambda x, c: x * c.shared)
+    monkeypatch.setattr(Settings, "shared", 1.0)
+    with pytest.warns(ad.ProgramWarning, match="an argument is an object"):
+        assert program(2.0, Settings) == 2.0
+    monkeypatch.setattr(Settings, "shared", 3.0)
+    assert program(2.0, Settings) == 6.0
+
+
+READERS = {
+    "np.asarray": lambda x: np.asarray(x).sum() * 2.0,
+    "np.array": lambda x: np.array(x)[0] * x,
+    "numpy()": lambda x: x.numpy()[0] * x,
+}
+
+
+@pytest.mark.parametrize("f", READERS.values(), ids=list(READERS))
+def test_a_function_whose_values_numpy_reads_is_computed_eagerly(f):
+    program = ad.compile(f)
+    with pytest.warns(ad.ProgramWarning, match="NumPy reads the values") as told:
+        for x in (X, 2.0 * X, 3.0 * X):
+            assert same(program(x), eager(f, x))
+    assert len(told) == 1
+    # where a derivative is asked for, ordinary code says that it would be lost
+    with pytest.warns(ad.ProgramWarning), pytest.raises((TypeError, RuntimeError), match="detach"):
+        program.grad(X)
 
 
 def test_a_function_that_updates_a_tensor_from_outside_is_computed_eagerly():

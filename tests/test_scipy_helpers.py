@@ -1,6 +1,6 @@
 """SciPy's solvers with exact derivatives, against derivatives by hand and differences."""
 
-import itertools
+import array
 import random
 import sys
 import warnings
@@ -13,7 +13,7 @@ import fastad as ad
 optimize = pytest.importorskip("scipy.optimize")
 integrate = pytest.importorskip("scipy.integrate")
 
-CALLS = itertools.count()
+CALLS = array.array("q", [0])      # not among the things that programs watch
 START = np.array([-1.2, 1.0, 0.7])
 T = np.linspace(0.0, 4.0, 40)
 NOISE = np.sin(37.0 * T) * 0.01
@@ -59,11 +59,11 @@ def equations(x):
 def counted(f):
     """f, and a function that says how often Python ran it."""
     def g(*args, **kwargs):
-        next(CALLS)
+        CALLS[0] += 1
         return f(*args, **kwargs)
 
-    before = next(CALLS)
-    return g, lambda: next(CALLS) - before - 1
+    before = CALLS[0]
+    return g, lambda: CALLS[0] - before
 
 
 @pytest.fixture
@@ -742,12 +742,12 @@ def test_the_jacobian_of_a_model_is_exact(handed_over):
 
 def test_python_runs_a_model_only_while_recording():
     def model(t, a, rate):
-        next(CALLS)
+        CALLS[0] += 1
         return a * np.exp(-rate * t)
 
-    before = next(CALLS)
+    before = CALLS[0]
     ad.scipy.curve_fit(model, T, SEEN)
-    assert next(CALLS) - before - 1 == 2
+    assert CALLS[0] - before == 2
 
 
 def test_a_model_may_be_a_constant_and_may_have_many_arguments():

@@ -733,3 +733,30 @@ def test_scipy_finds_roots_with_jacobian_and_newton():
     np.testing.assert_allclose(f(root.x), [0.0, 0.0], atol=1e-10)
     x = optimize.newton(lambda x: x**3 - 2.0, 1.0, fprime=ad.grad(lambda x: x**3 - 2.0))
     assert x == pytest.approx(2 ** (1 / 3), rel=1e-12)
+
+
+def test_a_captured_result_whose_leaves_are_gone_serves_again():
+    x = ad.tensor(np.array([1.0, 2.0]), requires_grad=True)
+    y = np.array([0.5, 0.25])
+    # x requires gradients, so t2 is recorded; but it does not depend on x
+    t2 = ad.grad(lambda t: ad.sum(ad.sin(t) - x))(y)
+    for _ in range(3):
+        value, gradient = ad.value_and_grad(lambda z: ad.sum(z * t2))(y)
+        assert value == pytest.approx(np.sum(y * np.cos(y)))
+        np.testing.assert_allclose(gradient, np.cos(y), rtol=1e-15)
+    ad.sum(t2 * x).backward()
+    np.testing.assert_allclose(x.grad.numpy(), np.cos(y), rtol=1e-15)
+
+
+def test_a_part_of_the_graph_that_somebody_holds_is_kept(tape_unchanged):
+    held = []
+
+    def f(x):
+        held.append(ad.exp(x))
+        return held[-1] * x
+
+    assert ad.grad(f)(2.0) == pytest.approx(3.0 * np.exp(2.0))
+    held.append(held[0] * 2.0)
+    assert held[1].requires_grad
+    held[1].backward()
+    held.clear()

@@ -1970,6 +1970,7 @@ cdef class Tensor:
 
     def __array__(self, dtype=None, copy=None):
         if active(self):
+            refuse("NumPy reads the values of a tensor")
             raise TypeError(
                 "array: this tensor requires gradients, which a NumPy array would drop; use "
                 ".detach().numpy(), or fastad's function of the same name")
@@ -2010,6 +2011,7 @@ cdef class Tensor:
             If the tensor requires gradients; ``t.detach().numpy()`` is the way then.
         """
         if active(self):
+            refuse("NumPy reads the values of a tensor")
             raise RuntimeError("numpy: this tensor requires gradients, which a NumPy array would "
                                "drop; use .detach().numpy()")
         return look(self)
@@ -3306,17 +3308,43 @@ cdef int release_graph(list outputs) except -1:
 # ---- forward mode -----------------------------------------------------------------------------
 
 
+cdef enum:
+    NOBODY, ANOTHER_LEAF, ANOTHER_HANDLE
+
+
 def depends_on_others(list outputs, list inputs):
-    """Whether `outputs` depend on a living leaf by a path that does not start at `inputs`."""
+    """Who else may need the graph of `outputs`, followed to `inputs`.
+
+    1: a living leaf is reached by a path that does not start at `inputs`.  2: that is not so, but
+    somebody holds a tensor of the graph, and may follow it once more.  0: nobody.
+    """
     if fad_trace_id:
-        return True             # the trace takes down everything
+        return ANOTHER_LEAF         # the trace takes down everything
     return walk_down(outputs, {(<Tensor>t).h.idx for t in inputs if (<Tensor>t).h.slot < 0},
-                     {(<Tensor>t).h.slot for t in inputs if (<Tensor>t).h.slot >= 0}, False)
+                     {(<Tensor>t).h.slot for t in inputs if (<Tensor>t).h.slot >= 0}, False, inputs)
 
 
-cdef bint walk_down(list outputs, set own, set slots, bint consumed) except -1:
+cdef bint is_held(const char *reached, fad_index low, fad_index top, list own) except -1:
+    """Whether a tensor not in `own` is alive whose node is reached.
+
+    The later a handle was linked, the higher its node.
+    """
+    cdef fad_handle *h = tape.live.next
+    cdef Tensor t
+    while h != &tape.live and (h.idx < 0 or h.idx >= low):
+        if 0 <= h.idx <= top and reached[h.idx]:
+            t = <Tensor><PyObject *>(<char *>h - handle_offset)
+            if not any([t is x for x in own]):
+                return True
+        h = h.next
+    return False
+
+
+cdef int walk_down(list outputs, set own, set slots, bint consumed,
+                   list inputs=None) except -1:
     """Whether `outputs` reach a living leaf outside `slots`, or (consumed) a consumed node; the
-    walk stops at the nodes in `own`."""
+    walk stops at the nodes in `own`.  With `inputs`, ANOTHER_HANDLE if a third party holds a node.
+    """
     cdef fad_index i
     cdef fad_index parent[3]
     cdef fad_call *call
@@ -3357,7 +3385,9 @@ cdef bint walk_down(list outputs, set own, set slots, bint consumed) except -1:
                         reached[parent[k]] = 1
                         low = min(low, parent[k])
             i -= 1
-        return False
+        if inputs is not None and is_held(reached, low, top, outputs + inputs):
+            return ANOTHER_HANDLE
+        return NOBODY
     finally:
         free(reached)
 

@@ -96,6 +96,10 @@ cdef class Trace:
         follow(own, t)
         return own
 
+    def reads_gradients(self):
+        """Whether a caller may want gradients of tensors that the function found outside."""
+        return not self.was_off & 1 and any([active(<Tensor>t) for t, _ in self.shadows.values()])
+
     cdef int place(self, Tensor t, bint differentiable) except -1:
         """Put a new value on the tape, which the program gets from outside."""
         reserve(2)
@@ -127,13 +131,15 @@ def is_tracing():
     return fad_trace_id != 0
 
 
+class Refused(BaseException):
+    """Ends the run of a function that no program can be made of; `Trace.refused` says why."""
+
+
 cdef int refuse(str why) except -1:
-    """No program can be made of the running trace, if there is one."""
-    cdef Trace trace
+    """No program can be made of the running trace, if there is one: nothing is done in it."""
     if fad_trace_id:
-        trace = tracing()
-        if trace.refused is None:
-            trace.refused = why
+        tracing().refused = why
+        raise Refused(why)
     return 0
 
 
@@ -1355,7 +1361,7 @@ cdef enum:
 cdef enum:
     SEEN_NAME, SEEN_CELL, SEEN_CODE, SEEN_DEFAULTS
     SEEN_LAST_FAST = SEEN_DEFAULTS
-    SEEN_ITEMS, SEEN_BYTES
+    SEEN_ITEMS, SEEN_BYTES, SEEN_ATTRIBUTES
 
 ctypedef struct seen_thing:
     int kind
@@ -1643,14 +1649,43 @@ cdef bint unchanged(list seen) except -1:
     for entry in seen:
         kind, holder, name, what = <tuple>entry
         if kind == SEEN_ITEMS:
-            items = list(holder.values()) if type(holder) is dict else holder
-            if len(items) != len(<tuple>what):
+            if not same_items(holder, <tuple>what):
                 return False
-            for a, b in zip(items, <tuple>what):
-                if a is not b:
+        elif kind == SEEN_ATTRIBUTES:
+            for a, b in zip(<tuple>name, <tuple>what):
+                if getattr(holder, a, None) is not b:
                     return False
         elif not same_bytes(<cnp.ndarray>holder, <cnp.ndarray>what):
             return False
+    return True
+
+
+cdef extern from "Python.h":
+    int PyDict_Next(object dict, Py_ssize_t *at, PyObject **key, PyObject **value)
+    PyObject *PyTuple_GET_ITEM(object tuple, Py_ssize_t k)
+
+
+cdef bint same_items(object holder, tuple what) except -1:
+    """Whether a container holds these very objects; of a dict, keys and values by turns."""
+    cdef PyObject *key
+    cdef PyObject *value
+    cdef Py_ssize_t at = 0, k = 0
+    if type(holder) is dict:
+        if 2 * len(<dict>holder) != len(what):
+            return False
+        while PyDict_Next(holder, &at, &key, &value):
+            if (key != <PyObject *>PyTuple_GET_ITEM(what, k)
+                    or value != <PyObject *>PyTuple_GET_ITEM(what, k + 1)):
+                return False
+            k += 2
+        return True
+    items = [x for pair in holder.items() for x in pair] if isinstance(holder, dict) else holder
+    if len(items) != len(what):
+        return False
+    for a in items:
+        if <PyObject *>a != <PyObject *>PyTuple_GET_ITEM(what, k):
+            return False
+        k += 1
     return True
 
 

@@ -20,14 +20,17 @@ functions it calls read from closures and globals, and on arrays, lists, dicts a
 there: these are compared at each call, and a change means recording again.  What cannot be seen:
 files, clocks, other processes, printing and other side effects (they happen while recording only),
 changes inside an array of more than 256 KiB or deep inside nested containers.  A draw from NumPy's
-or Python's global random generators is noticed, and such a function is computed eagerly.
+or Python's random generators, global or found like other variables, is noticed, and such a function
+is computed eagerly.
 """
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import enum
 import functools
+import gc
 import importlib
 import os
 import pickle
@@ -115,9 +118,18 @@ def _flat(
         parts = [_flat(item, leaves, tensors) for item in x.values()]
         named = dict(zip(x, [part[1] for part in parts]))
         return (kind, tuple(x), *[part[0] for part in parts]), named, (-1, None)
-    if x is None or x is Ellipsis or isinstance(x, _VALUES):
+    if x is None or x is Ellipsis or isinstance(x, _VALUES) and not _may_change(x):
         return (kind, x), x, (_STATIC, x)
     return _OPAQUE, x, (-1, None)
+
+
+def _may_change(x: Any) -> bool:
+    """Classes have attributes; methods of objects read them."""
+    if isinstance(x, type):
+        return not _of_library(x.__module__)
+    return isinstance(x, types.BuiltinMethodType) and not isinstance(
+        x.__self__, (types.ModuleType, type(None))
+    )
 
 
 def _holds_opaque(key: Any) -> bool:
@@ -203,7 +215,11 @@ def _result_tree(x: Any, outputs: list[Tensor]) -> Any:
         return type(x)([_result_tree(item, outputs) for item in x])
     if type(x) is dict:
         return {key: _result_tree(item, outputs) for key, item in x.items()}
-    return _Out(np.array(x) if isinstance(x, np.ndarray) else x)
+    if isinstance(x, np.ndarray) and x.dtype != object:
+        return _Out(np.array(x))
+    if x is not None and x is not Ellipsis and not isinstance(x, (float, *_VALUES)):
+        _core.refuse_trace(f"the function returns an object, a {type(x).__name__}")
+    return _Out(x)
 
 
 def nested(tree: Any, outputs: list[Any], tensors: Any) -> Any:
@@ -302,84 +318,190 @@ def _plain(t: Tensor, tensors: Any) -> Any:
 
 # What a recording depends on besides its arguments.
 
-_NAME, _CELL, _CODE, _DEFAULTS, _ITEMS, _BYTES = range(6)
+_NAME, _CELL, _CODE, _DEFAULTS, _ITEMS, _BYTES, _ATTRIBUTES = range(7)
 _WATCHED_BYTES = 256 * 1024
-_WATCHED_ITEMS = 64
+_SAMPLE = 1000
+_WATCHED_ITEMS = 1024
 _WATCHED_IN_ALL = 1000
-_DEPTH = 4
-_LIBRARIES = ("numpy", "fastad", "scipy", "math", "builtins", "functools", "itertools")
+_VISITED = 20_000
+_DEPTH = 10
+_LIBRARIES = sys.stdlib_module_names | {"numpy", "fastad", "scipy"}
+_CONSTANTS = {type(None), type(Ellipsis), bool, int, float, complex, str, bytes, range}
 
 
-def _watch(x: Any, out: list[Any], known: dict[int, int], depth: int) -> None:
-    """Append to `out` what tells whether `x` is still the same inside."""
-    if known.get(id(x), depth + 1) <= depth or depth > _DEPTH or len(out) > _WATCHED_IN_ALL:
-        return
-    known[id(x)] = depth
-    if isinstance(x, types.FunctionType):
-        if (x.__module__ or "").split(".")[0] not in _LIBRARIES:
-            _watch_function(x, out, known, depth)
-    elif isinstance(x, types.MethodType):
-        _watch(x.__func__, out, known, depth)
-        _watch(x.__self__, out, known, depth)
-    elif isinstance(x, functools.partial):
-        for part in (x.func, x.args, x.keywords):
-            _watch(part, out, known, depth)
-    elif isinstance(x, np.ndarray):
-        if x.nbytes <= _WATCHED_BYTES and x.dtype != object:
-            out.append((_BYTES, x, None, np.array(x)))
-    elif type(x) in (list, dict):
-        items = tuple(x.values()) if type(x) is dict else tuple(x)
-        if len(items) <= _WATCHED_ITEMS:
-            out.append((_ITEMS, x, None, items))
-            for item in items:
-                _watch(item, out, known, depth + 1)
-    elif type(x) is tuple:
-        for item in x[:_WATCHED_ITEMS]:
-            _watch(item, out, known, depth + 1)
-    elif not isinstance(x, (type, types.ModuleType, Tensor)):
-        attributes = getattr(x, "__dict__", None)
-        if type(x).__module__.split(".")[0] in _LIBRARIES or type(attributes) is not dict:
+def _of_library(module: str | None) -> bool:
+    return (module or "").split(".")[0] in _LIBRARIES
+
+
+class _Watch:
+    """Collects what tells whether the things that a function finds outside are still the same.
+
+    Attributes
+    ----------
+    entries : list
+        ``(kind, holder, name, object or contents)``, for `Replay.depends_on`.
+    generators : list
+        Generators of random numbers.
+    iterator : object
+        An iterator, or None: reading it changes it, and cannot be undone.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Any] = []
+        self.generators: list[Any] = []
+        self.iterator: Any = None
+        self._depth_of: dict[int, int] = {}
+        self._visited: list[Any] = []       # keeps the ids taken
+
+    def visit(self, x: Any, depth: int = 0) -> None:
+        if (
+            type(x) in _CONSTANTS or depth > _DEPTH or self._depth_of.get(id(x), depth + 1) <= depth
+            or len(self.entries) > _WATCHED_IN_ALL or len(self._visited) > _VISITED
+        ):
             return
-        call = next((vars(c)["__call__"] for c in type(x).__mro__ if "__call__" in vars(c)), None)
-        if isinstance(call, types.FunctionType):
-            _watch(call, out, known, depth)
-        _watch(attributes, out, known, depth)
+        self._depth_of[id(x)] = depth
+        self._visited.append(x)
+        if isinstance(x, types.FunctionType):
+            if not _of_library(x.__module__):
+                self._function(x, depth)
+        elif isinstance(x, types.MethodType):
+            self.visit(x.__func__, depth)
+            self.visit(x.__self__, depth)
+        elif isinstance(x, types.BuiltinMethodType):
+            self.visit(x.__self__, depth)
+        elif isinstance(x, functools.partial):
+            for part in (x.func, x.args, x.keywords):
+                self.visit(part, depth)
+        elif isinstance(x, Replay):
+            self.visit(x.source, depth)
+        elif isinstance(x, (staticmethod, classmethod)):
+            self.visit(x.__func__, depth)
+        elif isinstance(x, property):
+            self.visit(x.fget, depth)
+        elif isinstance(x, np.ndarray):
+            self._array(x)
+        elif isinstance(x, (list, dict, set, tuple, bytearray, collections.deque)):
+            self._container(x, depth)
+        elif isinstance(x, type):
+            self._class(x, depth)
+        elif not isinstance(x, (types.ModuleType, Tensor)):
+            self._object(x, depth)
+
+    def _array(self, x: np.ndarray) -> None:
+        if x.dtype == object or not x.size:
+            return
+        if x.nbytes > _WATCHED_BYTES:       # to compare all of it would take too long: some of it
+            if not x.flags.c_contiguous:
+                return
+            x = x.reshape(-1)[:: max(1, x.size // _SAMPLE)]
+        self.entries.append((_BYTES, x, None, np.array(x)))
+
+    def _container(self, x: Any, depth: int) -> None:
+        if len(x) > _WATCHED_ITEMS:
+            return
+        items = tuple(x) if not isinstance(x, dict) else tuple([v for kv in x.items() for v in kv])
+        if not isinstance(x, tuple):
+            self.entries.append((_ITEMS, x, None, items))
+        for item in items:
+            self.visit(item, depth + 1)
+        if type(x).__module__ not in ("builtins", "collections"):
+            self._object(x, depth)
+
+    def _class(self, x: type, depth: int) -> None:
+        for base in x.__mro__:
+            if not _of_library(base.__module__):
+                (names,) = gc.get_referents(vars(base))[:1]
+                if type(names) is dict:
+                    self.visit(names, depth)
+
+    def _object(self, x: Any, depth: int) -> None:
+        kind = type(x)
+        if _is_generator(x):
+            self.generators.append(x)
+        elif isinstance(x, Iterator):
+            self.iterator = x
+        elif not _of_library(kind.__module__) or kind.__module__ in ("types", "argparse"):
+            attributes = getattr(x, "__dict__", None)
+            if type(attributes) is dict:
+                self.visit(attributes, depth)
+            names = _slots(kind)
+            if names:
+                values = tuple([getattr(x, name, None) for name in names])
+                self.entries.append((_ATTRIBUTES, x, tuple(names), values))
+                for value in values:
+                    self.visit(value, depth + 1)
+            self.visit(kind, depth)
+
+    def _function(self, f: types.FunctionType, depth: int) -> None:
+        self.entries.append((_CODE, f, None, f.__code__))
+        self.entries.append((_DEFAULTS, f, None, f.__defaults__))
+        for default in f.__defaults__ or ():
+            self.visit(default, depth + 1)
+        self.visit(f.__kwdefaults__, depth)
+        for cell in f.__closure__ or ():
+            try:
+                x = cell.cell_contents
+            except ValueError:
+                continue
+            self.entries.append((_CELL, cell, None, x))
+            self.visit(x, depth + 1)
+        codes = [f.__code__]
+        while codes:
+            code = codes.pop()
+            codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+            self._names(f.__globals__, code.co_names, depth)
+
+    def _names(self, scope: dict[str, Any], names: tuple[str, ...], depth: int) -> None:
+        """What stands under these names, and under the same names in modules found there."""
+        for name in names:
+            if name not in scope:
+                continue
+            x = scope[name]
+            self.entries.append((_NAME, scope, name, x))
+            if isinstance(x, types.ModuleType):
+                if not _of_library(x.__name__) and vars(x) is not scope and depth <= _DEPTH:
+                    self._names(vars(x), names, depth + 1)
+            else:
+                self.visit(x, depth + 1)
 
 
-def _watch_function(
-    f: types.FunctionType, out: list[Any], known: dict[int, int], depth: int
-) -> None:
-    out.append((_CODE, f, None, f.__code__))
-    out.append((_DEFAULTS, f, None, f.__defaults__))
-    for default in f.__defaults__ or ():
-        _watch(default, out, known, depth + 1)
-    _watch(f.__kwdefaults__, out, known, depth)
-    for cell in f.__closure__ or ():
-        try:
-            x = cell.cell_contents
-        except ValueError:
-            continue
-        out.append((_CELL, cell, None, x))
-        _watch(x, out, known, depth + 1)
-    codes = [f.__code__]
-    while codes:
-        code = codes.pop()
-        codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
-        for name in code.co_names:
-            if name in f.__globals__:
-                x = f.__globals__[name]
-                out.append((_NAME, f.__globals__, name, x))
-                _watch(x, out, known, depth + 1)
+def _slots(kind: type) -> list[str]:
+    """The names of the attributes that instances hold outside their ``__dict__``."""
+    return [
+        name
+        for base in kind.__mro__
+        if "__slots__" in vars(base)
+        for name, x in vars(base).items()
+        if isinstance(x, types.MemberDescriptorType)
+    ]
 
 
-def _random_states() -> tuple[Any, ...]:
-    """What a draw from a global random generator would change."""
-    states: list[Any] = []
+def _is_generator(x: Any) -> bool:
+    kind = type(x)
+    if kind.__module__.startswith("numpy.random"):
+        return isinstance(x, (np.random.Generator, np.random.BitGenerator, np.random.RandomState))
+    return "random" in sys.modules and isinstance(x, sys.modules["random"].Random)
+
+
+def _state(generator: Any) -> Any:
+    """The state of a generator of random numbers, to compare."""
+    if isinstance(generator, np.random.Generator):
+        generator = generator.bit_generator
+    if isinstance(generator, np.random.RandomState):
+        return pickle.dumps(generator.get_state(legacy=False))
+    if isinstance(generator, np.random.BitGenerator):
+        return pickle.dumps(generator.state)
+    return generator.getstate()
+
+
+def _random_states(generators: list[Any]) -> list[Any]:
+    """What a draw from these generators of random numbers, or a global one, would change."""
+    states = [_state(generator) for generator in generators]
     if "random" in sys.modules:
         states.append(sys.modules["random"].getstate())
     if "numpy.random" in sys.modules:
         states.append(_numpy_state())
-    return tuple(states)
+    return states
 
 
 # The words of NumPy's generator when it was last seen without a spare normal number.
@@ -397,7 +519,7 @@ def _numpy_state() -> Any:
             return words
     state = np.random.get_state(legacy=False)
     if words is None:
-        return repr(state)
+        return pickle.dumps(state)
     if not state["has_gauss"]:
         _without_spare = words
         return words
@@ -417,27 +539,36 @@ def record(
     tensors: list[Tensor],
 ) -> Any:
     """Run the function once, as a recording, and keep the program that it makes."""
-    seen: list[Any] = []
-    _watch(replay.source, seen, {}, 0)
-    before = _random_states()
+    watch = _Watch()
+    watch.visit(replay.source)
+    before = _random_states(watch.generators)
     skeleton: list[Any] = []
     trees = [_flat(x, skeleton, [])[1] for x in _prepared(replay, args)]
     named = {name: _flat(x, skeleton, [])[1] for name, x in kwargs.items()}
+    if watch.iterator is not None:
+        _give_up(replay, key, f"the function may read a {type(watch.iterator).__name__}")
+        return eager(replay, args, kwargs)
     trace = Trace()
-    with trace:
-        inputs = iter([trace.input(x) for x in leaves])
-        given = [_fill(tree, inputs) for tree in trees]
-        given_named = {name: _fill(tree, inputs) for name, tree in named.items()}
-        result = replay.function(*given, **given_named)
-        outputs: list[Tensor] = []
-        tree = _result_tree(result, outputs)
-        if _random_states() != before:
-            _core.refuse_trace("the function draws random numbers")
-        plan = _core.finish_trace(trace, outputs, sys.modules[__name__])
-    if plan is None:
+    try:
+        with trace:
+            inputs = iter([trace.input(x) for x in leaves])
+            given = [_fill(tree, inputs) for tree in trees]
+            given_named = {name: _fill(tree, inputs) for name, tree in named.items()}
+            result = replay.function(*given, **given_named)
+            outputs: list[Tensor] = []
+            tree = _result_tree(result, outputs)
+            drawn = _random_states(watch.generators) != before
+            plan = None if drawn else _core.finish_trace(trace, outputs, sys.modules[__name__])
+            wanted = trace.reads_gradients()
+    except _core.Refused:
         _give_up(replay, key, trace.refused)
         return eager(replay, args, kwargs)
-    replay.depends_on(seen)
+    if plan is None:
+        _give_up(replay, key, trace.refused or "the function draws random numbers")
+        if wanted:
+            return eager(replay, args, kwargs)
+        return nested(tree, [_plain(t, tensors) for t in outputs], None)
+    replay.depends_on(watch.entries)
     values = [_plain(t, tensors) for t in outputs]
     in_a_row = replay.keep(key, plan, tree, spec)
     if plan.outer_active() and _core.is_grad_enabled():
@@ -446,8 +577,8 @@ def record(
         in_a_row >= _long_recordings and in_a_row * plan.describe()["instructions"] > _long
     ):
         _give_up(
-            replay, key, "a guard fails in every call: what Python looks at keeps changing (choose "
-            "with where, maximum or clip instead of if)"
+            replay, key, "a guard fails in every call, or what the function finds outside changes: "
+            "choose with where, maximum or clip instead of if"
         )
     elif len(replay.plans) >= _most_keys and not replay.warned:
         replay.warned = True

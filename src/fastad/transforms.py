@@ -52,6 +52,10 @@ def _is_numbers(x: Any) -> bool:
     return isinstance(x, (list, tuple)) and bool(x) and all(type(v) in (int, float) for v in x)
 
 
+# The derivatives are to be recorded; the graph is to be kept, because somebody holds a part of it.
+_RECORD, _KEEP = 1, 2
+
+
 class _Inputs:
     """The differentiated arguments of one call, as tensors that this call alone can see."""
 
@@ -73,9 +77,13 @@ class _Inputs:
             full[k] = _rebuild(tree, new)
         self.args = tuple(full)
 
+    def others(self, outputs: list[Tensor]) -> int:
+        """Who outside may differentiate what is computed from this call: `_RECORD`, `_KEEP`, 0."""
+        return _RECORD if self.outer else _core.depends_on_others(outputs, self.tensors)
+
     def must_record(self, outputs: list[Tensor]) -> bool:
         """Whether somebody outside may differentiate what is computed from this call."""
-        return self.outer or _core.depends_on_others(outputs, self.tensors)
+        return self.others(outputs) == _RECORD
 
     def shaped(self, leaves: list[Any]) -> list[Any]:
         """Results, one per tensor, in the nesting of the arguments."""
@@ -208,10 +216,11 @@ def value_and_grad(
             result = f(*inputs.args, **kwargs)
             y, aux = result if has_aux else (result, None)
             y = _scalar("grad", y)
-            traced = inputs.must_record([y])
+            others = inputs.others([y])
+            traced = others == _RECORD
             more = [x for x in _leaves(aux, []) if isinstance(x, Tensor)]
             traced_aux = bool(more) and inputs.must_record(more)
-            bars = _gradients([y], [None], inputs, traced, traced_aux)
+            bars = _gradients([y], [None], inputs, traced, traced_aux or others == _KEEP)
         shaped = inputs.shaped(bars)
         value = y if traced and y.requires_grad else inputs.out(y.detach())
         gradient = shaped[0] if isinstance(argnums, int) else tuple(shaped)
