@@ -30,6 +30,7 @@ import ctypes
 import enum
 import functools
 import gc
+import os
 import pickle
 import sys
 import types
@@ -439,6 +440,9 @@ def _numpy_state() -> Any:
 
 
 # Recording.
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.end_traces_of_others)
 
 
 def record(
