@@ -262,36 +262,32 @@ def run_examples(text, name, names):
     names.update(test.globs)
 
 
-def readme():
-    path = ROOT / "README.md"
+def readme(name="README.md"):
+    path = ROOT / name
     if not path.exists():
-        pytest.skip("the README is not here")
+        pytest.skip(f"{name} is not here")
     return path.read_text()
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", readme(), re.MULTILINE | re.DOTALL)
+def blocks(language, name="README.md"):
+    return re.findall(rf"^```{language}\n(.*?)^```$", readme(name), re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_in_the_readme_hold():
+@pytest.mark.parametrize("name", ["README.md", "docs/programs.md"])
+def test_the_examples_in_the_documents_hold(name):
     pytest.importorskip("scipy")
     names = {}
-    assert len(blocks("python")) >= 6
-    for number, block in enumerate(blocks("python")):
+    found = blocks("python", name)
+    assert len(found) >= 6
+    for number, block in enumerate(found):
         assert block.startswith(">>>")
-        run_examples(block, f"README block {number}", names)
+        run_examples(block, f"{name} block {number}", names)
 
 
-def test_the_examples_in_the_docs_hold():
-    pages = sorted((ROOT / "docs").glob("*.md"))
-    if not pages:
-        pytest.skip("the docs are not here")
-    for page in pages:
-        names = {}
-        found = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-        assert found
-        for number, block in enumerate(found):
-            run_examples(block, f"{page.name} block {number}", names)
+def test_every_document_is_tested():
+    if not (ROOT / "docs").exists():
+        pytest.skip("the documents are not here")
+    assert [path.name for path in (ROOT / "docs").iterdir()] == ["programs.md"]
 
 
 def test_the_cython_code_in_the_readme_is_what_is_tested():

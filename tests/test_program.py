@@ -880,6 +880,64 @@ def test_one_thread_records_a_program_while_others_work_with_tensors():
     assert not wrong
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_uses_programs_whatever_other_threads_did(fresh_python):
+    fresh_python(
+        """
+        import multiprocessing, threading, time, warnings
+        import numpy as np
+        import fastad as ad
+
+        warnings.simplefilter("ignore", DeprecationWarning)     # fork beside threads
+        small = ad.compile(lambda x: (ad.exp(x) * x).sum() if x[0] > 0.0 else x.sum())
+        large = ad.compile(lambda x: (ad.exp(x) * ad.sin(x) * x).sum())
+        a, b = np.linspace(0.1, 1.0, 5), np.linspace(0.1, 1.0, 200_000)
+        want = small.value_and_grad(a)[0], large.value_and_grad(b)[0]
+        forks = threading.Event()
+
+        def run():
+            while not forks.is_set():
+                large.value_and_grad(b)
+
+        def record():
+            def f(x):
+                for _ in range(50):
+                    time.sleep(0.0002)          # the fork finds a recording under way
+                    x = x * 1.01
+                return x.sum()
+
+            while not forks.is_set():
+                ad.compile(f).grad(a)
+
+        def child(results):
+            x = ad.tensor(2.0, requires_grad=True)
+            for _ in range(1000):
+                (x**3).backward()
+            results.put((
+                small.value_and_grad(a)[0], large.value_and_grad(b)[0],
+                small.value_and_grad(-a)[0], ad.compile(lambda x: x**3).grad(2.0),
+                x.grad.item(), ad._core.tape_stats()["nodes"],
+            ))
+
+        threads = [threading.Thread(target=f, daemon=True) for f in (run, record)]
+        [t.start() for t in threads]
+        fork = multiprocessing.get_context("fork")
+        for _ in range(5):
+            time.sleep(0.01)
+            results = fork.Queue()
+            process = fork.Process(target=child, args=(results,))
+            process.start()
+            found = results.get(timeout=60)
+            process.join(60)
+            assert process.exitcode == 0
+            assert found[:2] == want and found[2:5] == (-a.sum(), 12.0, 12000.0), found
+            assert found[5] < 100, found
+        forks.set()
+        [t.join() for t in threads]
+        """
+    )
+
+
 def test_replays_run_in_flat_memory():
     program = ad.compile(lambda x: (ad.exp(x) * x).sum() + ad.sort(x)[0])
     x = np.linspace(0.0, 1.0, 20000)

@@ -53,13 +53,16 @@ cdef class Trace:
         return self
 
     def __exit__(self, *exc):
-        """Forget the nodes; tensors that outlive the trace keep what a gradient needs."""
         global fad_trace_id, fad_grad_off
+        fad_trace_id = 0
+        fad_grad_off = self.was_off
+        self.end()
+
+    cdef int end(self) except -1:
+        """Forget the nodes; tensors that outlive the trace keep what a gradient needs."""
         cdef fad_handle *h = tape.live.next
         cdef fad_handle *after
         cdef Tensor t
-        fad_trace_id = 0
-        fad_grad_off = self.was_off
         self.over = True
         del TRACES[self.id]
         while h != &tape.live:
@@ -76,6 +79,7 @@ cdef class Trace:
             tape.fresh = tape.n
             fad_trim(&tape)
         tidy()
+        return 0
 
     def input(self, x):
         """A tensor that stands for an argument: a float, or an array.
@@ -120,6 +124,13 @@ cdef class Trace:
         self.seen.add(key)
         self.guards.append((kind, wanted, a, b, tape.n, number, array))
         return 0
+
+
+def end_traces_of_others():
+    """In the child of a fork: end what other threads recorded, which are not there."""
+    for trace in list(TRACES.values()):
+        if (<Trace>trace).id != fad_trace_id:
+            (<Trace>trace).end()
 
 
 cdef Trace tracing():

@@ -528,6 +528,9 @@ def _numpy_state() -> Any:
 
 # Recording.
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.end_traces_of_others)
+
 
 def record(
     replay: Replay,
