@@ -498,7 +498,7 @@ def record(
         replay.warned = True
         _warn(replay, "shapes, dtypes or static arguments keep changing: "
               f"{_difference(list(replay.plans)[-2:])}")
-    return nested(tree, values, None)
+    return eager(replay, args, kwargs) if wanted else nested(tree, values, None)
 
 
 # So many recordings in a row, without a replay, show that a function goes its own way each time; of
