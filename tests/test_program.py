@@ -271,6 +271,17 @@ def test_weights_in_a_closure_are_read_anew_and_get_gradients():
     assert w.grad.tolist() == X.tolist()
 
 
+def test_weights_in_a_closure_get_gradients_from_the_first_call_on():
+    w = ad.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    program = ad.compile(lambda x: (w * x).sum())
+    for times in (1.0, 2.0):
+        program(X).backward()
+        assert w.grad.tolist() == (times * X).tolist()
+    derived = program.value_and_grad
+    value, gradient = derived(X)
+    assert value.requires_grad and gradient.tolist() == w.tolist()
+
+
 def test_a_program_inside_a_program_is_part_of_it():
     inner = ad.compile(lambda x: ad.exp(x) * x)
     outer = ad.compile(lambda x: inner(x).sum() + inner(x[0]))

@@ -1371,7 +1371,7 @@ cdef enum:
 
 cdef enum:
     SEEN_NAME, SEEN_CELL, SEEN_CODE, SEEN_DEFAULTS
-    SEEN_LAST_FAST = SEEN_DEFAULTS
+    SEEN_LAST_IDENTITY = SEEN_DEFAULTS
     SEEN_ITEMS, SEEN_BYTES, SEEN_ATTRIBUTES
 
 ctypedef struct seen_thing:
@@ -1417,9 +1417,9 @@ cdef class Replay:
     cdef Plan last
     cdef list last_spec             # [(kind, what)] of flat arguments, None where not flat
     cdef readonly list seen         # what the recordings depend on besides arguments
-    cdef seen_thing *seen_fast      # the same, where it is an identity
+    cdef seen_thing *seen_fast      # the same, where comparing runs no Python
     cdef int n_seen_fast
-    cdef list seen_slow             # and where it is not
+    cdef list seen_slow             # and where it may
     cdef readonly tuple argnums     # arguments that are differentiated: integers become floats
     cdef readonly int64_t recordings, replays
     cdef list others                # programs for the arguments of the last call
@@ -1636,7 +1636,7 @@ cdef class Replay:
         self.seen_slow = []
         for entry in seen:
             kind, holder, name, what = <tuple>entry
-            if kind > SEEN_LAST_FAST:
+            if kind > SEEN_LAST_IDENTITY and type(holder) not in (dict, list, np.ndarray):
                 self.seen_slow.append(entry)
                 continue
             self.seen_fast[self.n_seen_fast] = seen_thing(
@@ -1649,7 +1649,13 @@ cdef class Replay:
         cdef seen_thing *x
         for k in range(self.n_seen_fast):
             x = &self.seen_fast[k]
-            if seen_now(x.kind, x.holder, x.name) != x.what:
+            if x.kind == SEEN_ITEMS:
+                if not same_items(<object>x.holder, <tuple>x.what):
+                    return False
+            elif x.kind == SEEN_BYTES:
+                if not same_bytes(<cnp.ndarray>x.holder, <cnp.ndarray>x.what):
+                    return False
+            elif seen_now(x.kind, x.holder, x.name) != x.what:
                 return False
         return not self.seen_slow or unchanged(self.seen_slow)
 
@@ -1674,6 +1680,7 @@ cdef bint unchanged(list seen) except -1:
 cdef extern from "Python.h":
     int PyDict_Next(object dict, Py_ssize_t *at, PyObject **key, PyObject **value)
     PyObject *PyTuple_GET_ITEM(object tuple, Py_ssize_t k)
+    PyObject *PyList_GET_ITEM(object list, Py_ssize_t k)
 
 
 cdef bint same_items(object holder, tuple what) except -1:
@@ -1685,16 +1692,23 @@ cdef bint same_items(object holder, tuple what) except -1:
         if 2 * len(<dict>holder) != len(what):
             return False
         while PyDict_Next(holder, &at, &key, &value):
-            if (key != <PyObject *>PyTuple_GET_ITEM(what, k)
-                    or value != <PyObject *>PyTuple_GET_ITEM(what, k + 1)):
+            if (key != PyTuple_GET_ITEM(what, k)
+                    or value != PyTuple_GET_ITEM(what, k + 1)):
                 return False
             k += 2
+        return True
+    if type(holder) is list:
+        if len(<list>holder) != len(what):
+            return False
+        for k in range(len(what)):
+            if PyList_GET_ITEM(holder, k) != PyTuple_GET_ITEM(what, k):
+                return False
         return True
     items = [x for pair in holder.items() for x in pair] if isinstance(holder, dict) else holder
     if len(items) != len(what):
         return False
     for a in items:
-        if <PyObject *>a != <PyObject *>PyTuple_GET_ITEM(what, k):
+        if <PyObject *>a != PyTuple_GET_ITEM(what, k):
             return False
         k += 1
     return True
@@ -1702,7 +1716,11 @@ cdef bint same_items(object holder, tuple what) except -1:
 
 cdef bint same_bytes(cnp.ndarray a, cnp.ndarray copy) except -1:
     # a.shape of a typed array would be a pointer
-    if not cnp.PyArray_SAMESHAPE(a, copy) or a.dtype != copy.dtype:
+    cdef int kind = cnp.PyArray_TYPE(a)
+    if (not cnp.PyArray_SAMESHAPE(a, copy) or kind != cnp.PyArray_TYPE(copy)
+            or cnp.PyArray_ISNOTSWAPPED(a) != cnp.PyArray_ISNOTSWAPPED(copy)):
+        return False
+    if kind >= cnp.NPY_OBJECT and a.dtype != copy.dtype:    # with units, lengths or fields
         return False
     if cnp.PyArray_ISCARRAY_RO(a):
         return memcmp(cnp.PyArray_DATA(a), cnp.PyArray_DATA(copy), cnp.PyArray_NBYTES(a)) == 0

@@ -36,8 +36,9 @@ import os
 import pickle
 import sys
 import types
+import typing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -326,7 +327,12 @@ _WATCHED_IN_ALL = 1000
 _VISITED = 20_000
 _DEPTH = 10
 _LIBRARIES = sys.stdlib_module_names | {"numpy", "fastad", "scipy"}
-_CONSTANTS = {type(None), type(Ellipsis), bool, int, float, complex, str, bytes, range}
+_CONSTANTS = {
+    type(None), type(Ellipsis), bool, int, float, complex, str, bytes, range, Tensor, np.ufunc,
+    types.ModuleType, types.CodeType, types.GetSetDescriptorType, types.MemberDescriptorType,
+    types.WrapperDescriptorType, types.MethodDescriptorType, types.MethodWrapperType,
+    typing.ForwardRef, type(vars(collections.namedtuple("_", "x"))["x"]),
+}
 
 
 def _of_library(module: str | None) -> bool:
@@ -364,6 +370,8 @@ class _Watch:
         if isinstance(x, types.FunctionType):
             if not _of_library(x.__module__):
                 self._function(x, depth)
+        elif isinstance(x, np.ndarray):
+            self._array(x)
         elif isinstance(x, types.MethodType):
             self.visit(x.__func__, depth)
             self.visit(x.__self__, depth)
@@ -378,13 +386,11 @@ class _Watch:
             self.visit(x.__func__, depth)
         elif isinstance(x, property):
             self.visit(x.fget, depth)
-        elif isinstance(x, np.ndarray):
-            self._array(x)
         elif isinstance(x, (list, dict, set, tuple, bytearray, collections.deque)):
             self._container(x, depth)
         elif isinstance(x, type):
             self._class(x, depth)
-        elif not isinstance(x, (types.ModuleType, Tensor)):
+        else:
             self._object(x, depth)
 
     def _array(self, x: np.ndarray) -> None:
@@ -403,7 +409,8 @@ class _Watch:
         if not isinstance(x, tuple):
             self.entries.append((_ITEMS, x, None, items))
         for item in items:
-            self.visit(item, depth + 1)
+            if type(item) not in _CONSTANTS:
+                self.visit(item, depth + 1)
         if type(x).__module__ not in ("builtins", "collections"):
             self._object(x, depth)
 
@@ -418,7 +425,7 @@ class _Watch:
         kind = type(x)
         if _is_generator(x):
             self.generators.append(x)
-        elif isinstance(x, Iterator):
+        elif hasattr(kind, "__next__"):
             self.iterator = x
         elif not _of_library(kind.__module__) or kind.__module__ in ("types", "argparse"):
             attributes = getattr(x, "__dict__", None)
@@ -587,7 +594,7 @@ def record(
         replay.warned = True
         _warn(replay, "shapes, dtypes or static arguments keep changing: "
               f"{_difference(list(replay.plans)[-2:])}")
-    return nested(tree, values, None)
+    return eager(replay, args, kwargs) if wanted else nested(tree, values, None)
 
 
 # So many recordings in a row, without a replay, show that a function goes its own way each time; of
