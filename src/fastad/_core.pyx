@@ -161,6 +161,18 @@ cdef class Keeper:
             fad_array_release(self.arr)
 
 
+cdef inline int type_number(const fad_array *arr) noexcept:
+    """NumPy's number for the dtype of an array whose bytes the core has."""
+    if arr.dtype == FAD_F64:
+        return cnp.NPY_DOUBLE
+    return cnp.NPY_FLOAT if arr.dtype == FAD_F32 else cnp.NPY_BOOL
+
+
+cdef tuple dims_of(const fad_array *arr):
+    cdef int k
+    return tuple([arr.shape[k] for k in range(arr.ndim)])
+
+
 cdef object view_of(fad_array *arr):
     """Read-only ndarray over a core array."""
     cdef Keeper keeper
@@ -175,9 +187,8 @@ cdef object view_of(fad_array *arr):
         dims[k] = arr.shape[k]
     keeper = Keeper.__new__(Keeper)
     keeper.arr = fad_array_share(arr)
-    out = cnp.PyArray_New(cnp.ndarray, arr.ndim, dims,
-                          cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT,
-                          NULL, arr.data, 0, cnp.NPY_ARRAY_CARRAY_RO, None)
+    out = cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, type_number(arr), NULL, arr.data, 0,
+                          cnp.NPY_ARRAY_CARRAY_RO, None)
     cnp.set_array_base(out, keeper)
     return out
 
@@ -901,16 +912,22 @@ cdef fad_call *begin_call(int n) except NULL:
     return call
 
 
+cdef inline void fill_call(fad_call *call, object rule, object params) noexcept:
+    """Say what a call is of; None for nothing."""
+    if rule is not None:
+        Py_INCREF(rule)
+        call.rule = <void *>rule
+    if params is not None:
+        Py_INCREF(params)
+        call.params = <void *>params
+
+
 cdef int finish_call(Tensor out, fad_call *call, object rule, object params,
                      bint reads_output) except -1:
     """Push a call whose parents are known, and tie `out` to it."""
     cdef fad_slot slot
     cdef fad_index i
-    Py_INCREF(rule)
-    call.rule = <void *>rule
-    if params is not None:
-        Py_INCREF(params)
-        call.params = <void *>params
+    fill_call(call, rule, params)
     if out.arr != NULL:
         slot.arr = fad_array_share(out.arr)
     else:
@@ -1035,10 +1052,7 @@ cdef int read_shape(object shape, int64_t *dims) except -1:
 
 
 cdef tuple shape_of(Tensor t):
-    cdef int k
-    if t.arr == NULL:
-        return NO_SHAPE
-    return tuple([t.arr.shape[k] for k in range(t.arr.ndim)])
+    return NO_SHAPE if t.arr == NULL else dims_of(t.arr)
 
 
 cdef inline bint alike(Tensor t, const fad_array *arr) noexcept:

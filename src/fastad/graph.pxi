@@ -374,12 +374,7 @@ cdef class Nodes:
                     raise
                 for k in range(call.n):
                     call.parent[k] = <fad_index>(start + <Py_ssize_t>(<tuple>parents)[k])
-                if rule is not None:
-                    Py_INCREF(rule)
-                    call.rule = <void *>rule
-                if params is not None:
-                    Py_INCREF(params)
-                    call.params = <void *>params
+                fill_call(call, rule, params)
                 if arr != NULL:
                     slot.arr = arr
                 else:
@@ -395,11 +390,7 @@ cdef class Nodes:
                               self.n_given, outer, self, hooks)
         finally:
             free(nodes)
-            fad_leave(&tape)
-            if not TRACES:
-                tape.fresh = tape.n
-            fad_trim(&tape)
-            tidy()
+            let_tape_move()
 
     cdef fad_array *header(self, Py_ssize_t i, object kind) except NULL:
         """An array of the kind of node i: the value of a constant, of others no bytes."""

@@ -255,17 +255,13 @@ class Graph:
                 bars: dict[tuple[int, int], Tensor] = {}
                 for of in {g[0] for g in gradients if g}:
                     by = sorted({g[1] for g in gradients if g and g[0] == of})
-                    tensors = [found[i] for i in by]
-                    if not found[of].requires_grad:
-                        bars |= {(of, i): transforms._zeros(t) for i, t in zip(by, tensors)}
-                        continue
                     # a node that needs no gradient has none: nothing fed flows through it
-                    live = [t for t in tensors if t.requires_grad]
-                    each = iter(_core.run_backward(
-                        [found[of]], [None], True, _core.is_tracing(), live, False, True))
-                    for i, t in zip(by, tensors):
-                        bar = next(each) if t.requires_grad else None
-                        bars[of, i] = transforms._zeros(t) if bar is None else bar
+                    live = [found[i] for i in by if found[i].requires_grad]
+                    each = iter(transforms._gradients(
+                        [found[of]], [None], live, _core.is_tracing(), True))
+                    for i in by:
+                        t = found[i]
+                        bars[of, i] = next(each) if t.requires_grad else transforms._zeros(t)
             results = [found[i] if g is None else bars[g] for i, g in zip(plain, gradients)]
             return [t if _core.is_tracing() else t.detach() for t in results]
 
@@ -301,15 +297,13 @@ class Graph:
 
 def _graph(reader: storage.Reader) -> Graph:
     header = reader.header
-    try:
+    with storage.checked():
         nodes, outer = reader.nodes(header["graph"])
         result = program._from_storable(reader.value(header["result"]), len(nodes.outputs))
         names = [str(k) for k in header["inputs"]]
         if len(names) != nodes.n_given:
-            raise ValueError("load: the file does not hold together: names")
+            raise ValueError("names")
         return Graph(str(header["name"]), nodes, outer, reader.value(header["key"]), result, names)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"load: the file does not hold together: {error!r}") from None
 
 
 def _unpickled(data: bytes) -> Graph:

@@ -58,6 +58,11 @@ cdef int width_of(Plan plan, bytes varies) except -1:
     return 0 if found.lanes == NULL else fad_lanes_width(found.lanes)
 
 
+cdef object floating_dtype(const fad_array *arr, object other):
+    """The dtype of a floating array; `other` for the rest."""
+    return F64 if arr.dtype == FAD_F64 else F32 if arr.dtype == FAD_F32 else other
+
+
 cdef list outputs_of(Plan plan):
     cdef fad_workspace *w = plan.take()
     cdef fad_array *arr
@@ -69,9 +74,7 @@ cdef list outputs_of(Plan plan):
                 found.append(((), np.float64))
                 continue
             arr = w.array[plan.outs[k].where]
-            found.append((tuple([arr.shape[j] for j in range(arr.ndim)]),
-                          np.float64 if arr.dtype == FAD_F64 else np.float32
-                          if arr.dtype == FAD_F32 else None))
+            found.append((dims_of(arr), floating_dtype(arr, None)))
         return found
     finally:
         plan.give(w)
@@ -79,9 +82,7 @@ cdef list outputs_of(Plan plan):
 
 cdef void *input_of(fad_array *arr, object x, int axes) except NULL:
     """The data of an array for an input, with `axes` more axes in front."""
-    return rows_of(x, tuple([arr.shape[j] for j in range(arr.ndim)]),
-                   np.float64 if arr.dtype == FAD_F64 else np.float32 if arr.dtype == FAD_F32
-                   else x.dtype, axes)
+    return rows_of(x, dims_of(arr), floating_dtype(arr, x.dtype), axes)
 
 
 cdef int check_leaves(Plan plan, list leaves) except -1:
@@ -171,13 +172,8 @@ cdef int run_rows(Plan plan, bytes varies, list leaves, list results, cnp.ndarra
         if not set_outer(plan, shared, kept):
             failed[start:stop] = 1
             return 0
-        calls.ctx = NULL
-        calls.call = foreign_call
-        calls.tick = NULL
-        if plan.has_foreign:
-            state = RunState.__new__(RunState)
-            state.plan = plan
-            calls.ctx = <void *>state
+        state = ready(plan, &calls)
+        if state is not None:
             status = fad_lanes_run(found.lanes, w, rows, out, mask, first, end, &calls)
         else:
             with nogil:

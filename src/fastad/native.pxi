@@ -232,7 +232,7 @@ def describe_code(Plan plan not None):
         code.append((w.op, w.d, w.a, w.b, w.c))
     for k in range(p.n_array):
         at = &p.array[k]
-        shape = tuple([at.like.shape[j] for j in range(at.like.ndim)])
+        shape = dims_of(at.like)
         arrays.append({
             "from": origins[at.origin], "root": at.root, "offset": at.offset, "shape": shape,
             "float64": at.like.dtype == FAD_F64,

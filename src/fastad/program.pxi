@@ -74,11 +74,7 @@ cdef class Trace:
             h = after
         self.inputs = []
         self.shadows = {}
-        fad_leave(&tape)
-        if not TRACES:
-            tape.fresh = tape.n
-            fad_trim(&tape)
-        tidy()
+        let_tape_move()
         return 0
 
     def input(self, x):
@@ -131,6 +127,16 @@ def end_traces_of_others():
     for trace in list(TRACES.values()):
         if (<Trace>trace).id != fad_trace_id:
             (<Trace>trace).end()
+
+
+cdef int let_tape_move() except -1:
+    """Undo ``tape.sweeping += 1``: nodes that nobody reaches may go again."""
+    fad_leave(&tape)
+    if not TRACES:
+        tape.fresh = tape.n
+        fad_trim(&tape)
+    tidy()
+    return 0
 
 
 cdef Trace tracing():
@@ -206,12 +212,8 @@ cdef int follow(Tensor t, Tensor source) except -1:
     i = node_of(source)
     if i < 0:
         return 0
-    if t.arr == NULL:
-        fad_link(&tape, &t.h, fad_push(&tape, FAD_OP_positive, i, 0, t.value))
-    else:
-        fad_link(&tape, &t.h, fad_push_array_slow(
-            &tape, FAD_OP_positive, i, 0, fad_array_share(t.arr)))
-    tape.op[t.h.idx] |= FAD_CA | FAD_PASSIVE
+    follow_node(t, i)
+    tape.op[t.h.idx] |= FAD_PASSIVE
     return 0
 
 
@@ -897,11 +899,11 @@ cdef list places_of(object index, fad_array *whole, fad_array *part):
     """The first element that an index names and the steps along its axes, or None where it names
     elements one by one."""
     cdef int k
-    base = np.empty(tuple([whole.shape[k] for k in range(whole.ndim)]), np.int8)
+    base = np.empty(dims_of(whole), np.int8)
     view = base[index]
     if type(view) is not cnp.ndarray or view.base is not base:
         return None
-    if tuple(view.shape) != tuple([part.shape[k] for k in range(part.ndim)]):
+    if tuple(view.shape) != dims_of(part):
         return None
     first = 0 if not view.size else view.__array_interface__["data"][0] \
         - base.__array_interface__["data"][0]
@@ -1151,10 +1153,8 @@ cdef object workspace_view(fad_array *arr):
         return <object>arr.owner
     for k in range(arr.ndim):
         dims[k] = arr.shape[k]
-    return cnp.PyArray_New(
-        cnp.ndarray, arr.ndim, dims,
-        cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT if arr.dtype == FAD_F32
-        else cnp.NPY_BOOL, NULL, arr.data, 0, cnp.NPY_ARRAY_CARRAY_RO, None)
+    return cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, type_number(arr), NULL, arr.data, 0,
+                           cnp.NPY_ARRAY_CARRAY_RO, None)
 
 
 cdef int compute_foreign(Plan plan, fad_workspace *w, int32_t k, int32_t n, const fad_place *src,
@@ -1194,8 +1194,7 @@ cdef cnp.ndarray array_like(fad_array *arr):
     cdef cnp.npy_intp dims[64]
     cdef cnp.ndarray out
     cdef Keeper keeper
-    cdef int j, kind = (cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT
-                        if arr.dtype == FAD_F32 else cnp.NPY_BOOL)
+    cdef int j, kind = type_number(arr)
     for j in range(arr.ndim):
         dims[j] = arr.shape[j]
     if arr.dtype >= FAD_BOOL or arr.size < POOL_ABOVE:
@@ -1251,8 +1250,7 @@ cdef bint fits(list buffers, int k, fad_array *arr, tuple args):
         return False
     a = <cnp.ndarray>buffers[k]
     if (not cnp.PyArray_ISCARRAY(a) or cnp.PyArray_NDIM(a) != arr.ndim
-            or cnp.PyArray_TYPE(a) != <int>(
-                cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT)):
+            or cnp.PyArray_TYPE(a) != type_number(arr)):
         return False
     for j in range(arr.ndim):
         if cnp.PyArray_DIMS(a)[j] != arr.shape[j]:
@@ -1303,18 +1301,26 @@ cdef enum:
     RELEASE_ABOVE = 4000            # elements: a run of some microseconds
 
 
+cdef inline RunState ready(Plan plan, fad_vm_calls *calls):
+    """What runs of a program are handed; the state for foreign calls, or None without any."""
+    cdef RunState state
+    calls.ctx = NULL
+    calls.call = foreign_call
+    calls.tick = NULL
+    if not plan.has_foreign:
+        return None
+    state = RunState.__new__(RunState)
+    state.plan = plan
+    calls.ctx = <void *>state
+    return state
+
+
 cdef int run_plan(Plan plan, fad_workspace *w) except -1:
     """Run; 1 when it went through, 0 when a guard did not hold."""
     cdef fad_vm_calls calls
     cdef fad_status status
-    cdef RunState state = None
-    calls.ctx = NULL
-    calls.call = foreign_call
-    calls.tick = NULL
-    if plan.has_foreign:
-        state = RunState.__new__(RunState)
-        state.plan = plan
-        calls.ctx = <void *>state
+    cdef RunState state = ready(plan, &calls)
+    if state is not None:
         status = fad_program_run(plan.program, w, &calls)
     elif plan.work > RELEASE_ABOVE:
         with nogil:
@@ -1544,7 +1550,7 @@ cdef class Replay:
             if result is not NotImplemented:
                 return result
         if tensors and not fad_grad_off & 1 and any([active(<Tensor>t) for t in tensors]):
-            return self.hooks.with_gradient(self, key, args, kwargs, leaves)
+            return self.hooks.with_gradient(self, key, args, kwargs)
         if key in self.given_up:
             return self.hooks.eager(self, args, kwargs)
         if not self.unchanged():

@@ -43,9 +43,10 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, modes, native, rows, rules, storage, transforms
+from . import _core, modes, native, rules, storage, transforms
 from ._core import Replay, Tensor, Trace
-from .transforms import _is_numbers
+from .rows import map_rows  # noqa: F401  (a hook of Replay)
+from .transforms import _is_numbers, mapped
 
 __all__ = ["Program", "ProgramWarning", "compile"]
 
@@ -137,17 +138,25 @@ def _holds_opaque(key: Any) -> bool:
     return key is _OPAQUE or (isinstance(key, tuple) and any(map(_holds_opaque, key)))
 
 
+def _flatten(
+    args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], tensors: list[Tensor] | None
+) -> tuple[list[Any], dict[str, Any]]:
+    """What `_flat` gives for each argument, by position and by name."""
+    return (
+        [_flat(x, leaves, tensors) for x in args],
+        {name: _flat(x, leaves, tensors) for name, x in kwargs.items()},
+    )
+
+
+def _filled(parts: list[Any], named: dict[str, Any], leaves: Any) -> tuple[list[Any], Any]:
+    """Arguments, nested as those that `_flatten` has seen, from an iterator of leaves."""
+    args = [_fill(part[1], leaves) for part in parts]
+    return args, {name: _fill(part[1], leaves) for name, part in named.items()}
+
+
 def _fill(tree: Any, leaves: Any) -> Any:
     """The tree with leaves in place of the slots."""
-    if tree is _SLOT:
-        return next(leaves)
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*[_fill(item, leaves) for item in tree])
-    if type(tree) in (tuple, list):
-        return type(tree)([_fill(item, leaves) for item in tree])
-    if type(tree) is dict:
-        return {key: _fill(item, leaves) for key, item in tree.items()}
-    return tree
+    return mapped(tree, lambda x: next(leaves) if x is _SLOT else x)
 
 
 def _prepared(replay: Replay, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -174,8 +183,7 @@ def flatten(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     leaves: list[Any] = []
     tensors: list[Tensor] = []
     prepared = _prepared(replay, args)
-    parts = [_flat(x, leaves, tensors) for x in prepared]
-    named = {name: _flat(x, leaves, tensors) for name, x in kwargs.items()}
+    parts, named = _flatten(prepared, kwargs, leaves, tensors)
     key = _call_key(parts, named)
     if _holds_opaque(key):
         key = _OPAQUE
@@ -207,34 +215,27 @@ class _Out:
 
 def _result_tree(x: Any, outputs: list[Tensor]) -> Any:
     """The nesting of a result with positions in place of tensors, which go to `outputs`."""
-    if isinstance(x, Tensor):
-        outputs.append(x)
-        return len(outputs) - 1
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*[_result_tree(item, outputs) for item in x])
-    if type(x) in (tuple, list):
-        return type(x)([_result_tree(item, outputs) for item in x])
-    if type(x) is dict:
-        return {key: _result_tree(item, outputs) for key, item in x.items()}
-    if isinstance(x, np.ndarray) and x.dtype != object:
-        return _Out(np.array(x))
-    if x is not None and x is not Ellipsis and not isinstance(x, (float, *_VALUES)):
-        _core.refuse_trace(f"the function returns an object, a {type(x).__name__}")
-    return _Out(x)
+    def leaf(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            outputs.append(x)
+            return len(outputs) - 1
+        if isinstance(x, np.ndarray) and x.dtype != object:
+            return _Out(np.array(x))
+        if x is not None and x is not Ellipsis and not isinstance(x, (float, *_VALUES)):
+            _core.refuse_trace(f"the function returns an object, a {type(x).__name__}")
+        return _Out(x)
+
+    return mapped(x, leaf)
 
 
 def nested(tree: Any, outputs: list[Any], tensors: Any) -> Any:
     """The result of a run; as tensors where tensors went in."""
-    if type(tree) is int:
-        return _core.tensor(outputs[tree]) if tensors else outputs[tree]
-    if type(tree) is _Out:
-        value = tree.value
-        return np.array(value) if isinstance(value, np.ndarray) else value
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*[nested(item, outputs, tensors) for item in tree])
-    if type(tree) in (tuple, list):
-        return type(tree)([nested(item, outputs, tensors) for item in tree])
-    return {key: nested(item, outputs, tensors) for key, item in tree.items()}
+    def leaf(x: Any) -> Any:
+        if type(x) is int:
+            return _core.tensor(outputs[x]) if tensors else outputs[x]
+        return np.array(x.value) if isinstance(x.value, np.ndarray) else x.value
+
+    return mapped(tree, leaf)
 
 
 def takes_out(function: Any) -> bool:
@@ -552,9 +553,7 @@ def record(
     watch = _Watch()
     watch.visit(replay.source)
     before = _random_states(watch.generators)
-    skeleton: list[Any] = []
-    trees = [_flat(x, skeleton, [])[1] for x in _prepared(replay, args)]
-    named = {name: _flat(x, skeleton, [])[1] for name, x in kwargs.items()}
+    parts, named = _flatten(_prepared(replay, args), kwargs, [], [])
     if watch.iterator is not None:
         _give_up(replay, key, f"the function may read a {type(watch.iterator).__name__}")
         return eager(replay, args, kwargs)
@@ -562,8 +561,7 @@ def record(
     try:
         with trace:
             inputs = iter([trace.input(x) for x in leaves])
-            given = [_fill(tree, inputs) for tree in trees]
-            given_named = {name: _fill(tree, inputs) for name, tree in named.items()}
+            given, given_named = _filled(parts, named, inputs)
             result = replay.function(*given, **given_named)
             outputs: list[Tensor] = []
             tree = _result_tree(result, outputs)
@@ -634,13 +632,11 @@ def eager(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return replay.function(*_prepared(replay, args), **kwargs)
     leaves: list[Any] = []
     tensors: list[Tensor] = []
-    trees = [_flat(x, leaves, tensors)[1] for x in args]
-    named = {name: _flat(x, leaves, tensors)[1] for name, x in kwargs.items()}
+    parts, named = _flatten(args, kwargs, leaves, tensors)
     if tensors:
         return replay.function(*args, **kwargs)
-    inputs = iter([_core.tensor(x) for x in leaves])
-    given = [_fill(tree, inputs) for tree in trees]
-    result = replay.function(*given, **{k: _fill(tree, inputs) for k, tree in named.items()})
+    given, given_named = _filled(parts, named, iter([_core.tensor(x) for x in leaves]))
+    result = replay.function(*given, **given_named)
     outputs: list[Tensor] = []
     tree = _result_tree(result, outputs)
     if any(t.requires_grad for t in outputs):
@@ -682,13 +678,24 @@ class _OtherResult(Exception):
 class _Call:
     """How a program is called with arguments of one key: tensors first, then other inputs."""
 
-    def __init__(self, program: Program, args: tuple[Any, ...], leaves: list[Any]) -> None:
+    def __init__(self, program: Program, args: tuple[Any, ...]) -> None:
+        leaves: list[Any] = []
         self.program = program
-        self.trees = [_flat(x, [], None)[1] for x in args]
+        self.trees = [part[1] for part in _flatten(args, {}, leaves, None)[0]]
         tensors = [k for k, x in enumerate(leaves) if isinstance(x, Tensor)]
         others = [k for k, x in enumerate(leaves) if not isinstance(x, Tensor)]
         self.order = np.argsort(tensors + others).tolist()
+        self.floating = all(leaves[k].dtype.kind == "f" for k in tensors)
         self.derived: dict[Any, Replay] = {}
+
+    def record(self, args: tuple[Any, ...]) -> Tensor:
+        """The result of a call, as one node of the tape."""
+        leaves: list[Any] = []
+        _flatten(args, {}, leaves, None)
+        tensors = tuple([x for x in leaves if isinstance(x, Tensor)])
+        others = [np.array(x) if isinstance(x, np.ndarray) else x
+                  for x in leaves if not isinstance(x, Tensor)]
+        return _core.apply(PROGRAM, tensors, {"call": self, "others": tuple(others)})
 
     def arguments(self, inputs: Any) -> list[Any]:
         """The arguments, nested, from all inputs."""
@@ -726,9 +733,7 @@ class _Call:
         return self.derived.setdefault(key, _new_replay(function, self.program.source))
 
 
-def with_gradient(
-    replay: Replay, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]
-) -> Any:
+def with_gradient(replay: Replay, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of a call in ordinary code which a gradient may be taken of.
 
     A program of one number or array that is large enough becomes one node of the tape, whose VJP
@@ -738,14 +743,8 @@ def with_gradient(
     if isinstance(replay, Program) and not kwargs and key not in replay.given_up:
         call = replay.call_of(key, args)
         if call is not None:
-            inputs: list[Any] = []
-            for x in args:
-                _flat(x, inputs, None)
-            tensors = tuple([x for x in inputs if isinstance(x, Tensor)])
-            others = [np.array(x) if isinstance(x, np.ndarray) else x
-                      for x in inputs if not isinstance(x, Tensor)]
             try:
-                return _core.apply(PROGRAM, tensors, {"call": call, "others": tuple(others)})
+                return call.record(args)
             except _OtherResult:
                 replay.no_node(key)
     return replay.function(*args, **kwargs)
@@ -767,9 +766,7 @@ class _Recorded:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves: list[Any] = []
-        parts = [_flat(x, leaves, None) for x in args]
-        named = {name: _flat(x, leaves, None) for name, x in kwargs.items()}
-        found = self.recordings.get(_call_key(parts, named), ())
+        found = self.recordings.get(_call_key(*_flatten(args, kwargs, leaves, None)), ())
         failed = None
         for nodes, outer, result in found:
             tensors = [x if isinstance(x, Tensor) else _core.wrap(x) for x in leaves]
@@ -844,7 +841,7 @@ def restored(reader: storage.Reader, function: Any = None) -> Program:
     header = reader.header
     base: dict[Any, list[Any]] = {}
     found = []
-    try:
+    with storage.checked():
         for x in header["recordings"]:
             nodes, outer = reader.nodes(x["graph"])
             of, key = reader.value(x["of"]), reader.value(x["key"])
@@ -856,8 +853,6 @@ def restored(reader: storage.Reader, function: Any = None) -> Program:
         for of, key, nodes, outer, result in found:
             replay = program if of is None else program.derived(*of)
             replay.adopt(key, nodes.plan(outer, sys.modules[__name__]), result)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"load: the file does not hold together: {error!r}") from None
     return program
 
 
@@ -968,16 +963,6 @@ def _sweep(
 
     found = program._derived[key] = _new_replay(sweep, program.function, (at,))
     return found
-
-
-# Rows.
-
-
-def map_rows(
-    replay: Replay, args: tuple[Any, ...], in_axes: Any, threads: Any, progress: bool
-) -> Any:
-    """Call a replay for each row."""
-    return rows.map_rows(replay, args, in_axes, threads, progress)
 
 
 # The public class.
@@ -1180,15 +1165,12 @@ class Program(Replay):
         if call is None:
             with modes.no_grad():
                 self(*args)
-            self._calls[key] = call = False
-            leaves: list[Any] = []
-            for x in args:
-                _flat(x, leaves, None)
+            call = _Call(self, args)
             plan = self.plans[key][0] if self.plans.get(key) else None
-            if (plan is not None and type(plan.result) is int and not plan.outer
-                    and plan.describe()["instructions"] > _WORTH_A_NODE
-                    and all(x.dtype.kind == "f" for x in leaves if isinstance(x, Tensor))):
-                self._calls[key] = call = _Call(self, args, leaves)
+            if (plan is None or type(plan.result) is not int or plan.outer or not call.floating
+                    or plan.describe()["instructions"] <= _WORTH_A_NODE):
+                call = False
+            self._calls[key] = call
         return call or None
 
     def no_node(self, key: Any) -> None:

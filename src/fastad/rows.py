@@ -17,6 +17,7 @@ import numpy as np
 
 from . import _core, numpy_api
 from ._core import Replay, Tensor
+from .transforms import mapped
 
 __all__ = ["map_rows"]
 
@@ -110,14 +111,11 @@ def _one(x: Any, i: int) -> Any:
 
 def _leaves(tree: Any, out: list[Any]) -> Any:
     """The nesting of a result with numbers for its leaves, which go to `out`."""
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*[_leaves(item, out) for item in tree])
-    if type(tree) in (tuple, list):
-        return type(tree)([_leaves(item, out) for item in tree])
-    if type(tree) is dict:
-        return {key: _leaves(item, out) for key, item in tree.items()}
-    out.append(tree)
-    return len(out) - 1
+    def leaf(x: Any) -> int:
+        out.append(x)
+        return len(out) - 1
+
+    return mapped(tree, leaf)
 
 
 def _flat(tree: Any) -> list[Any]:
@@ -205,17 +203,7 @@ class _Results:
         arrays = [
             _core.tensor(x) if tensors and isinstance(x, np.ndarray) else x for x in self.arrays
         ]
-        return _rebuilt(self.tree[0], arrays)
-
-
-def _rebuilt(tree: Any, leaves: list[Any]) -> Any:
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*[_rebuilt(item, leaves) for item in tree])
-    if type(tree) in (tuple, list):
-        return type(tree)([_rebuilt(item, leaves) for item in tree])
-    if type(tree) is dict:
-        return {key: _rebuilt(item, leaves) for key, item in tree.items()}
-    return leaves[tree]
+        return mapped(self.tree[0], lambda k: arrays[k])
 
 
 # Running.
@@ -357,7 +345,8 @@ def _one_by_one(replay: Replay, rows: _Rows, progress: _Progress) -> Any:
     if any(tree != trees[0] for tree in trees):
         raise ValueError("map: rows give results of different shapes or nesting")
     try:
-        return _rebuilt(trees[0], [_stacked(list(leaves)) for leaves in zip(*parts)])
+        stacks = [_stacked(list(leaves)) for leaves in zip(*parts)]
+        return mapped(trees[0], lambda k: stacks[k])
     except ValueError as error:
         if "map" in str(error):
             raise
@@ -371,12 +360,12 @@ def _by_programs(
     # Which inputs have rows: an argument that has is one input, others may be nested.
     varies: list[bool] = []
     leaves: list[Any] = []
-    for x, mapped in zip(rows.args, rows.mapped):
+    for x, has_rows in zip(rows.args, rows.mapped):
         own: list[Any] = []
-        if not mapped:
+        if not has_rows:
             hooks._flat(x, own, [])
-        varies += [mapped] if mapped else [False] * len(own)
-        leaves += [x] if mapped else inputs[len(leaves):len(leaves) + len(own)]
+        varies += [True] if has_rows else [False] * len(own)
+        leaves += [x] if has_rows else inputs[len(leaves):len(leaves) + len(own)]
     flags = bytes(varies)
     results = _Results(rows.count)
     pending = np.arange(rows.count)

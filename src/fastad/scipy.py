@@ -157,8 +157,7 @@ def _value_and_grad(p: Program) -> Callable[..., tuple[Any, Any]]:
 def _swept(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, Any]]:
     """Value and Jacobian (the output's axes first) in the first argument, as tensors.
 
-    In a trace a tall Jacobian is made of forward sweeps, which `jacobian` leaves to the plain case,
-    and comes as a tuple of columns: NumPy joins those faster than a program.
+    In a trace a tall Jacobian comes as a tuple of columns: NumPy joins those faster than a program.
     """
 
     def both(x: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
@@ -167,22 +166,13 @@ def _swept(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, Any]]:
             (at,) = inputs.tensors
             y = _tensor(function(*inputs.args, *args, **kwargs))
             if _core.is_tracing() and y.requires_grad and 0 < at.size <= y.size:
-                return y.detach(), tuple([d.detach() for d in _columns(y, at)])
+                dots = transforms._unit_sweeps(y, at, True)
+                columns = [transforms._zeros(y) if d is None else d.detach() for d in dots]
+                return y.detach(), tuple(columns)
             (j,) = transforms._dense(y, inputs)
         return y.detach(), j.detach()
 
     return both
-
-
-def _columns(y: Tensor, x: Tensor) -> list[Tensor]:
-    """The columns of the Jacobian of y, each of y's shape, by forward sweeps that record."""
-    columns = []
-    for k in range(x.size):
-        unit = np.zeros(x.shape, x.dtype)
-        unit.flat[k] = 1.0
-        (dot,) = _core.run_forward([y], [x], [_core.as_tensor(unit)], True)
-        columns.append(_core.broadcast_to(0.0, y.shape) if dot is None else dot)
-    return columns
 
 
 def _matrix(j: Any, n: int) -> Any:

@@ -23,6 +23,7 @@ a node has another shape or dtype than the file says: nothing in it is believed 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ import numpy as np
 from . import _core, numpy_api, rules
 from ._core import Nodes
 
-__all__ = ["Reader", "Writer"]
+__all__ = ["Reader", "Writer", "checked"]
 
 MAGIC = b"\x89fastad\n"
 VERSION = 1
@@ -196,7 +197,7 @@ class Reader:
         if len(data) < _PREFIX + _HASH or hashlib.sha256(whole).digest() != data[-_HASH:]:
             raise ValueError("load: the file is damaged or cut off; save it again")
         length = int.from_bytes(data[16:24], "little")
-        with _checked():
+        with checked():
             self.header = json.loads(bytes(whole[_PREFIX : _PREFIX + length]))
             start = _PREFIX + length
             start += -start % _ALIGN
@@ -249,7 +250,7 @@ class Reader:
         if kind == "no value":
             return np._NoValue
         if kind == "function":
-            return _function(v)
+            return _functions()[v]
         raise ValueError(kind)
 
     def nodes(self, x: dict[str, Any]) -> tuple[Nodes, list[Any]]:
@@ -260,7 +261,7 @@ class Reader:
         ValueError
             If the graph does not fit together.
         """
-        with _checked():
+        with checked():
             codes = np.array([_core.opcode_of(name) for name in x["ops"]], np.uint16)
             op = codes[self.array(x["op"])]
             nodes = Nodes(
@@ -288,14 +289,14 @@ class Reader:
         if x is None:
             return None
         if "numpy" in x:
-            return _core.ByNumpy(_function(x["numpy"]), self.value(x["arguments"]),
+            return _core.ByNumpy(_functions()[x["numpy"]], self.value(x["arguments"]),
                                  tuple(x["places"]), self.value(x["options"]))
         if "partial" in x:
             return _core.partial_of(_core.opcode_of(x["partial"]), x["side"])
         return _core.core_rules[x["core"]] if "core" in x else rules.PRIMITIVES[x["rule"]]
 
 
-class _checked:
+class checked:
     """Turns whatever goes wrong while a file's contents are taken apart into one error."""
 
     def __enter__(self) -> None:
@@ -303,10 +304,13 @@ class _checked:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is not None and issubclass(kind, Exception) and not issubclass(kind, MemoryError):
+            if str(error).startswith("load:"):
+                return          # said already
             why = f": {error}" if str(error) else ""
             raise ValueError(f"load: the file does not hold together{why}") from None
 
 
+@functools.cache
 def _functions() -> dict[str, Any]:
     """What a file may name: NumPy's ufuncs, and the functions of values that fastad knows."""
     named = {name: f for name, f in vars(np).items() if isinstance(f, np.ufunc)}
@@ -315,17 +319,6 @@ def _functions() -> dict[str, Any]:
     return named
 
 
-_named: dict[str, Any] = {}
-
-
-def _function(name: str) -> Any:
-    if not _named:
-        _named.update(_functions())
-    return _named[name]
-
-
 def _function_name(function: Any) -> str | None:
     name = getattr(function, "__name__", None)
-    if not _named:
-        _named.update(_functions())
-    return name if isinstance(name, str) and _named.get(name) is function else None
+    return name if isinstance(name, str) and _functions().get(name) is function else None

@@ -47,6 +47,20 @@ def _rebuild(tree: Any, leaves: Any) -> Any:
     return next(leaves)
 
 
+def mapped(tree: Any, leaf: Callable[[Any], Any]) -> Any:
+    """The same nesting with ``leaf(x)`` for each leaf.
+
+    Only named tuples and plain tuples, lists and dicts are nestings here, not subclasses of these.
+    """
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*[mapped(item, leaf) for item in tree])
+    if type(tree) in (tuple, list):
+        return type(tree)([mapped(item, leaf) for item in tree])
+    if type(tree) is dict:
+        return {key: mapped(item, leaf) for key, item in tree.items()}
+    return leaf(tree)
+
+
 def _is_numbers(x: Any) -> bool:
     """A list of plain numbers is one array, not a tree: SciPy users pass such lists."""
     return isinstance(x, (list, tuple)) and bool(x) and all(type(v) in (int, float) for v in x)
@@ -133,25 +147,25 @@ def _scalar(name: str, y: Any) -> Tensor:
 
 
 def _gradients(
-    outputs: list[Tensor], seeds: list[Any], inputs: _Inputs, record: bool, keep: bool = False
+    outputs: list[Tensor], seeds: list[Any], inputs: list[Tensor], record: bool, keep: bool = False
 ) -> list[Tensor]:
     """VJP of recorded outputs; zeros where nothing depends on an input.
 
     Unless somebody else may need the graph it is consumed, which costs least.
     """
     live = [(y, s) for y, s in zip(outputs, seeds) if y.requires_grad]
-    found: list[Tensor | None] = [None] * len(inputs.tensors)
+    found: list[Tensor | None] = [None] * len(inputs)
     if live:
         found = _core.run_backward(
             [y for y, _ in live],
             [s for _, s in live],
             keep or record,
             record,
-            inputs.tensors,
+            inputs,
             False,
             True,
         )
-    return [_zeros(x) if g is None else g for g, x in zip(found, inputs.tensors)]
+    return [_zeros(x) if g is None else g for g, x in zip(found, inputs)]
 
 
 def _zeros(x: Tensor) -> Tensor:
@@ -220,7 +234,7 @@ def value_and_grad(
             traced = others == _RECORD
             more = [x for x in _leaves(aux, []) if isinstance(x, Tensor)]
             traced_aux = bool(more) and inputs.must_record(more)
-            bars = _gradients([y], [None], inputs, traced, traced_aux or others == _KEEP)
+            bars = _gradients([y], [None], inputs.tensors, traced, traced_aux or others == _KEEP)
         shaped = inputs.shaped(bars)
         value = y if traced and y.requires_grad else inputs.out(y.detach())
         gradient = shaped[0] if isinstance(argnums, int) else tuple(shaped)
@@ -302,19 +316,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
                 )
         traced = any(s.requires_grad for s in tensors)
         with modes.enable_grad():
-            live = [(y, s) for y, s in zip(outputs, tensors) if y.requires_grad]
-            found: list[Any] = [None] * len(inputs.tensors)
-            if live:
-                found = _core.run_backward(
-                    [y for y, _ in live],
-                    [s for _, s in live],
-                    True,
-                    traced or outside,
-                    inputs.tensors,
-                    False,
-                    True,
-                )
-        bars = [_zeros(x) if g is None else g for g, x in zip(found, inputs.tensors)]
+            bars = _gradients(outputs, tensors, inputs.tensors, traced or outside, True)
         return tuple(inputs.shaped(bars))
 
     return value, pull
@@ -452,7 +454,7 @@ def _dense(y: Tensor, inputs: _Inputs) -> list[Tensor]:
     parts: list[list[Tensor]] = [[] for _ in inputs.tensors]
     flat = _core.reshape(y, (-1,))
     for k in range(y.size):
-        for part, bar in zip(parts, _gradients([flat[k]], [None], inputs, True, True)):
+        for part, bar in zip(parts, _gradients([flat[k]], [None], inputs.tensors, True, True)):
             part.append(bar)
     return [
         _core.reshape(numpy_api.stack(part), y.shape + x.shape) if part
@@ -463,15 +465,18 @@ def _dense(y: Tensor, inputs: _Inputs) -> list[Tensor]:
 
 def _columns(y: Tensor, inputs: _Inputs, record: bool) -> list[Tensor]:
     """Forward sweeps, a unit tangent each."""
-    blocks = []
-    for x in inputs.tensors:
-        dots = []
-        for j in range(x.size):
-            unit = np.zeros(x.shape, x.dtype)
-            unit.flat[j] = 1.0
-            dots += _core.run_forward([y], [x], [_core.wrap(unit, copy=False)], record)
-        blocks.append((_recorded_block if record else _block)(y, x, dots))
-    return blocks
+    block = _recorded_block if record else _block
+    return [block(y, x, _unit_sweeps(y, x, record)) for x in inputs.tensors]
+
+
+def _unit_sweeps(y: Tensor, x: Tensor, record: bool) -> list[Tensor | None]:
+    """The tangents of y for the unit tangents of x; None for one that is zero."""
+    dots = []
+    for j in range(x.size):
+        unit = np.zeros(x.shape, x.dtype)
+        unit.flat[j] = 1.0
+        dots += _core.run_forward([y], [x], [_core.wrap(unit, copy=False)], record)
+    return dots
 
 
 def _block(y: Tensor, x: Tensor, dots: list[Tensor | None]) -> Tensor:
@@ -486,7 +491,7 @@ def _block(y: Tensor, x: Tensor, dots: list[Tensor | None]) -> Tensor:
 def _recorded_block(y: Tensor, x: Tensor, dots: list[Tensor | None]) -> Tensor:
     from . import numpy_api
 
-    zero = _core.astype(_core.broadcast_to(0.0, y.shape), y.dtype)
+    zero = _zeros(y)
     if not dots:
         return _core.astype(_core.broadcast_to(0.0, y.shape + x.shape), y.dtype)
     columns = numpy_api.stack([zero if dot is None else dot for dot in dots], -1)

@@ -4,21 +4,6 @@
 #include "kernels.h"
 #include "vm_impl.h"
 
-/* A vector that grows; `n` counts elements. */
-#define PUSH(v, n, cap, item) \
-    ((n) < (cap) || grow((void **)&(v), &(cap), sizeof *(v)) ? ((v)[(n)++] = (item), 1) : 0)
-
-static int grow(void **v, int32_t *cap, size_t item)
-{
-    if (*cap > INT32_MAX / 2) return 0;
-    const int32_t want = *cap ? 2 * *cap : 64;
-    void *p = fad_realloc(*v, (size_t)want * item);
-    if (!p) return 0;
-    *v = p;
-    *cap = want;
-    return 1;
-}
-
 /* ---- from the tape to values and steps --------------------------------------------------------- */
 
 typedef struct {
@@ -100,7 +85,7 @@ static int32_t new_value(builder *u, fad_index i, int constant, int32_t made_by)
     v.step = made_by;
     if (v.is_array) v.like = t->value[i].arr;
     else v.number = t->value[i].f;
-    return PUSH(u->values, u->n_values, u->cap_values, v) ? u->n_values - 1 : -1;
+    return FAD_PUSH(u->values, u->n_values, u->cap_values, v) ? u->n_values - 1 : -1;
 }
 
 /* A constant that is a number, which the tape need not hold; -1 without memory. */
@@ -115,7 +100,7 @@ static int32_t number_value(builder *u, double number)
     v.number = number;
     v.where = v.last = v.step = v.uniform = -1;
     v.root = u->n_values;
-    if (!PUSH(u->values, u->n_values, u->cap_values, v)) return -1;
+    if (!FAD_PUSH(u->values, u->n_values, u->cap_values, v)) return -1;
     u->number[u->next_number++ % NUMBERS] = u->n_values;
     return u->n_values - 1;
 }
@@ -252,7 +237,7 @@ static int add_step(builder *u, step *s, fad_index i)
     }
     s->group = -1;
     s->out = new_value(u, i, 0, u->n_steps);
-    if (s->out < 0 || !PUSH(u->steps, u->n_steps, u->cap_steps, *s)) return 0;
+    if (s->out < 0 || !FAD_PUSH(u->steps, u->n_steps, u->cap_steps, *s)) return 0;
     u->values[s->out].plus_zero = (uint8_t)gives_plus_zero(u, s);
     if (comparable && u->table[at] < 0) u->table[at] = u->n_steps - 1;
     u->value_of[i] = s->out;
@@ -342,7 +327,7 @@ static fad_status take_call(builder *u, fad_index i)
     s.many = u->n_args;
     for (int32_t k = 0; k < call->n; k++) {
         const int32_t v = value_at(u, call->parent[k]);
-        if (v < 0 || !PUSH(u->args, u->n_args, u->cap_args, v)) return FAD_NOMEM;
+        if (v < 0 || !FAD_PUSH(u->args, u->n_args, u->cap_args, v)) return FAD_NOMEM;
         if (k < 3) s.arg[k] = v;
         constant &= u->values[v].constant;
     }
@@ -360,8 +345,8 @@ static fad_status take_call(builder *u, fad_index i)
         s.arg[0] = u->args[s.many] = u->values[s.arg[0]].root;
     s.what = u->n_calls;
     s.out = new_value(u, i, 0, u->n_steps);
-    if (s.out < 0 || !PUSH(u->calls, u->n_calls, u->cap_calls, what)
-        || !PUSH(u->steps, u->n_steps, u->cap_steps, s)) return FAD_NOMEM;
+    if (s.out < 0 || !FAD_PUSH(u->calls, u->n_calls, u->cap_calls, what)
+        || !FAD_PUSH(u->steps, u->n_steps, u->cap_steps, s)) return FAD_NOMEM;
     if (what.kind == FAD_VM_ALIAS && u->values[s.arg[0]].is_array && u->values[s.out].is_array)
         u->values[s.out].root = u->values[s.arg[0]].root;
     u->values[s.out].uniform = uniform;
@@ -383,7 +368,7 @@ static fad_status take_guard(builder *u, int32_t k)
     s.arg[1] = g->b >= 0 ? value_at(u, g->b) : 0;
     if (s.arg[0] < 0 || s.arg[1] < 0) return FAD_NOMEM;
     if (u->values[s.arg[0]].constant && u->values[s.arg[1]].constant) return FAD_OK;
-    return PUSH(u->steps, u->n_steps, u->cap_steps, s) ? FAD_OK : FAD_NOMEM;
+    return FAD_PUSH(u->steps, u->n_steps, u->cap_steps, s) ? FAD_OK : FAD_NOMEM;
 }
 
 static fad_status take_nodes(builder *u)
@@ -692,7 +677,7 @@ static int arena_give(arena_plan *a, size_t offset, size_t bytes)
     const stretch new = {offset, bytes};
     int32_t k = 0;
     if (!bytes) return 1;
-    if (!PUSH(a->free, a->n, a->cap, new)) return 0;
+    if (!FAD_PUSH(a->free, a->n, a->cap, new)) return 0;
     while (a->free[k].offset < offset) k++;
     memmove(a->free + k + 1, a->free + k, (size_t)(a->n - 1 - k) * sizeof *a->free);
     a->free[k] = new;
@@ -736,7 +721,7 @@ static int new_array(emitter *e, int32_t v, int from)
     if (from == FROM_ARENA) place.offset = arena_take(&e->arena, bytes_of(x->like));
     else if (from == FROM_ALIAS) place.root = e->u->values[x->root].where;
     x->where = p->n_array;
-    if (PUSH(p->array, p->n_array, e->cap_array, place)) return 1;
+    if (FAD_PUSH(p->array, p->n_array, e->cap_array, place)) return 1;
     fad_array_release(place.like);
     return 0;
 }
@@ -766,7 +751,7 @@ static int drop_dead(emitter *e, const step *s, int32_t k, int32_t kept)
         v->last = -2;                   /* once */
         if (r == kept) continue;
         if (!v->is_array) {
-            if (!PUSH(e->spare, e->n_spare, e->cap_spare, v->where)) return 0;
+            if (!FAD_PUSH(e->spare, e->n_spare, e->cap_spare, v->where)) return 0;
         } else if (e->u->p->array[v->where].from == FROM_ARENA) {
             if (!arena_give(&e->arena, e->u->p->array[v->where].offset, bytes_of(v->like)))
                 return 0;
@@ -778,7 +763,7 @@ static int drop_dead(emitter *e, const step *s, int32_t k, int32_t kept)
 static int emit_word(emitter *e, unsigned op, int32_t d, int32_t a, int32_t b, int32_t c)
 {
     const word w = {(uint16_t)op, 0, d, a, b, c};
-    return PUSH(e->u->p->code, e->u->p->n_code, e->cap_code, w);
+    return FAD_PUSH(e->u->p->code, e->u->p->n_code, e->cap_code, w);
 }
 
 /* Whether a row needs no broadcasting: float64 arrays of one shape, not empty and not huge, and
@@ -852,7 +837,7 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         if (what->kind == FAD_VM_FOREIGN) p->n_foreign++;
         if (what->kind == FAD_VM_TRANSPOSE || what->kind == FAD_VM_SUM_AXES)
             for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
-                if (!PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
+                if (!FAD_PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
         const int32_t places = what->kind == FAD_VM_ASSEMBLE ? s->n
             : what->kind == FAD_VM_SLICE ? out->like->ndim + 1
             : what->kind == FAD_VM_SCATTER ? u->values[arg[0]].like->ndim + 1 : 0;
@@ -860,14 +845,14 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
             ins.offset = p->n_offset;
             for (int32_t j = 0; j < places; j++) {
                 const int64_t at = u->b->offset(u->b->ctx, what->offset, j);
-                if (!PUSH(p->offset, p->n_offset, e->cap_offset, at)) return 0;
+                if (!FAD_PUSH(p->offset, p->n_offset, e->cap_offset, at)) return 0;
             }
         }
     }
     for (int32_t j = 0; j < s->n; j++) {
         const fad_place place = place_of(e, arg[j]);
         if (j < 4) ins.in[j] = place;
-        if (!PUSH(p->arglist, p->n_arglist, e->cap_arglist, place)) return 0;
+        if (!FAD_PUSH(p->arglist, p->n_arglist, e->cap_arglist, place)) return 0;
     }
     const int alias = out->root != s->out;
     const int direct = out->output && !alias && out->is_array && out->like->dtype < FAD_BOOL;
@@ -905,10 +890,10 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
                                    ins.in[j].where};
         t.out = (tile_place){IN_ARRAY, 0, out->where};
         e->latest = -1;
-        return PUSH(p->tile, p->n_tile, e->cap_tile, t)
+        return FAD_PUSH(p->tile, p->n_tile, e->cap_tile, t)
             && emit_word(e, VM_LOOP, 0, p->n_tile - 1, 0, (int32_t)out->like->size);
     }
-    if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
+    if (!FAD_PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
     e->latest = -1;
     return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
 }
@@ -957,7 +942,7 @@ static int emit_step(emitter *e, int32_t k)
         ins.size = g->size;
         ins.a = place_of(e, s->arg[0]);
         if (s->n > 1) ins.b = place_of(e, s->arg[1]);
-        return PUSH(p->guard, p->n_guard, e->cap_guard, ins)
+        return FAD_PUSH(p->guard, p->n_guard, e->cap_guard, ins)
             && emit_word(e, VM_GUARD, 0, p->n_guard - 1, 0, 0) && drop_dead(e, s, k, -1);
     }
     if (s->kind == STEP_CALL || u->values[s->out].is_array) return emit_array_step(e, s, k);
@@ -1058,7 +1043,7 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
             t.out = (tile_place){IN_ARRAY, 1, out->where};
         }
         p->work += ins.offset;
-        if (!PUSH(p->tile, p->n_tile, e->cap_tile, t)) goto failed;
+        if (!FAD_PUSH(p->tile, p->n_tile, e->cap_tile, t)) goto failed;
     }
     /* results that later tiles read are theirs too: from there on they belong into the cache */
     int64_t far = 0;
@@ -1085,7 +1070,7 @@ static int emit_tiles(emitter *e, int32_t from, int32_t end)
         if (u->steps[k].kind != STEP_NONE && !drop_dead(e, &u->steps[k], -1, -1)) goto failed;
     fad_free(spare);
     e->latest = -1;
-    if (!PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
+    if (!FAD_PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
     return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
 failed:
     fad_free(spare);
@@ -1110,7 +1095,7 @@ static fad_status emit(builder *u)
             ok = new_array(&e, v, FROM_CONSTANT);
         } else {
             x->where = p->n_reg++;
-            ok = PUSH(p->constants, p->n_constant, cap_constants, x->number);
+            ok = FAD_PUSH(p->constants, p->n_constant, cap_constants, x->number);
         }
     }
     for (int32_t k = 0; k < b->n_in && ok; k++) {
@@ -1118,7 +1103,7 @@ static fad_status emit(builder *u)
         if (u->values[v].is_array) ok = new_array(&e, v, FROM_INPUT);
         else ok = new_register(&e, v);
         const fad_place place = place_of(&e, v);
-        ok = ok && PUSH(p->in, p->n_in, u->cap_in, place);
+        ok = ok && FAD_PUSH(p->in, p->n_in, u->cap_in, place);
     }
     for (int32_t k = 0; k < u->n_steps && ok;) {
         const int32_t end = group_end(u, k);
@@ -1127,7 +1112,7 @@ static fad_status emit(builder *u)
     }
     for (int32_t k = 0; k < b->n_out && ok; k++) {
         const fad_place place = place_of(&e, u->value_of[b->out[k]]);
-        ok = PUSH(p->out, p->n_out, u->cap_out, place);
+        ok = FAD_PUSH(p->out, p->n_out, u->cap_out, place);
     }
     ok = ok && emit_word(&e, VM_END, 0, 0, 0, 0);
     p->arena = e.arena.top;

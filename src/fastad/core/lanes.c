@@ -57,20 +57,6 @@ typedef struct {
     int open;                   /* the last instruction is a stretch that goes on */
 } analysis;
 
-#define PUSH(v, n, cap, item) \
-    ((n) < (cap) || grow((void **)&(v), &(cap), sizeof *(v)) ? ((v)[(n)++] = (item), 1) : 0)
-
-static int grow(void **v, int32_t *cap, size_t item)
-{
-    if (*cap > INT32_MAX / 2) return 0;
-    const int32_t want = *cap ? 2 * *cap : 64;
-    void *p = fad_realloc(*v, (size_t)want * item);
-    if (!p) return 0;
-    *v = p;
-    *cap = want;
-    return 1;
-}
-
 static int32_t root_of(const fad_program *p, int32_t array)
 {
     while (p->array[array].from == FROM_ALIAS) array = p->array[array].root;
@@ -100,7 +86,7 @@ static word from_registers(word i, int32_t latest)
 static int push(analysis *u, lane_ins i)
 {
     u->open = 0;
-    return PUSH(u->l->code, u->l->n_code, u->cap_code, i);
+    return FAD_PUSH(u->l->code, u->l->n_code, u->cap_code, i);
 }
 
 /* Leave a word to the machine. */
@@ -114,8 +100,8 @@ static int push_word(analysis *u, word i)
         if (!push(u, (lane_ins){.kind = ON_MACHINE, .a = l->n_words})) return 0;
         u->open = 1;
     }
-    return PUSH(l->words, l->n_words, u->cap_words, i)
-        && PUSH(l->words, l->n_words, u->cap_words, end);
+    return FAD_PUSH(l->words, l->n_words, u->cap_words, i)
+        && FAD_PUSH(l->words, l->n_words, u->cap_words, end);
 }
 
 static int spread(analysis *u, int32_t r)
@@ -149,8 +135,8 @@ static int places_of(analysis *u, word i, int32_t *n_in)
     if (i.op == VM_GUARD) {
         const guard_ins *g = &p->guard[i.a];
         *n_in = g->kind <= FAD_GUARD_GE ? 2 : 1;
-        return PUSH(l->place, l->n_place, u->cap_place, g->a)
-            && (*n_in == 1 || PUSH(l->place, l->n_place, u->cap_place, g->b));
+        return FAD_PUSH(l->place, l->n_place, u->cap_place, g->a)
+            && (*n_in == 1 || FAD_PUSH(l->place, l->n_place, u->cap_place, g->b));
     }
     if (i.op == VM_LOOP) {
         tile = &p->tile[i.a];
@@ -162,20 +148,20 @@ static int places_of(analysis *u, word i, int32_t *n_in)
     if (!tile) {
         const array_ins *ins = &p->arrays_code[i.a];
         for (int32_t k = 0; k < ins->n_in; k++)
-            if (!PUSH(l->place, l->n_place, u->cap_place, p->arglist[ins->first_in + k])) return 0;
+            if (!FAD_PUSH(l->place, l->n_place, u->cap_place, p->arglist[ins->first_in + k])) return 0;
         *n_in = ins->n_in;
-        return PUSH(l->place, l->n_place, u->cap_place, ins->out);
+        return FAD_PUSH(l->place, l->n_place, u->cap_place, ins->out);
     }
     for (int32_t k = 0; k < tiles; k++)
         for (int j = 0; j < tile[k].n; j++) {
             const tile_place at = tile[k].in[j];
             const fad_place place = {at.kind == IN_ARRAY, at.where};
-            if (at.kind != IN_SCRATCH && !PUSH(l->place, l->n_place, u->cap_place, place)) return 0;
+            if (at.kind != IN_SCRATCH && !FAD_PUSH(l->place, l->n_place, u->cap_place, place)) return 0;
         }
     *n_in = l->n_place - first;
     for (int32_t k = 0; k < tiles; k++) {
         const fad_place place = {tile[k].out.kind == IN_ARRAY, tile[k].out.where};
-        if (tile[k].out.kind != IN_SCRATCH && !PUSH(l->place, l->n_place, u->cap_place, place))
+        if (tile[k].out.kind != IN_SCRATCH && !FAD_PUSH(l->place, l->n_place, u->cap_place, place))
             return 0;
     }
     return 1;

@@ -94,6 +94,22 @@ struct fad_program {
 
 enum { ALIGN = 64 };           /* of arrays in the arena */
 
+/* A vector that grows; `n` counts elements.  0 without memory. */
+#define FAD_PUSH(v, n, cap, item) \
+    ((n) < (cap) || fad_grow_vector((void **)&(v), &(cap), sizeof *(v)) \
+         ? ((v)[(n)++] = (item), 1) : 0)
+
+static inline int fad_grow_vector(void **v, int32_t *cap, size_t item)
+{
+    if (*cap > INT32_MAX / 2) return 0;
+    const int32_t want = *cap ? 2 * *cap : 64;
+    void *p = fad_realloc(*v, (size_t)want * item);
+    if (!p) return 0;
+    *v = p;
+    *cap = want;
+    return 1;
+}
+
 /* For those who read code; names.c. */
 const char *fad_word_text(int op);
 const char *fad_array_ins_name(int kind);
