@@ -39,6 +39,26 @@ def fresh_python():
     return run
 
 
+def with_failing_allocations(call, before=lambda: None, after=lambda failures: None):
+    """Make the 1st, 2nd, ... allocation of ``call()`` fail until one call goes through.
+
+    Each failure must be a MemoryError.  `before` runs ahead of each call, `after` behind each
+    failure.  Returns the result of the call that went through, and the number of failures.
+    """
+    failures = 0
+    while True:
+        ad.release_memory()
+        before()
+        _core._fail_allocation(failures)
+        try:
+            return call(), failures
+        except MemoryError:
+            failures += 1
+        finally:
+            _core._fail_allocation(-1)
+        after(failures)
+
+
 @pytest.fixture
 def tape_state():
     """What the tape holds now, after collecting what nobody can reach any more."""

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import with_failing_allocations
 
 import fastad as ad
 from fastad import _core
@@ -343,23 +344,15 @@ def fail_every_allocation(make, act, state):
     env = make()
     before = state()
     seen = {k: (plain(t), None if t.grad is None else plain(t.grad)) for k, t in env.items()}
-    failures = 0
-    while True:
-        ad.release_memory()
-        _core._fail_allocation(failures)
-        try:
-            got = act(**env)
-        except MemoryError:
-            failures += 1
-        else:
-            break
-        finally:
-            _core._fail_allocation(-1)
+
+    def unchanged(failures):
         assert state() == before, f"after failure {failures}"
         assert ad.is_grad_enabled()
         for key, (value, grad) in seen.items():
             assert plain(env[key]) == value
             assert (None if env[key].grad is None else plain(env[key].grad)) == grad
+
+    got, failures = with_failing_allocations(lambda: act(**env), after=unchanged)
     assert got == want
     assert state() == before
     assert act(**env) == want

@@ -12,6 +12,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import with_failing_allocations
 
 import fastad as ad
 from fastad import _core
@@ -778,19 +779,11 @@ def test_a_wrong_number_of_arguments_is_the_functions_own_error():
 
 def test_a_failed_allocation_is_a_memory_error_and_the_program_usable(tape_unchanged):
     program = ad.compile(lambda x: (ad.exp(x) * x).sum() + x[0])
-    failures = 0
-    while True:
-        ad.release_memory()
-        _core._fail_allocation(failures)
-        try:
-            got = program.value_and_grad(X)
-        except MemoryError:
-            failures += 1
-        else:
-            break
-        finally:
-            _core._fail_allocation(-1)
+
+    def usable(failures):
         assert not _core.is_tracing() and ad.is_grad_enabled()
+
+    got, failures = with_failing_allocations(lambda: program.value_and_grad(X), after=usable)
     assert failures > 5
     assert np.allclose(got[1], ad.grad(program.function)(X), rtol=1e-14)
 

@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 import pytest
 import test_program_random as drawn
+from conftest import with_failing_allocations
 
 import fastad as ad
-from fastad import _core, program
+from fastad import program
 from fastad import rows as rows_module
 
 RNG = np.random.default_rng(11)
@@ -528,22 +529,18 @@ def test_a_long_map_can_be_interrupted(fresh_python, threads):
 
 def test_a_failed_allocation_is_a_memory_error_and_the_program_usable(tape_unchanged):
     x = RNG.normal(size=(20, 3))
-    want = None
-    failures = 0
-    while True:
+    p = want = None
+
+    def recorded():
+        nonlocal p
         p = ad.compile(lambda x: arrays(x) + rational(x))
-        ad.release_memory()
         p.value_and_grad(x[0])
-        _core._fail_allocation(failures)
-        try:
-            got = p.map(x)
-        except MemoryError:
-            failures += 1
-        else:
-            break
-        finally:
-            _core._fail_allocation(-1)
+
+    def usable(failures):
+        nonlocal want
         want = p.map(x)
+
+    got, failures = with_failing_allocations(lambda: p.map(x), recorded, usable)
     assert failures > 10
     assert same(got, want)
 
