@@ -14,8 +14,10 @@ import os as _os
 
 import numpy as _np
 
-from . import _core, autograd, linalg, modes, numpy_api, rules, scipy, transforms
+from . import _core, autograd, exchange, linalg, modes, numpy_api, rules, scipy, transforms
 from ._core import Tensor, release_memory, tensor
+from .exchange import API_VERSION as __array_api_version__  # noqa: F401
+from .exchange import *  # noqa: F403
 from .graph import Graph, GuardError, load, name, record
 from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_api import *  # noqa: F403
@@ -27,7 +29,8 @@ __version__ = "0.1.0"
 float64, float32 = _np.float64, _np.float32
 int64, int32, int16, int8 = _np.int64, _np.int32, _np.int16, _np.int8
 uint64, uint32, uint16, uint8 = _np.uint64, _np.uint32, _np.uint16, _np.uint8
-bool_ = _np.bool_
+bool = bool_ = _np.bool_
+__array_namespace_info__ = _np.__array_namespace_info__
 pi, e, inf, nan, newaxis = _np.pi, _np.e, _np.inf, _np.nan, _np.newaxis
 
 
@@ -41,11 +44,11 @@ _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
-    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
+    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool", "bool_", "compile",
     "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
     "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
     "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
     "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp",
-    *numpy_api.__all__,
+    *exchange.__all__, *numpy_api.__all__,
 ]

@@ -8,6 +8,7 @@ push onto the tape: across extension modules the same push costs twice the time.
 """
 cimport cython
 cimport numpy as cnp
+from cpython.buffer cimport PyObject_GetBuffer
 from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyObject_RichCompare
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -203,8 +204,10 @@ cdef object value_array(Tensor t):
     return out
 
 
-cdef fad_array *array_from(cnp.ndarray a, bint copy) except NULL:
-    """Core array with the contents of `a`; without `copy` it may keep `a` itself."""
+cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except NULL:
+    """Core array with the contents of `a`; without `copy` it may keep `a` itself.
+
+    That takes `promised`, the caller's word that nobody writes to `a`, or that nobody can."""
     cdef fad_array *arr
     cdef int64_t shape[64]
     cdef int k, nd = cnp.PyArray_NDIM(a), code, kind = cnp.PyArray_TYPE(a)
@@ -220,7 +223,7 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy) except NULL:
         raise TypeError(
             f"tensor: dtype {a.dtype} is not supported; use float64, float32, an integer type or "
             "bool (astype first)")
-    if not cnp.PyArray_ISCARRAY_RO(a) or copy or not borrowable(a):
+    if not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a)):
         a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
     for k in range(nd):
         shape[k] = cnp.PyArray_DIMS(a)[k]
@@ -318,6 +321,11 @@ cdef bint holds_tracked(object items):
         elif type(x) in (list, tuple) and holds_tracked(x):
             return True
     return False
+
+
+def borrow(cnp.ndarray a not None):
+    """Tensor over the memory of `a`, which nobody may write to from now on; small arrays are copied."""
+    return adopt(array_from(a, False, True))
 
 
 def as_tensor(obj):
@@ -1921,6 +1929,21 @@ cdef class Tensor:
     def __imatmul__(self, other):
         return in_place(self, c_matmul(self, floating(other), False, False), "@=")
 
+    def __iand__(self, other):
+        return in_place(self, bitwise(np.bitwise_and, self, other), "&=")
+
+    def __ior__(self, other):
+        return in_place(self, bitwise(np.bitwise_or, self, other), "|=")
+
+    def __ixor__(self, other):
+        return in_place(self, bitwise(np.bitwise_xor, self, other), "^=")
+
+    def __ilshift__(self, other):
+        return in_place(self, bitwise(np.left_shift, self, other), "<<=")
+
+    def __irshift__(self, other):
+        return in_place(self, bitwise(np.right_shift, self, other), ">>=")
+
     def __richcmp__(self, other, int op):
         return compare(self, other, op)
 
@@ -1992,6 +2015,13 @@ cdef class Tensor:
             raise ValueError("array: another dtype needs a copy")
         a = look(self)
         return a.astype(dtype or a.dtype) if copy or (dtype is not None) else a
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if active(self):
+            raise BufferError("buffer: this tensor requires gradients, which a buffer would drop; "
+                              "use .detach()")
+        # the buffer belongs to an array that keeps the values, whatever becomes of the tensor
+        PyObject_GetBuffer(look(self), buffer, flags)
 
     __array_priority__ = 1000.0
 

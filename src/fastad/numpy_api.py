@@ -18,7 +18,7 @@ from math import prod as _product
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from . import _core, rules
+from . import _core, exchange, rules
 from ._core import Tensor, apply, as_tensor
 from ._core import array as _primal
 from .rules import GETITEM, take_index
@@ -168,7 +168,7 @@ def _created(values, requires_grad):
     return t
 
 
-def zeros(shape, dtype=float, *, requires_grad=False) -> Tensor:
+def zeros(shape, dtype=float, *, device=None, requires_grad=False) -> Tensor:
     """Return a tensor of zeros.
 
     Examples
@@ -177,10 +177,10 @@ def zeros(shape, dtype=float, *, requires_grad=False) -> Tensor:
     >>> ad.zeros(3).tolist()
     [0.0, 0.0, 0.0]
     """
-    return _created(np.zeros(shape, dtype), requires_grad)
+    return _created(np.zeros(shape, dtype, device=device), requires_grad)
 
 
-def ones(shape, dtype=float, *, requires_grad=False) -> Tensor:
+def ones(shape, dtype=float, *, device=None, requires_grad=False) -> Tensor:
     """Return a tensor of ones.
 
     Examples
@@ -189,10 +189,10 @@ def ones(shape, dtype=float, *, requires_grad=False) -> Tensor:
     >>> ad.ones((1, 2)).tolist()
     [[1.0, 1.0]]
     """
-    return _created(np.ones(shape, dtype), requires_grad)
+    return _created(np.ones(shape, dtype, device=device), requires_grad)
 
 
-def full(shape, fill_value, dtype=None, *, requires_grad=False) -> Tensor:
+def full(shape, fill_value, dtype=None, *, device=None, requires_grad=False) -> Tensor:
     """Return a tensor in which every element is `fill_value`.
 
     Examples
@@ -202,13 +202,14 @@ def full(shape, fill_value, dtype=None, *, requires_grad=False) -> Tensor:
     [7.0, 7.0]
     """
     if _requires_grad(fill_value):
+        exchange.check_device("full", device)
         if dtype is not None:
             fill_value = _core.astype(fill_value, dtype)
         return broadcast_to(fill_value, shape)
-    return _created(np.full(shape, _values(fill_value), dtype), requires_grad)
+    return _created(np.full(shape, _values(fill_value), dtype, device=device), requires_grad)
 
 
-def empty(shape, dtype=float, *, requires_grad=False) -> Tensor:
+def empty(shape, dtype=float, *, device=None, requires_grad=False) -> Tensor:
     """Return a tensor whose values are arbitrary.
 
     Examples
@@ -217,10 +218,10 @@ def empty(shape, dtype=float, *, requires_grad=False) -> Tensor:
     >>> ad.empty((2, 0)).shape
     (2, 0)
     """
-    return _created(np.empty(shape, dtype), requires_grad)
+    return _created(np.empty(shape, dtype, device=device), requires_grad)
 
 
-def arange(start, stop=None, step=1, dtype=None, *, requires_grad=False) -> Tensor:
+def arange(start, stop=None, step=1, dtype=None, *, device=None, requires_grad=False) -> Tensor:
     """Return evenly spaced values of the half-open interval from `start` to `stop`.
 
     Examples
@@ -232,11 +233,12 @@ def arange(start, stop=None, step=1, dtype=None, *, requires_grad=False) -> Tens
     if stop is None:
         start, stop = 0, start
     bounds = _values((start, stop, step))
-    return _created(np.arange(*bounds, dtype=dtype), requires_grad)
+    return _created(np.arange(*bounds, dtype=dtype, device=device), requires_grad)
 
 
 def linspace(
-    start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis=0, *, requires_grad=False
+    start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis=0, *, device=None,
+    requires_grad=False
 ):
     """Return `num` evenly spaced values from `start` to `stop`, and the step with `retstep`.
 
@@ -249,13 +251,13 @@ def linspace(
     if _requires_grad((start, stop)):
         return without_gradient(np.linspace, (start, stop), {})
     start, stop = _values((start, stop))
-    values = np.linspace(start, stop, num, endpoint, retstep, dtype, axis)
+    values = np.linspace(start, stop, num, endpoint, retstep, dtype, axis, device=device)
     if retstep:
         return _created(values[0], requires_grad), _wrapped(values[1])
     return _created(values, requires_grad)
 
 
-def eye(N, M=None, k=0, dtype=float, *, requires_grad=False) -> Tensor:
+def eye(N, M=None, k=0, dtype=float, *, device=None, requires_grad=False) -> Tensor:
     """Return a matrix with ones on its k-th diagonal and zeros elsewhere.
 
     Examples
@@ -264,7 +266,7 @@ def eye(N, M=None, k=0, dtype=float, *, requires_grad=False) -> Tensor:
     >>> ad.eye(2).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    return _created(np.eye(N, M, k, dtype), requires_grad)
+    return _created(np.eye(N, M, k, dtype, device=device), requires_grad)
 
 
 def identity(n, dtype=float, *, requires_grad=False) -> Tensor:
@@ -279,7 +281,7 @@ def identity(n, dtype=float, *, requires_grad=False) -> Tensor:
     return _created(np.identity(n, dtype), requires_grad)
 
 
-def zeros_like(a, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
+def zeros_like(a, dtype=None, *, shape=None, device=None, requires_grad=False) -> Tensor:
     """Return zeros of the shape and dtype of `a`.
 
     Examples
@@ -288,10 +290,10 @@ def zeros_like(a, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
     >>> ad.zeros_like(ad.tensor([1.0, 2.0])).tolist()
     [0.0, 0.0]
     """
-    return _created(np.zeros(*_like(a, shape, dtype)), requires_grad)
+    return _created(np.zeros(*_like(a, shape, dtype), device=device), requires_grad)
 
 
-def ones_like(a, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
+def ones_like(a, dtype=None, *, shape=None, device=None, requires_grad=False) -> Tensor:
     """Return ones of the shape and dtype of `a`.
 
     Examples
@@ -300,10 +302,10 @@ def ones_like(a, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
     >>> ad.ones_like(ad.tensor([1.0, 2.0])).tolist()
     [1.0, 1.0]
     """
-    return _created(np.ones(*_like(a, shape, dtype)), requires_grad)
+    return _created(np.ones(*_like(a, shape, dtype), device=device), requires_grad)
 
 
-def empty_like(prototype, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
+def empty_like(prototype, dtype=None, *, shape=None, device=None, requires_grad=False) -> Tensor:
     """Return a tensor of the shape and dtype of `prototype` whose values are arbitrary.
 
     Examples
@@ -312,10 +314,10 @@ def empty_like(prototype, dtype=None, *, shape=None, requires_grad=False) -> Ten
     >>> ad.empty_like(ad.tensor([1.0, 2.0])).shape
     (2,)
     """
-    return _created(np.empty(*_like(prototype, shape, dtype)), requires_grad)
+    return _created(np.empty(*_like(prototype, shape, dtype), device=device), requires_grad)
 
 
-def full_like(a, fill_value, dtype=None, *, shape=None, requires_grad=False) -> Tensor:
+def full_like(a, fill_value, dtype=None, *, shape=None, device=None, requires_grad=False) -> Tensor:
     """Return a tensor of the shape and dtype of `a` filled with `fill_value`.
 
     Examples
@@ -325,7 +327,7 @@ def full_like(a, fill_value, dtype=None, *, shape=None, requires_grad=False) -> 
     [3.0, 3.0]
     """
     shape, dtype = _like(a, shape, dtype)
-    return full(shape, fill_value, dtype, requires_grad=requires_grad)
+    return full(shape, fill_value, dtype, device=device, requires_grad=requires_grad)
 
 
 def _like(a, shape, dtype):
@@ -361,8 +363,20 @@ def array(object, dtype=None, *, copy=True, ndmin=0, requires_grad=False) -> Ten
     return t
 
 
-def asarray(a, dtype=None, *, copy=None, requires_grad=False) -> Tensor:
+def asarray(
+    a, dtype=None, order=None, *, device=None, copy=None, requires_grad=False
+) -> Tensor:
     """Return `a` itself if it is a tensor of that dtype, else a tensor with its values.
+
+    An ndarray is copied, as its owner may write to it; ``copy=False`` shares its memory, if it has
+    more than 1 KiB: then nobody may write to it as long as the tensor, or what was computed from it,
+    is in use.
+
+    Raises
+    ------
+    ValueError
+        If ``copy=False`` and a copy is needed: for lists and numbers, for another dtype, for values
+        not contiguous in C order.
 
     Examples
     --------
@@ -370,6 +384,18 @@ def asarray(a, dtype=None, *, copy=None, requires_grad=False) -> Tensor:
     >>> ad.asarray([1.0, 2.0]).tolist()
     [1.0, 2.0]
     """
+    exchange.check_device("asarray", device)
+    if copy is False:
+        dtype = None if dtype is None else np.dtype(dtype)
+        if type(a) is Tensor:
+            shared = dtype is None or dtype == a.dtype
+        elif shared := isinstance(a, np.ndarray) and dtype in (None, a.dtype):
+            a = exchange.shared("asarray", a, False)
+        if not shared:
+            raise ValueError(
+                f"asarray: copy=False, but a {type(a).__name__} needs a copy to become a tensor"
+                + ("" if dtype is None else f" of {dtype}")
+            )
     return array(a, dtype, copy=bool(copy), requires_grad=requires_grad)
 
 
@@ -389,7 +415,7 @@ def _copied(t):
     return _positive(t) if t.dtype.kind == "f" else _core.wrap(_primal(t))
 
 
-def astype(x, dtype, *, copy=True) -> Tensor:
+def astype(x, dtype, *, copy=True, device=None) -> Tensor:
     """Return `x` with another dtype; gradients flow between floating dtypes.
 
     Examples
@@ -398,6 +424,8 @@ def astype(x, dtype, *, copy=True) -> Tensor:
     >>> ad.astype(ad.tensor([1.5]), ad.float32).dtype
     dtype('float32')
     """
+    if device is not None:
+        exchange.check_device("astype", device)
     t = _tensor(x)
     if t.dtype == np.dtype(dtype):
         return _copied(t) if copy else t
@@ -1734,8 +1762,10 @@ def divmod(x1, x2, /) -> tuple:
     return _core.elementwise["floor_divide"](x1, x2), _core.elementwise["remainder"](x1, x2)
 
 
-def sort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
+def sort(a, axis=-1, kind=None, order=None, *, stable=None, descending=False) -> Tensor:
     """Return the elements in ascending order along `axis` (None: of the flat tensor).
+
+    With `descending` they are in descending order, nan first.
 
     Examples
     --------
@@ -1748,12 +1778,20 @@ def sort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
         t, axis = _core.reshape(t, (-1,)), 0
     axis = normalize_axis_index(axis, t.ndim, "sort")
     # stable, so that equal elements get their cotangents in a definite order
-    index = _primal(_core.by_numpy(np.argsort, (t, axis, "stable"), {}))
+    index = _primal(_core.by_numpy(_descending if descending else np.argsort, (t, axis, "stable"), {}))
     return take_index(t, _along(index, axis, t.shape), True)
 
 
-def argsort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
-    """Return the indices that sort along `axis`.
+def _descending(a, axis=-1, kind=None, order=None, *, stable=None):
+    """Return the indices that sort in descending order; equal elements stay in theirs."""
+    if axis is None:
+        a, axis = a.ravel(), 0
+    index = np.argsort(np.flip(a, axis), axis, kind or "stable", order)
+    return np.flip(a.shape[axis] - 1 - index, axis)
+
+
+def argsort(a, axis=-1, kind=None, order=None, *, stable=None, descending=False) -> Tensor:
+    """Return the indices that sort along `axis`, in ascending or descending order.
 
     Examples
     --------
@@ -1761,6 +1799,8 @@ def argsort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
     >>> ad.argsort(ad.tensor([3.0, 1.0, 2.0])).tolist()
     [1, 2, 0]
     """
+    if descending:
+        return _by_numpy(_descending, (_tensor(a), axis, kind, order), {})
     return _by_numpy(np.argsort, (_tensor(a), axis, kind, order), {"stable": stable})
 
 
@@ -2172,6 +2212,7 @@ def _method_copy(t, order="C"):
 
 
 METHODS = {
+    **exchange.METHODS,
     "all": all,
     "any": any,
     "argmax": argmax,
