@@ -12,6 +12,7 @@ A test compares the stub with what this prints.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -24,6 +25,7 @@ STUB = Path(__file__).resolve().parent.parent / "src" / "fastad" / "__init__.pyi
 HEAD = '''
 """Types of fastad's public names, written by .ci/stubs.py; change that file instead."""
 
+import builtins
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, overload
 
@@ -45,6 +47,8 @@ TYPES = {
     "axes": "Any",
     "axis": AXIS,
     "copy": "bool | None",
+    "device": "str | None",
+    "descending": "bool",
     "ddof": "float",
     "dtype": DTYPE,
     "initial": "TensorLike",
@@ -57,6 +61,7 @@ TYPES = {
 }
 RETURNS = {
     "Tensor": "Tensor",
+    "bool": "bool",
     "int": "int",
     "list": "list[Tensor]",
     "tuple": "tuple[Tensor, ...]",
@@ -91,6 +96,8 @@ BY_HAND = {
         def where(condition: TensorLike) -> tuple[Any, ...]: ...
         """,
 }
+
+PYTHONS_BOOL = re.compile(r"(?<![\w.])bool(?!_)\b")
 
 
 def from_row(name: str, row: dict) -> str:
@@ -177,16 +184,15 @@ def imports() -> list[str]:
             home = value.__module__.removeprefix("fastad.")
             lines.append(f"from .{home} import {name} as {name}")
     lines.append("from ._core import TensorLike")
-    order = ["from numpy", "from . ", "from ._core", "from .graph", "from .modes", "from .program",
-             "from .transforms"]
-    return sorted(lines, key=lambda s: ([s.startswith(o) for o in order].index(True), s))
+    return sorted(lines, key=lambda s: (not s.startswith("from numpy"), "from . " not in s, s))
 
 
 def stub() -> str:
     rows = {row["name"]: row for row in _core.table()}
     by_function = {id(_core.elementwise[name]): row for name, row in rows.items()}
     lines = [HEAD.strip(), *imports(), ""]
-    lines += ["_Axis: TypeAlias = int | tuple[int, ...] | None",
+    head = len(lines)       # below, NumPy's bool goes by its name here
+    lines += ["_bool: TypeAlias = builtins.bool", "_Axis: TypeAlias = int | tuple[int, ...] | None",
               "_Shape: TypeAlias = int | Sequence[int]", "", "__version__: str",
               "__all__: list[str]", "", "def get_include() -> str: ..."]
     groups: dict[str, list[str]] = {
@@ -211,6 +217,7 @@ def stub() -> str:
     for title, group in groups.items():
         lines += ["", f"# {title}", ""] + [
             text if "\n" in text else wrapped(text) for text in group]
+    lines[head:] = [PYTHONS_BOOL.sub("_bool", text) for text in lines[head:]]
     return "\n".join(lines) + "\n"
 
 

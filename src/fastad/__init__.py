@@ -16,8 +16,8 @@ import numpy as _np
 
 from . import _core, autograd, exchange, linalg, modes, numpy_api, rules, scipy, transforms
 from ._core import Tensor, release_memory, tensor
-from .exchange import API_VERSION as __array_api_version__  # noqa: F401
 from .exchange import *  # noqa: F403
+from .exchange import API_VERSION as __array_api_version__  # noqa: F401
 from .graph import Graph, GuardError, load, name, record
 from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_api import *  # noqa: F403
@@ -39,14 +39,14 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "core")
 
 
-_core.register_methods(numpy_api.METHODS, numpy_api.getitem)
+_core.register_methods({**exchange.METHODS, **numpy_api.METHODS}, numpy_api.getitem)
 _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
-    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool", "bool_", "compile",
-    "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
-    "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
+    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool", "bool_",
+    "compile", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf",
+    "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
     "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
     "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp",

@@ -1,10 +1,12 @@
 """Types of fastad's public names, written by .ci/stubs.py; change that file instead."""
 
+import builtins
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
+from numpy import bool as bool
 from numpy import bool_ as bool_
 from numpy import e as e
 from numpy import float32 as float32
@@ -33,6 +35,10 @@ from ._core import is_grad_enabled as is_grad_enabled
 from ._core import name as name
 from ._core import release_memory as release_memory
 from ._core import tensor as tensor
+from .exchange import finfo as finfo
+from .exchange import from_dlpack as from_dlpack
+from .exchange import iinfo as iinfo
+from .exchange import isdtype as isdtype
 from .graph import Graph as Graph
 from .graph import load as load
 from .graph import record as record
@@ -49,6 +55,7 @@ from .transforms import jvp as jvp
 from .transforms import value_and_grad as value_and_grad
 from .transforms import vjp as vjp
 
+_bool: TypeAlias = builtins.bool
 _Axis: TypeAlias = int | tuple[int, ...] | None
 _Shape: TypeAlias = int | Sequence[int]
 
@@ -151,7 +158,7 @@ def all(
     a: TensorLike,
     axis: _Axis = None,
     out: None = None,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     *,
     where: npt.ArrayLike = True,
 ) -> Tensor | np.bool_: ...
@@ -160,7 +167,7 @@ def amax(
     a: TensorLike,
     axis: _Axis = None,
     out: None = None,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
@@ -168,7 +175,7 @@ def amin(
     a: TensorLike,
     axis: _Axis = None,
     out: None = None,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
@@ -176,7 +183,7 @@ def any(
     a: TensorLike,
     axis: _Axis = None,
     out: None = None,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     *,
     where: npt.ArrayLike = True,
 ) -> Tensor | np.bool_: ...
@@ -186,13 +193,13 @@ def arange(
     step: float = 1,
     dtype: npt.DTypeLike | None = None,
     *,
-    requires_grad: bool = False,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def argmax(
-    a: TensorLike, axis: _Axis = None, out: None = None, *, keepdims: bool = False
+    a: TensorLike, axis: _Axis = None, out: None = None, *, keepdims: _bool = False
 ) -> Tensor: ...
 def argmin(
-    a: TensorLike, axis: _Axis = None, out: None = None, *, keepdims: bool = False
+    a: TensorLike, axis: _Axis = None, out: None = None, *, keepdims: _bool = False
 ) -> Tensor: ...
 def argpartition(*args: Any, **kwargs: Any) -> Any: ...
 def argsort(
@@ -201,7 +208,8 @@ def argsort(
     kind: str | None = None,
     order: str | None = None,
     *,
-    stable: bool | None = None,
+    stable: _bool | None = None,
+    descending: _bool = False,
 ) -> Tensor: ...
 def argwhere(*args: Any, **kwargs: Any) -> Any: ...
 def around(a: TensorLike, decimals: int = 0, out: None = None) -> Tensor: ...
@@ -209,9 +217,9 @@ def array(
     object: TensorLike,
     dtype: npt.DTypeLike | None = None,
     *,
-    copy: bool | None = True,
+    copy: _bool | None = True,
     ndmin: int = 0,
-    requires_grad: bool = False,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def array2string(*args: Any, **kwargs: Any) -> Any: ...
 def array_equal(*args: Any, **kwargs: Any) -> Any: ...
@@ -222,11 +230,19 @@ def array_str(*args: Any, **kwargs: Any) -> Any: ...
 def asarray(
     a: TensorLike,
     dtype: npt.DTypeLike | None = None,
+    order: str | None = None,
     *,
-    copy: bool | None = None,
-    requires_grad: bool = False,
+    device: str | None = None,
+    copy: _bool | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
-def astype(x: TensorLike, dtype: npt.DTypeLike | None, *, copy: bool | None = True) -> Tensor: ...
+def astype(
+    x: TensorLike,
+    dtype: npt.DTypeLike | None,
+    *,
+    copy: _bool | None = True,
+    device: str | None = None,
+) -> Tensor: ...
 def atleast_1d(*arys: TensorLike) -> Any: ...
 def atleast_2d(*arys: TensorLike) -> Any: ...
 def atleast_3d(*arys: TensorLike) -> Any: ...
@@ -283,14 +299,19 @@ def dsplit(ary: TensorLike, indices_or_sections: Any) -> list[Tensor]: ...
 def dstack(tup: Tensor | Sequence[TensorLike]) -> Tensor: ...
 def einsum(*operands: Any, out: None = None, optimize: Any = False) -> Tensor: ...
 def empty(
-    shape: _Shape, dtype: npt.DTypeLike | None = float, *, requires_grad: bool = False
+    shape: _Shape,
+    dtype: npt.DTypeLike | None = float,
+    *,
+    device: str | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def empty_like(
     prototype: TensorLike,
     dtype: npt.DTypeLike | None = None,
     *,
     shape: _Shape | None = None,
-    requires_grad: bool = False,
+    device: str | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def equal(*args: Any, **kwargs: Any) -> Any: ...
 def expand_dims(a: TensorLike, axis: _Axis) -> Tensor: ...
@@ -300,7 +321,8 @@ def eye(
     k: int = 0,
     dtype: npt.DTypeLike | None = float,
     *,
-    requires_grad: bool = False,
+    device: str | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def flatnonzero(*args: Any, **kwargs: Any) -> Any: ...
 def flip(m: TensorLike, axis: _Axis = None) -> Tensor: ...
@@ -311,7 +333,8 @@ def full(
     fill_value: TensorLike,
     dtype: npt.DTypeLike | None = None,
     *,
-    requires_grad: bool = False,
+    device: str | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def full_like(
     a: TensorLike,
@@ -319,7 +342,8 @@ def full_like(
     dtype: npt.DTypeLike | None = None,
     *,
     shape: _Shape | None = None,
-    requires_grad: bool = False,
+    device: str | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def gcd(*args: Any, **kwargs: Any) -> Any: ...
 def greater(*args: Any, **kwargs: Any) -> Any: ...
@@ -327,7 +351,7 @@ def greater_equal(*args: Any, **kwargs: Any) -> Any: ...
 def hsplit(ary: TensorLike, indices_or_sections: Any) -> list[Tensor]: ...
 def hstack(tup: Tensor | Sequence[TensorLike], *, dtype: npt.DTypeLike | None = None) -> Tensor: ...
 def identity(
-    n: int, dtype: npt.DTypeLike | None = float, *, requires_grad: bool = False
+    n: int, dtype: npt.DTypeLike | None = float, *, requires_grad: _bool = False
 ) -> Tensor: ...
 def imag(val: TensorLike) -> Tensor: ...
 def inner(a: TensorLike, b: TensorLike) -> Tensor: ...
@@ -350,13 +374,13 @@ def less(*args: Any, **kwargs: Any) -> Any: ...
 def less_equal(*args: Any, **kwargs: Any) -> Any: ...
 def lexsort(*args: Any, **kwargs: Any) -> Any: ...
 @overload
-def linspace(start: TensorLike, stop: TensorLike, num: int = 50, endpoint: bool = True,
+def linspace(start: TensorLike, stop: TensorLike, num: int = 50, endpoint: _bool = True,
              retstep: Literal[False] = False, dtype: npt.DTypeLike | None = None,
-             axis: int = 0, *, requires_grad: bool = False) -> Tensor: ...
+             axis: int = 0, *, requires_grad: _bool = False) -> Tensor: ...
 @overload
-def linspace(start: TensorLike, stop: TensorLike, num: int = 50, endpoint: bool = True,
+def linspace(start: TensorLike, stop: TensorLike, num: int = 50, endpoint: _bool = True,
              *, retstep: Literal[True], dtype: npt.DTypeLike | None = None,
-             axis: int = 0, requires_grad: bool = False) -> tuple[Tensor, Any]: ...
+             axis: int = 0, requires_grad: _bool = False) -> tuple[Tensor, Any]: ...
 def logical_and(*args: Any, **kwargs: Any) -> Any: ...
 def logical_not(*args: Any, **kwargs: Any) -> Any: ...
 def logical_or(*args: Any, **kwargs: Any) -> Any: ...
@@ -367,7 +391,7 @@ def max(
     a: TensorLike,
     axis: _Axis = None,
     out: None = None,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
@@ -377,7 +401,7 @@ def mean(
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
     out: None = None,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     *,
     where: Any = True,
 ) -> Tensor: ...
@@ -385,7 +409,7 @@ def min(
     a: TensorLike,
     axis: _Axis = None,
     out: None = None,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
@@ -397,14 +421,19 @@ def ndim(a: TensorLike) -> int: ...
 def nonzero(*args: Any, **kwargs: Any) -> Any: ...
 def not_equal(*args: Any, **kwargs: Any) -> Any: ...
 def ones(
-    shape: _Shape, dtype: npt.DTypeLike | None = float, *, requires_grad: bool = False
+    shape: _Shape,
+    dtype: npt.DTypeLike | None = float,
+    *,
+    device: str | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def ones_like(
     a: TensorLike,
     dtype: npt.DTypeLike | None = None,
     *,
     shape: _Shape | None = None,
-    requires_grad: bool = False,
+    device: str | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def outer(a: TensorLike, b: TensorLike, out: None = None) -> Tensor: ...
 def pad(array: TensorLike, pad_width: Any, mode: str = 'constant', **kwargs: Any) -> Tensor: ...
@@ -414,7 +443,7 @@ def prod(
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
     out: None = None,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
@@ -424,7 +453,7 @@ def real(val: TensorLike) -> Tensor: ...
 def real_if_close(a: TensorLike, tol: float = 100) -> Tensor: ...
 def repeat(a: TensorLike, repeats: Any, axis: _Axis = None) -> Tensor: ...
 def reshape(
-    a: TensorLike, shape: _Shape, order: str | None = 'C', *, copy: bool | None = None
+    a: TensorLike, shape: _Shape, order: str | None = 'C', *, copy: _bool | None = None
 ) -> Tensor: ...
 def result_type(*args: Any, **kwargs: Any) -> Any: ...
 def right_shift(*args: Any, **kwargs: Any) -> Any: ...
@@ -441,7 +470,8 @@ def sort(
     kind: str | None = None,
     order: str | None = None,
     *,
-    stable: bool | None = None,
+    stable: _bool | None = None,
+    descending: _bool = False,
 ) -> Tensor: ...
 def split(ary: TensorLike, indices_or_sections: Any, axis: _Axis = 0) -> list[Tensor]: ...
 def squeeze(a: TensorLike, axis: _Axis = None) -> Tensor: ...
@@ -458,7 +488,7 @@ def std(
     dtype: npt.DTypeLike | None = None,
     out: None = None,
     ddof: float = 0,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     *,
     where: Any = True,
     mean: Any = ...,
@@ -469,7 +499,7 @@ def sum(
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
     out: None = None,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
@@ -501,7 +531,7 @@ def var(
     dtype: npt.DTypeLike | None = None,
     out: None = None,
     ddof: float = 0,
-    keepdims: bool = False,
+    keepdims: _bool = False,
     *,
     where: Any = True,
     mean: Any = ...,
@@ -515,14 +545,19 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor: ...
 @overload
 def where(condition: TensorLike) -> tuple[Any, ...]: ...
 def zeros(
-    shape: _Shape, dtype: npt.DTypeLike | None = float, *, requires_grad: bool = False
+    shape: _Shape,
+    dtype: npt.DTypeLike | None = float,
+    *,
+    device: str | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 def zeros_like(
     a: TensorLike,
     dtype: npt.DTypeLike | None = None,
     *,
     shape: _Shape | None = None,
-    requires_grad: bool = False,
+    device: str | None = None,
+    requires_grad: _bool = False,
 ) -> Tensor: ...
 
 # Functions that NumPy computes from the values; they have no gradient.

@@ -324,7 +324,7 @@ cdef bint holds_tracked(object items):
 
 
 def borrow(cnp.ndarray a not None):
-    """Tensor over the memory of `a`, which nobody may write to from now on; small arrays are copied."""
+    """Tensor over the memory of `a`, to which nobody may write from now on (small: a copy)."""
     return adopt(array_from(a, False, True))
 
 

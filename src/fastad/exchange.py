@@ -27,8 +27,8 @@ def check_device(name, device):
 def from_dlpack(x, /, *, device=None, copy=None) -> Tensor:
     """Return a tensor over the memory of another library's array.
 
-    `x` is anything with ``__dlpack__`` (NumPy, PyTorch, JAX, CuPy on the host ...).  Arrays of more
-    than 1 KiB that are contiguous in C order and aligned are not copied, unless `copy` is true: then
+    `x` is anything with ``__dlpack__`` (NumPy, PyTorch, JAX, ...).  Arrays of more than
+    1 KiB that are contiguous in C order and aligned are not copied, unless `copy` is true: then
     nobody may write to `x` as long as the tensor, or what was computed from it, is in use, because
     values on the tape never change.
 
@@ -50,7 +50,7 @@ def from_dlpack(x, /, *, device=None, copy=None) -> Tensor:
 
 
 def shared(name, values, copy):
-    """Return a tensor over an ndarray's memory: a copy where `copy` is true or NumPy would make one."""
+    """Return a tensor over an ndarray's memory, or a copy where `copy` is true."""
     if copy:
         return _core.wrap(values)
     if copy is not None and not (values.flags.c_contiguous and values.flags.aligned):

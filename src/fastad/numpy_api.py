@@ -369,8 +369,8 @@ def asarray(
     """Return `a` itself if it is a tensor of that dtype, else a tensor with its values.
 
     An ndarray is copied, as its owner may write to it; ``copy=False`` shares its memory, if it has
-    more than 1 KiB: then nobody may write to it as long as the tensor, or what was computed from it,
-    is in use.
+    more than 1 KiB: then nobody may write to it as long as the tensor, or what was computed from
+    it, is in use.
 
     Raises
     ------
@@ -1778,7 +1778,8 @@ def sort(a, axis=-1, kind=None, order=None, *, stable=None, descending=False) ->
         t, axis = _core.reshape(t, (-1,)), 0
     axis = normalize_axis_index(axis, t.ndim, "sort")
     # stable, so that equal elements get their cotangents in a definite order
-    index = _primal(_core.by_numpy(_descending if descending else np.argsort, (t, axis, "stable"), {}))
+    order_of = _descending if descending else np.argsort
+    index = _primal(_core.by_numpy(order_of, (t, axis, "stable"), {}))
     return take_index(t, _along(index, axis, t.shape), True)
 
 
@@ -2212,7 +2213,6 @@ def _method_copy(t, order="C"):
 
 
 METHODS = {
-    **exchange.METHODS,
     "all": all,
     "any": any,
     "argmax": argmax,
