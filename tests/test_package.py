@@ -21,7 +21,7 @@ from fastad import _core
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
-    "_core", "rules", "exchange", "numpy_api", "storage", "linalg", "modes", "autograd",
+    "_core", "rules", "exchange", "numpy_api", "adapt", "storage", "linalg", "modes", "autograd",
     "transforms", "native", "rows", "program", "graph", "scipy", "__init__",
 ]
 SHIPPED = [

@@ -16,6 +16,7 @@ import numpy as _np
 
 from . import _core, autograd, exchange, linalg, modes, numpy_api, rules, scipy, transforms
 from ._core import Tensor, release_memory, tensor
+from .adapt import adapt
 from .exchange import *  # noqa: F403
 from .exchange import API_VERSION as __array_api_version__  # noqa: F401
 from .graph import Graph, GuardError, load, name, record
@@ -44,11 +45,11 @@ _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
-    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool", "bool_",
-    "compile", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian",
-    "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg",
-    "load", "modes", "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory",
-    "scipy", "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
-    "value_and_grad", "vjp",
+    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt", "autograd", "bool",
+    "bool_", "compile", "e", "enable_grad", "float32", "float64", "get_include", "grad",
+    "hessian", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp",
+    "linalg", "load", "modes", "name", "nan", "newaxis", "no_grad", "pi", "record",
+    "release_memory", "scipy", "set_grad_enabled", "tensor", "transforms", "uint16", "uint32",
+    "uint64", "uint8", "value_and_grad", "vjp",
     *exchange.__all__, *numpy_api.__all__,
 ]

@@ -35,6 +35,7 @@ from ._core import is_grad_enabled as is_grad_enabled
 from ._core import name as name
 from ._core import release_memory as release_memory
 from ._core import tensor as tensor
+from .adapt import adapt as adapt
 from .exchange import finfo as finfo
 from .exchange import from_dlpack as from_dlpack
 from .exchange import iinfo as iinfo

@@ -1762,6 +1762,15 @@ def register_methods(dict methods, getitem):
     sum_ = methods["sum"]
 
 
+cdef int floats_refused = 0         # contexts that are open in which float(t) would be an accident
+
+
+def refuse_floats(int change):
+    """Count the contexts that want ``float(t)`` refused where a gradient would be lost."""
+    global floats_refused
+    floats_refused += change
+
+
 def register_protocols(array_ufunc, array_function):
     """The floors above supply NumPy's two protocols."""
     global array_ufunc_, array_function_
@@ -1964,6 +1973,10 @@ cdef class Tensor:
         return bool(look(self).item())
 
     def __float__(self):
+        if floats_refused and active(self):
+            raise TypeError(
+                "float: inside adapt() a tensor that requires gradients does not become a number "
+                "silently; use .item(), or .detach() first")
         return float(self.item())
 
     def __int__(self):
