@@ -984,10 +984,36 @@ def test_tensors_that_leave_a_recording_are_ordinary_ones_afterwards():
         return x
 
     ad.compile(f)(1.0)
-    assert kept[1].requires_grad is False and kept[1].item() == 3.0
+    assert [y.requires_grad for y in kept] == [False, False] and kept[1].item() == 3.0
     y = kept[1] * ad.tensor(2.0, requires_grad=True)
     y.backward()
     assert kept[0].item() == 2.0
+
+
+def test_a_function_with_a_state_of_its_own_gives_what_it_gives():
+    def make():
+        state = {"y": 0.0}
+
+        def f(x):
+            state["y"] = state["y"] * 0.5 + x
+            return state["y"] * 1.0
+        return f
+
+    f, program = make(), ad.compile(make())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ad.ProgramWarning)
+        for _ in range(20):
+            assert program(1.0) == f(1.0)
+
+
+def test_defaults_of_keywords_are_noticed():
+    def f(x, *, k=2.0):
+        return x * k
+
+    program = ad.compile(f)
+    assert program(3.0) == program(3.0) == 6.0
+    f.__kwdefaults__ = {"k": 5.0}
+    assert program(3.0) == 15.0
 
 
 def test_a_program_shows_itself_and_keeps_the_name():

@@ -57,7 +57,10 @@ cdef class Trace:
         self.end()
 
     cdef int end(self) except -1:
-        """Forget the nodes; tensors that outlive the trace keep what a gradient needs."""
+        """Forget the nodes: tensors that outlive the trace are constants, as its inputs were numbers.
+
+        Leaves that the function made stay leaves.
+        """
         cdef fad_handle *h = tape.live.next
         cdef fad_handle *after
         cdef Tensor t
@@ -66,7 +69,7 @@ cdef class Trace:
         while h != &tape.live:
             after = h.next
             t = <Tensor><PyObject *>(<char *>h - handle_offset)
-            if t.born == self.id and tape.op[h.idx] & FAD_PASSIVE:
+            if t.born == self.id and h.slot < 0 and h.idx >= 0:
                 fad_unlink(&tape, h)
                 h.idx = FAD_NO_NODE
             h = after

@@ -357,7 +357,9 @@ class _Watch:
         self.entries.append((_DEFAULTS, f, None, f.__defaults__))
         for default in f.__defaults__ or ():
             self.visit(default, depth + 1)
-        self.visit(f.__kwdefaults__, depth)
+        if f.__kwdefaults__ is not None:
+            self.entries.append((_ATTRIBUTES, f, ("__kwdefaults__",), (f.__kwdefaults__,)))
+            self.visit(f.__kwdefaults__, depth)
         for cell in f.__closure__ or ():
             try:
                 x = cell.cell_contents
