@@ -819,6 +819,10 @@ cdef object foreign_value(object rule, object params, tuple shape, list values):
     raise RuntimeError(f"internal: no way to compute {rule.name} in a program")
 
 
+class Rows(tuple):
+    """In a result: tensors of one shape, which a program gives as the rows of one array."""
+
+
 @cython.final
 cdef class Plan:
     """A program for one way through a function: immutable, shared by threads."""
@@ -834,6 +838,7 @@ cdef class Plan:
     cdef bint has_foreign, has_owners, lends
     cdef int64_t work
     cdef readonly object result     # nesting of the result, with numbers where outputs stand
+    cdef tuple rows                 # outputs that are the rows of one array
     cdef readonly object hooks
     cdef readonly int64_t misses
 
@@ -1037,43 +1042,92 @@ cdef int compute_foreign(Plan plan, fad_workspace *w, int32_t k, int32_t n, cons
 
 
 cdef cnp.ndarray array_like(fad_array *arr):
-    """A new array for a result; long ones come from the pool, whose pages are there already."""
+    """A new array for a result."""
+    return new_array(arr.dtype, arr.ndim, arr.shape)
+
+
+cdef cnp.ndarray new_array(int dtype, int ndim, const int64_t *shape):
+    """A new array; long ones come from the pool, whose pages are there already."""
     cdef cnp.npy_intp dims[64]
     cdef cnp.ndarray out
     cdef Keeper keeper
-    cdef int j, kind = (cnp.NPY_DOUBLE if arr.dtype == FAD_F64 else cnp.NPY_FLOAT
-                        if arr.dtype == FAD_F32 else cnp.NPY_BOOL)
-    for j in range(arr.ndim):
-        dims[j] = arr.shape[j]
-    if arr.dtype >= FAD_BOOL or arr.size < POOL_ABOVE:
-        return cnp.PyArray_SimpleNew(arr.ndim, dims, kind)
+    cdef int64_t size = 1
+    cdef int j, kind = (cnp.NPY_DOUBLE if dtype == FAD_F64 else cnp.NPY_FLOAT
+                        if dtype == FAD_F32 else cnp.NPY_BOOL)
+    for j in range(ndim):
+        dims[j] = shape[j]
+        size *= shape[j]
+    if dtype >= FAD_BOOL or size < POOL_ABOVE:
+        return cnp.PyArray_SimpleNew(ndim, dims, kind)
     keeper = Keeper.__new__(Keeper)
-    keeper.arr = fad_array_new(arr.dtype, arr.ndim, arr.shape)
+    keeper.arr = fad_array_new(dtype, ndim, shape)
     if keeper.arr == NULL:
         fail(FAD_NOMEM, "program")
-    out = cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, kind, NULL, keeper.arr.data, 0,
+    out = cnp.PyArray_New(cnp.ndarray, ndim, dims, kind, NULL, keeper.arr.data, 0,
                           cnp.NPY_ARRAY_CARRAY, None)
     cnp.set_array_base(out, keeper)
     return out
 
 
 cdef list lend_outputs(Plan plan, fad_workspace *w):
-    """New arrays that a run writes its results into, by output; None for the others."""
+    """New arrays that a run writes its results into, by output; None for the others.
+
+    Last comes the array whose rows are outputs, if there is one.
+    """
     cdef list lent
     cdef cnp.ndarray out
     cdef fad_array *arr
-    cdef int k
-    if not plan.lends:
+    cdef char *row = NULL
+    cdef int k, first = -1
+    if not plan.lends and plan.rows is None:
         return None
-    lent = [None] * plan.n_out
+    lent = [None] * (plan.n_out + 1)
+    if plan.rows is not None:
+        out = new_rows(plan, w)
+        lent[plan.n_out] = out
+        first = plan.rows[0]
+        row = <char *>cnp.PyArray_DATA(out)
     for k in range(plan.n_out):
         if not fad_output_is_callers(plan.program, k):
             continue
         arr = w.array[plan.outs[k].where]
+        if 0 <= k - first < (0 if plan.rows is None else len(plan.rows)):
+            arr.data = row + (k - first) * arr.size * 8
+            continue
         out = array_like(arr)
         lent[k] = out
         arr.data = cnp.PyArray_DATA(out)
     return lent
+
+
+cdef cnp.ndarray new_rows(Plan plan, fad_workspace *w):
+    """A new array for the outputs that are rows: float64 all of them, of one shape."""
+    cdef fad_place place = plan.outs[<int>plan.rows[0]]
+    cdef int64_t shape[64]
+    cdef int j, ndim = w.array[place.where].ndim if place.is_array else 0
+    shape[0] = len(plan.rows)
+    for j in range(ndim):
+        shape[j + 1] = w.array[place.where].shape[j]
+    return new_array(FAD_F64, ndim + 1, shape)
+
+
+cdef cnp.ndarray rows_at(Plan plan, fad_workspace *w, cnp.ndarray out):
+    """The outputs that are rows, in their array: most have been written there."""
+    cdef char *row = <char *>cnp.PyArray_DATA(out)
+    cdef fad_place place
+    cdef fad_array *arr
+    cdef int k
+    for k in plan.rows:
+        place = plan.outs[k]
+        if not place.is_array:
+            (<double *>row)[0] = w.reg[place.where]
+            row += 8
+            continue
+        arr = w.array[place.where]
+        if arr.data != row:
+            memcpy(row, arr.data, arr.size * 8)
+        row += arr.size * 8
+    return out
 
 
 cdef object output_at(Plan plan, fad_workspace *w, list lent, int k):
@@ -1339,6 +1393,8 @@ cdef class Replay:
         """Take a new program into use; returns how many recordings of this key came in a row."""
         cdef list found = self.plans.setdefault(key, [])
         plan.result = result
+        if type(result) is tuple:
+            plan.rows = next((tuple(x) for x in result if type(x) is Rows), None)
         found.insert(0, plan)
         del found[MOST_PLANS:]
         self.recordings += 1
@@ -1478,6 +1534,8 @@ cdef object nest(Plan plan, fad_workspace *w, list lent, object tree):
         return output_at(plan, w, lent, tree)
     if type(tree) is tuple:
         return tuple([nest(plan, w, lent, item) for item in <tuple>tree])
+    if type(tree) is Rows and plan.rows is not None and (<tuple>tree)[0] == plan.rows[0]:
+        return rows_at(plan, w, lent[plan.n_out])
     return plan.hooks.nested(tree, [output_at(plan, w, lent, k) for k in range(plan.n_out)], None)
 
 

@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, transforms
-from ._core import Replay, Tensor, Trace
+from ._core import Replay, Rows, Tensor, Trace
 from .transforms import _is_numbers
 
 __all__ = ["Program", "ProgramWarning", "compile"]
@@ -199,6 +199,9 @@ def _result_tree(x: Any, outputs: list[Tensor]) -> Any:
         return type(x)(*[_result_tree(item, outputs) for item in x])
     if type(x) in (tuple, list):
         return type(x)([_result_tree(item, outputs) for item in x])
+    if type(x) is Rows:
+        same = x[0].ndim < 32 and all(t.dtype == np.float64 and t.shape == x[0].shape for t in x)
+        return (Rows if same else tuple)([_result_tree(item, outputs) for item in x])
     if type(x) is dict:
         return {key: _result_tree(item, outputs) for key, item in x.items()}
     if isinstance(x, np.ndarray) and x.dtype != object:
@@ -219,6 +222,9 @@ def nested(tree: Any, outputs: list[Any], tensors: Any) -> Any:
         return type(tree)(*[nested(item, outputs, tensors) for item in tree])
     if type(tree) in (tuple, list):
         return type(tree)([nested(item, outputs, tensors) for item in tree])
+    if type(tree) is Rows:
+        rows = tuple([nested(item, outputs, tensors) for item in tree])
+        return rows if isinstance(rows[0], Tensor) else np.array(rows)
     return {key: nested(item, outputs, tensors) for key, item in tree.items()}
 
 
