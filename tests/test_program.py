@@ -179,6 +179,27 @@ def test_a_decorated_method_sees_its_object():
     assert program(3.0) == 15.0
 
 
+def test_a_method_that_is_decorated_in_its_class_gives_what_it_gives():
+    class Model:
+        k = 2.0
+
+        @ad.compile
+        def value(self, x):
+            return self.k * x
+
+        @staticmethod
+        @ad.compile
+        def twice(x):
+            return 2.0 * x
+
+    model, other = Model(), Model()
+    other.k = 3.0
+    with pytest.warns(ad.ProgramWarning, match="an argument is an object") as told:
+        assert [m.value(x) for m in (model, other) for x in (1.0, 2.0)] == [2.0, 4.0, 3.0, 6.0]
+    assert len(told) == 1
+    assert model.twice(1.0) == Model.twice(1.0) == 2.0 and Model.twice.replays == 1
+
+
 # Derivatives.
 
 

@@ -57,7 +57,7 @@ cdef class Trace:
         self.end()
 
     cdef int end(self) except -1:
-        """Forget the nodes: tensors that outlive the trace are constants, as its inputs were numbers.
+        """Forget the nodes: tensors that outlive the trace are constants, as its inputs were.
 
         Leaves that the function made stay leaves.
         """

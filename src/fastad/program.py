@@ -601,6 +601,10 @@ class Program(Replay):
         self.source = function
         self._derived: dict[Any, Any] = {}
 
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """As functions do: in a class, a program is a method, which gets its object first."""
+        return self if instance is None else types.MethodType(self, instance)
+
     def derived(self, name: str, argnums: int | tuple[int, ...] = 0, **options: Any) -> Any:
         """Return the program of a transform of this function.
 
