@@ -838,7 +838,7 @@ cdef class Plan:
     cdef bint has_foreign, has_owners, lends
     cdef int64_t work
     cdef readonly object result     # nesting of the result, with numbers where outputs stand
-    cdef tuple rows                 # outputs that are the rows of one array
+    cdef int first_row, end_row     # outputs that are the rows of one array
     cdef readonly object hooks
     cdef readonly int64_t misses
 
@@ -1070,64 +1070,23 @@ cdef cnp.ndarray new_array(int dtype, int ndim, const int64_t *shape):
 
 
 cdef list lend_outputs(Plan plan, fad_workspace *w):
-    """New arrays that a run writes its results into, by output; None for the others.
-
-    Last comes the array whose rows are outputs, if there is one.
-    """
+    """New arrays that a run writes its results into, by output; None for the others."""
     cdef list lent
     cdef cnp.ndarray out
     cdef fad_array *arr
-    cdef char *row = NULL
-    cdef int k, first = -1
-    if not plan.lends and plan.rows is None:
+    cdef int k
+    if not plan.lends:
         return None
-    lent = [None] * (plan.n_out + 1)
-    if plan.rows is not None:
-        out = new_rows(plan, w)
-        lent[plan.n_out] = out
-        first = plan.rows[0]
-        row = <char *>cnp.PyArray_DATA(out)
+    lent = [None] * plan.n_out
     for k in range(plan.n_out):
-        if not fad_output_is_callers(plan.program, k):
+        if not fad_output_is_callers(plan.program, k) or is_row(plan, k):
             continue
         arr = w.array[plan.outs[k].where]
-        if 0 <= k - first < (0 if plan.rows is None else len(plan.rows)):
-            arr.data = row + (k - first) * arr.size * 8
-            continue
         out = array_like(arr)
         lent[k] = out
         arr.data = cnp.PyArray_DATA(out)
+    lend_rows(plan, w, lent)
     return lent
-
-
-cdef cnp.ndarray new_rows(Plan plan, fad_workspace *w):
-    """A new array for the outputs that are rows: float64 all of them, of one shape."""
-    cdef fad_place place = plan.outs[<int>plan.rows[0]]
-    cdef int64_t shape[64]
-    cdef int j, ndim = w.array[place.where].ndim if place.is_array else 0
-    shape[0] = len(plan.rows)
-    for j in range(ndim):
-        shape[j + 1] = w.array[place.where].shape[j]
-    return new_array(FAD_F64, ndim + 1, shape)
-
-
-cdef cnp.ndarray rows_at(Plan plan, fad_workspace *w, cnp.ndarray out):
-    """The outputs that are rows, in their array: most have been written there."""
-    cdef char *row = <char *>cnp.PyArray_DATA(out)
-    cdef fad_place place
-    cdef fad_array *arr
-    cdef int k
-    for k in plan.rows:
-        place = plan.outs[k]
-        if not place.is_array:
-            (<double *>row)[0] = w.reg[place.where]
-            row += 8
-            continue
-        arr = w.array[place.where]
-        if arr.data != row:
-            memcpy(row, arr.data, arr.size * 8)
-        row += arr.size * 8
-    return out
 
 
 cdef object output_at(Plan plan, fad_workspace *w, list lent, int k):
@@ -1146,6 +1105,60 @@ cdef object output_at(Plan plan, fad_workspace *w, list lent, int k):
         return lent[k]
     out = array_like(arr)           # an input, a constant, a second name of another output
     memcpy(cnp.PyArray_DATA(out), arr.data, cnp.PyArray_NBYTES(out))
+    return out
+
+
+# Outputs that are the rows of one array, which comes last among the arrays that are lent.
+
+
+cdef inline bint is_row(Plan plan, int k):
+    return plan.first_row <= k < plan.end_row
+
+
+cdef int lend_rows(Plan plan, fad_workspace *w, list lent) except -1:
+    """Let a run write rows into a new array."""
+    cdef char *row
+    cdef fad_array *arr
+    cdef int k
+    if plan.first_row == plan.end_row:
+        return 0
+    lent.append(new_rows(plan, w))
+    row = <char *>cnp.PyArray_DATA(<cnp.ndarray>lent[-1])
+    for k in range(plan.first_row, plan.end_row):
+        if fad_output_is_callers(plan.program, k):
+            arr = w.array[plan.outs[k].where]
+            arr.data = row + (k - plan.first_row) * arr.size * 8
+    return 0
+
+
+cdef cnp.ndarray new_rows(Plan plan, fad_workspace *w):
+    """A new array for them: they are float64 all of them, of one shape."""
+    cdef fad_place place = plan.outs[plan.first_row]
+    cdef int64_t shape[64]
+    cdef int j, ndim = w.array[place.where].ndim if place.is_array else 0
+    shape[0] = plan.end_row - plan.first_row
+    for j in range(ndim):
+        shape[j + 1] = w.array[place.where].shape[j]
+    return new_array(FAD_F64, ndim + 1, shape)
+
+
+cdef cnp.ndarray rows_at(Plan plan, fad_workspace *w, list lent):
+    """Their array after a run: most have been written there."""
+    cdef cnp.ndarray out = new_rows(plan, w) if lent is None else lent[-1]
+    cdef char *row = <char *>cnp.PyArray_DATA(out)
+    cdef fad_place place
+    cdef fad_array *arr
+    cdef int k
+    for k in range(plan.first_row, plan.end_row):
+        place = plan.outs[k]
+        if not place.is_array:
+            (<double *>row)[0] = w.reg[place.where]
+            row += 8
+            continue
+        arr = w.array[place.where]
+        if arr.data != row:
+            memcpy(row, arr.data, arr.size * 8)
+        row += arr.size * 8
     return out
 
 
@@ -1393,8 +1406,9 @@ cdef class Replay:
         """Take a new program into use; returns how many recordings of this key came in a row."""
         cdef list found = self.plans.setdefault(key, [])
         plan.result = result
-        if type(result) is tuple:
-            plan.rows = next((tuple(x) for x in result if type(x) is Rows), None)
+        for x in result if type(result) is tuple else ():
+            if type(x) is Rows and plan.first_row == plan.end_row:
+                plan.first_row, plan.end_row = x[0], x[-1] + 1
         found.insert(0, plan)
         del found[MOST_PLANS:]
         self.recordings += 1
@@ -1534,8 +1548,8 @@ cdef object nest(Plan plan, fad_workspace *w, list lent, object tree):
         return output_at(plan, w, lent, tree)
     if type(tree) is tuple:
         return tuple([nest(plan, w, lent, item) for item in <tuple>tree])
-    if type(tree) is Rows and plan.rows is not None and (<tuple>tree)[0] == plan.rows[0]:
-        return rows_at(plan, w, lent[plan.n_out])
+    if type(tree) is Rows and (<tuple>tree)[0] == plan.first_row < plan.end_row:
+        return rows_at(plan, w, lent)
     return plan.hooks.nested(tree, [output_at(plan, w, lent, k) for k in range(plan.n_out)], None)
 
 
