@@ -1027,6 +1027,34 @@ def test_a_function_with_a_state_of_its_own_gives_what_it_gives():
             assert program(1.0) == f(1.0)
 
 
+def test_a_global_that_the_function_makes_is_noticed():
+    def f(x):
+        global COUNT
+        COUNT = globals().get("COUNT", 0) + 1
+        return x * COUNT
+
+    program = ad.compile(f)
+    try:
+        assert [program(1.0) for _ in range(4)] == [1.0, 2.0, 3.0, 4.0]
+    finally:
+        del globals()["COUNT"]
+
+
+def test_a_closure_that_the_function_fills_is_noticed():
+    def f(x):
+        nonlocal count
+        try:
+            count += 1
+        except NameError:
+            count = 1
+        return x * count
+
+    program = ad.compile(f)
+    assert [program(1.0) for _ in range(4)] == [1.0, 2.0, 3.0, 4.0]
+    count = 10
+    assert program(1.0) == 11.0
+
+
 def test_defaults_of_keywords_are_noticed():
     def f(x, *, k=2.0):
         return x * k

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import dis
 import enum
 import functools
 import gc
@@ -370,7 +371,7 @@ class _Watch:
             try:
                 x = cell.cell_contents
             except ValueError:
-                continue
+                x = None        # the core sees an empty cell so
             self.entries.append((_CELL, cell, None, x))
             self.visit(x, depth + 1)
         codes = [f.__code__]
@@ -378,6 +379,9 @@ class _Watch:
             code = codes.pop()
             codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
             self._names(f.__globals__, code.co_names, depth)
+            for name in _assigned(code):
+                if name not in f.__globals__:
+                    self.entries.append((_NAME, f.__globals__, name, None))
 
     def _names(self, scope: dict[str, Any], names: tuple[str, ...], depth: int) -> None:
         """What stands under these names, and under the same names in modules found there."""
@@ -391,6 +395,13 @@ class _Watch:
                     self._names(vars(x), names, depth + 1)
             else:
                 self.visit(x, depth + 1)
+
+
+def _assigned(code: types.CodeType) -> set[str]:
+    """The global names that a function assigns to."""
+    if dis.opmap["STORE_GLOBAL"] not in code.co_code[::2]:      # usual, and quick
+        return set()
+    return {x.argval for x in dis.get_instructions(code) if x.opname == "STORE_GLOBAL"}
 
 
 def _slots(kind: type) -> list[str]:
