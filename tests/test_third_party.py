@@ -13,7 +13,7 @@ SEEN = [1.0, 2.1, 2.9, 4.2, 5.1, 5.8]
 
 
 def kalman_likelihood(x):
-    """Minus twice the log likelihood of a local linear trend: time step, process, measurement noise."""
+    """Minus twice the log likelihood of a trend, in its time step and two noises."""
     kalman = pytest.importorskip("filterpy.kalman")
     f = kalman.KalmanFilter(dim_x=2, dim_z=1)
     f.F = ad.array([[1.0, x[0]], [0.0, 1.0]])
@@ -68,7 +68,8 @@ def differences(f, at):
     for i in range(at.size):
         step = np.zeros_like(at)
         step[i] = 1e-6 * max(1.0, abs(at[i]))
-        slopes[i] = (f(ad.tensor(at + step)).item() - f(ad.tensor(at - step)).item()) / (2 * step[i])
+        above, below = f(ad.tensor(at + step)).item(), f(ad.tensor(at - step)).item()
+        slopes[i] = (above - below) / (2 * step[i])
     return slopes
 
 
