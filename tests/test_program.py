@@ -180,6 +180,27 @@ def test_a_decorated_method_sees_its_object():
     assert program(3.0) == 15.0
 
 
+def test_a_method_that_is_decorated_in_its_class_gives_what_it_gives():
+    class Model:
+        k = 2.0
+
+        @ad.compile
+        def value(self, x):
+            return self.k * x
+
+        @staticmethod
+        @ad.compile
+        def twice(x):
+            return 2.0 * x
+
+    model, other = Model(), Model()
+    other.k = 3.0
+    with pytest.warns(ad.ProgramWarning, match="an argument is an object") as told:
+        assert [m.value(x) for m in (model, other) for x in (1.0, 2.0)] == [2.0, 4.0, 3.0, 6.0]
+    assert len(told) == 1
+    assert model.twice(1.0) == Model.twice(1.0) == 2.0 and Model.twice.replays == 1
+
+
 # Derivatives.
 
 
@@ -977,10 +998,64 @@ def test_tensors_that_leave_a_recording_are_ordinary_ones_afterwards():
         return x
 
     ad.compile(f)(1.0)
-    assert kept[1].requires_grad is False and kept[1].item() == 3.0
+    assert [y.requires_grad for y in kept] == [False, False] and kept[1].item() == 3.0
     y = kept[1] * ad.tensor(2.0, requires_grad=True)
     y.backward()
     assert kept[0].item() == 2.0
+
+
+def test_a_function_with_a_state_of_its_own_gives_what_it_gives():
+    def make():
+        state = {"y": 0.0}
+
+        def f(x):
+            state["y"] = state["y"] * 0.5 + x
+            return state["y"] * 1.0
+        return f
+
+    f, program = make(), ad.compile(make())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ad.ProgramWarning)
+        for _ in range(20):
+            assert program(1.0) == f(1.0)
+
+
+def test_a_global_that_the_function_makes_is_noticed():
+    def f(x):
+        global COUNT
+        COUNT = globals().get("COUNT", 0) + 1
+        return x * COUNT
+
+    program = ad.compile(f)
+    try:
+        assert [program(1.0) for _ in range(4)] == [1.0, 2.0, 3.0, 4.0]
+    finally:
+        del globals()["COUNT"]
+
+
+def test_a_closure_that_the_function_fills_is_noticed():
+    def f(x):
+        nonlocal count
+        try:
+            count += 1
+        except NameError:
+            count = 1
+        return x * count
+
+    program = ad.compile(f)
+    assert [program(1.0) for _ in range(4)] == [1.0, 2.0, 3.0, 4.0]
+    count = 10
+    assert program(1.0) == 11.0
+
+
+def test_defaults_of_keywords_are_noticed():
+    def f(x, *, k=2.0):
+        return x * k
+
+    program = ad.compile(f)
+    assert program(3.0) == program(3.0) == 6.0
+    f.__kwdefaults__ = {"k": 5.0}
+    assert program(3.0) == 15.0
 
 
 def test_a_program_shows_itself_and_keeps_the_name():

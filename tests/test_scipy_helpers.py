@@ -910,3 +910,43 @@ def test_errors_of_solve_ivp_are_scipys():
         ad.scipy.solve_ivp(lambda t, y: -y, (0.0, 1.0), np.ones((2, 2)), method="BDF")
     with pytest.raises(ValueError):
         ad.scipy.solve_ivp(lambda t, y: y[:1], (0.0, 1.0), [1.0, 2.0], method="Radau")
+
+
+TALL = {
+    "equal columns": lambda b: (b[0] + b[1]) * T,
+    "constant columns": lambda b: b[0] + 3.0 * b[1] * np.ones(4),
+    "a column that is the value": lambda b: ad.exp(b[0]) * T + 0.0 * b[1],
+    "a parameter without effect": lambda b: b[0] * T,
+    "a square matrix": lambda b: ad.stack([b[0] * b[1], b[0] - 3.0 * b[1]]),
+    "two axes": lambda b: b[0] * np.ones((2, 3)) + np.outer(T[:2], T[:3]) * b[1] ** 2,
+    "float32": lambda b: ad.astype(b[0] * T + b[1], np.float32),
+    "the parameters": lambda b: b,
+    "nothing": lambda b: T,
+    "a wide matrix": lambda b: b[0] * b[1],
+}
+
+
+@pytest.mark.parametrize("f", TALL.values(), ids=list(TALL))
+def test_jacobians_by_programs_are_those_of_ordinary_code(f):
+    from fastad.scipy import _value_and_jacobian
+
+    both = _value_and_jacobian(ad.compile(f))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for b in ([1.5, -0.5], [0.5, 2.0], [0.5, 2.0], [3.0, 0.0]):
+            y, jacobian = both(np.array(b))
+            want = np.reshape(ad.jacobian(f)(np.array(b)), (-1, 2))
+            np.testing.assert_allclose(jacobian, want, rtol=1e-14)
+            assert jacobian.shape == want.shape and jacobian.dtype == want.dtype
+            np.testing.assert_array_equal(y, np.asarray(ad.tensor(f(ad.tensor(b))).numpy()))
+            y = jacobian = None
+
+
+def test_a_jacobian_is_the_callers_own():
+    from fastad.scipy import _value_and_jacobian
+
+    both = _value_and_jacobian(ad.compile(lambda b: (b[0] + b[1]) * T))
+    kept = [both(np.array([1.0, 2.0]))[1] for _ in range(3)]
+    for j in kept[:2]:
+        j[:] = 0.0
+    np.testing.assert_array_equal(kept[2], np.stack([T, T], axis=1))

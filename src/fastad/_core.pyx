@@ -161,11 +161,11 @@ cdef class Keeper:
             fad_array_release(self.arr)
 
 
-cdef inline int type_number(const fad_array *arr) noexcept:
-    """NumPy's number for the dtype of an array whose bytes the core has."""
-    if arr.dtype == FAD_F64:
+cdef inline int type_number(int dtype) noexcept:
+    """NumPy's number for a dtype whose bytes the core has."""
+    if dtype == FAD_F64:
         return cnp.NPY_DOUBLE
-    return cnp.NPY_FLOAT if arr.dtype == FAD_F32 else cnp.NPY_BOOL
+    return cnp.NPY_FLOAT if dtype == FAD_F32 else cnp.NPY_BOOL
 
 
 cdef tuple dims_of(const fad_array *arr):
@@ -187,7 +187,7 @@ cdef object view_of(fad_array *arr):
         dims[k] = arr.shape[k]
     keeper = Keeper.__new__(Keeper)
     keeper.arr = fad_array_share(arr)
-    out = cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, type_number(arr), NULL, arr.data, 0,
+    out = cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, type_number(arr.dtype), NULL, arr.data, 0,
                           cnp.NPY_ARRAY_CARRAY_RO, None)
     cnp.set_array_base(out, keeper)
     return out

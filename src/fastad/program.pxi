@@ -59,7 +59,10 @@ cdef class Trace:
         self.end()
 
     cdef int end(self) except -1:
-        """Forget the nodes; tensors that outlive the trace keep what a gradient needs."""
+        """Forget the nodes: tensors that outlive the trace are constants, as its inputs were.
+
+        Leaves that the function made stay leaves.
+        """
         cdef fad_handle *h = tape.live.next
         cdef fad_handle *after
         cdef Tensor t
@@ -68,7 +71,7 @@ cdef class Trace:
         while h != &tape.live:
             after = h.next
             t = <Tensor><PyObject *>(<char *>h - handle_offset)
-            if t.born == self.id and tape.op[h.idx] & FAD_PASSIVE:
+            if t.born == self.id and h.slot < 0 and h.idx >= 0:
                 fad_unlink(&tape, h)
                 h.idx = FAD_NO_NODE
             h = after
@@ -929,6 +932,10 @@ cdef object foreign_value(object rule, object params, tuple shape, list values):
     raise RuntimeError(f"internal: no way to compute {rule.name} in a program")
 
 
+class Rows(tuple):
+    """In a result: tensors of one shape, which a program gives as the rows of one array."""
+
+
 @cython.final
 cdef class Plan:
     """A program for one way through a function: immutable, shared by threads."""
@@ -944,6 +951,7 @@ cdef class Plan:
     cdef bint has_foreign, has_owners, lends
     cdef int64_t work
     cdef readonly object result     # nesting of the result, with numbers where outputs stand
+    cdef int first_row, end_row     # outputs that are the rows of one array
     cdef readonly object hooks
     cdef readonly Nodes nodes       # what it was made of
     cdef readonly int64_t misses
@@ -1153,7 +1161,7 @@ cdef object workspace_view(fad_array *arr):
         return <object>arr.owner
     for k in range(arr.ndim):
         dims[k] = arr.shape[k]
-    return cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, type_number(arr), NULL, arr.data, 0,
+    return cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, type_number(arr.dtype), NULL, arr.data, 0,
                            cnp.NPY_ARRAY_CARRAY_RO, None)
 
 
@@ -1190,20 +1198,27 @@ cdef int compute_foreign(Plan plan, fad_workspace *w, int32_t k, int32_t n, cons
 
 
 cdef cnp.ndarray array_like(fad_array *arr):
-    """A new array for a result; long ones come from the pool, whose pages are there already."""
+    """A new array for a result."""
+    return new_array(arr.dtype, arr.ndim, arr.shape)
+
+
+cdef cnp.ndarray new_array(int dtype, int ndim, const int64_t *shape):
+    """A new array; long ones come from the pool, whose pages are there already."""
     cdef cnp.npy_intp dims[64]
     cdef cnp.ndarray out
     cdef Keeper keeper
-    cdef int j, kind = type_number(arr)
-    for j in range(arr.ndim):
-        dims[j] = arr.shape[j]
-    if arr.dtype >= FAD_BOOL or arr.size < POOL_ABOVE:
-        return cnp.PyArray_SimpleNew(arr.ndim, dims, kind)
+    cdef int64_t size = 1
+    cdef int j, kind = type_number(dtype)
+    for j in range(ndim):
+        dims[j] = shape[j]
+        size *= shape[j]
+    if dtype >= FAD_BOOL or size < POOL_ABOVE:
+        return cnp.PyArray_SimpleNew(ndim, dims, kind)
     keeper = Keeper.__new__(Keeper)
-    keeper.arr = fad_array_new(arr.dtype, arr.ndim, arr.shape)
+    keeper.arr = fad_array_new(dtype, ndim, shape)
     if keeper.arr == NULL:
         fail(FAD_NOMEM, "program")
-    out = cnp.PyArray_New(cnp.ndarray, arr.ndim, dims, kind, NULL, keeper.arr.data, 0,
+    out = cnp.PyArray_New(cnp.ndarray, ndim, dims, kind, NULL, keeper.arr.data, 0,
                           cnp.NPY_ARRAY_CARRAY, None)
     cnp.set_array_base(out, keeper)
     return out
@@ -1232,13 +1247,14 @@ cdef list lend_outputs(Plan plan, fad_workspace *w, list buffers=None, tuple arg
                 buffers.clear()
                 break
     for k in range(plan.n_out):
-        if not fad_output_is_callers(plan.program, k):
+        if not fad_output_is_callers(plan.program, k) or is_row(plan, k):
             continue
         arr = w.array[plan.outs[k].where]
         out = (<cnp.ndarray>buffers[k] if buffers and buffers[k] is not None
                else array_like(arr))
         lent[k] = out
         arr.data = cnp.PyArray_DATA(out)
+    lend_rows(plan, w, lent)
     return lent
 
 
@@ -1250,7 +1266,7 @@ cdef bint fits(list buffers, int k, fad_array *arr, tuple args):
         return False
     a = <cnp.ndarray>buffers[k]
     if (not cnp.PyArray_ISCARRAY(a) or cnp.PyArray_NDIM(a) != arr.ndim
-            or cnp.PyArray_TYPE(a) != type_number(arr)):
+            or cnp.PyArray_TYPE(a) != type_number(arr.dtype)):
         return False
     for j in range(arr.ndim):
         if cnp.PyArray_DIMS(a)[j] != arr.shape[j]:
@@ -1293,6 +1309,60 @@ cdef object output_at(Plan plan, fad_workspace *w, list lent, int k):
         return lent[k]
     out = array_like(arr)           # an input, a constant, a second name of another output
     memcpy(cnp.PyArray_DATA(out), arr.data, cnp.PyArray_NBYTES(out))
+    return out
+
+
+# Outputs that are the rows of one array, which comes last among the arrays that are lent.
+
+
+cdef inline bint is_row(Plan plan, int k):
+    return plan.first_row <= k < plan.end_row
+
+
+cdef int lend_rows(Plan plan, fad_workspace *w, list lent) except -1:
+    """Let a run write rows into a new array."""
+    cdef char *row
+    cdef fad_array *arr
+    cdef int k
+    if plan.first_row == plan.end_row:
+        return 0
+    lent.append(new_rows(plan, w))
+    row = <char *>cnp.PyArray_DATA(<cnp.ndarray>lent[-1])
+    for k in range(plan.first_row, plan.end_row):
+        if fad_output_is_callers(plan.program, k):
+            arr = w.array[plan.outs[k].where]
+            arr.data = row + (k - plan.first_row) * arr.size * 8
+    return 0
+
+
+cdef cnp.ndarray new_rows(Plan plan, fad_workspace *w):
+    """A new array for them: they are float64 all of them, of one shape."""
+    cdef fad_place place = plan.outs[plan.first_row]
+    cdef int64_t shape[64]
+    cdef int j, ndim = w.array[place.where].ndim if place.is_array else 0
+    shape[0] = plan.end_row - plan.first_row
+    for j in range(ndim):
+        shape[j + 1] = w.array[place.where].shape[j]
+    return new_array(FAD_F64, ndim + 1, shape)
+
+
+cdef cnp.ndarray rows_at(Plan plan, fad_workspace *w, list lent):
+    """Their array after a run: most have been written there."""
+    cdef cnp.ndarray out = new_rows(plan, w) if lent is None else lent[-1]
+    cdef char *row = <char *>cnp.PyArray_DATA(out)
+    cdef fad_place place
+    cdef fad_array *arr
+    cdef int k
+    for k in range(plan.first_row, plan.end_row):
+        place = plan.outs[k]
+        if not place.is_array:
+            (<double *>row)[0] = w.reg[place.where]
+            row += 8
+            continue
+        arr = w.array[place.where]
+        if arr.data != row:
+            memcpy(row, arr.data, arr.size * 8)
+        row += arr.size * 8
     return out
 
 
@@ -1576,6 +1646,9 @@ cdef class Replay:
         """Take a new program into use; returns how many recordings of this key came in a row."""
         cdef list found = self.plans.setdefault(key, [])
         plan.result = result
+        for x in result if type(result) is tuple else ():
+            if type(x) is Rows and plan.first_row == plan.end_row:
+                plan.first_row, plan.end_row = x[0], x[-1] + 1
         found.insert(0, plan)
         del found[MOST_PLANS:]
         self.recordings += 1
@@ -1739,6 +1812,8 @@ cdef object nest(Plan plan, fad_workspace *w, list lent, object tree):
         return output_at(plan, w, lent, tree)
     if type(tree) is tuple:
         return tuple([nest(plan, w, lent, item) for item in <tuple>tree])
+    if type(tree) is Rows and (<tuple>tree)[0] == plan.first_row < plan.end_row:
+        return rows_at(plan, w, lent)
     return plan.hooks.nested(tree, [output_at(plan, w, lent, k) for k in range(plan.n_out)], None)
 
 

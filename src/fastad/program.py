@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import dis
 import enum
 import functools
 import gc
@@ -44,7 +45,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, modes, native, rules, storage, transforms
-from ._core import Replay, Tensor, Trace
+from ._core import Replay, Rows, Tensor, Trace
 from .rows import map_rows  # noqa: F401  (a hook of Replay)
 from .transforms import _is_numbers, mapped
 
@@ -219,6 +220,10 @@ def _result_tree(x: Any, outputs: list[Tensor]) -> Any:
         if isinstance(x, Tensor):
             outputs.append(x)
             return len(outputs) - 1
+        if type(x) is Rows:
+            same = x[0].ndim < 32 and all(
+                t.dtype == np.float64 and t.shape == x[0].shape for t in x)
+            return (Rows if same else tuple)([leaf(item) for item in x])
         if isinstance(x, np.ndarray) and x.dtype != object:
             return _Out(np.array(x))
         if x is not None and x is not Ellipsis and not isinstance(x, (float, *_VALUES)):
@@ -233,6 +238,9 @@ def nested(tree: Any, outputs: list[Any], tensors: Any) -> Any:
     def leaf(x: Any) -> Any:
         if type(x) is int:
             return _core.tensor(outputs[x]) if tensors else outputs[x]
+        if type(x) is Rows:
+            rows = tuple([leaf(item) for item in x])
+            return rows if tensors else np.array(rows)
         return np.array(x.value) if isinstance(x.value, np.ndarray) else x.value
 
     return mapped(tree, leaf)
@@ -445,12 +453,14 @@ class _Watch:
         self.entries.append((_DEFAULTS, f, None, f.__defaults__))
         for default in f.__defaults__ or ():
             self.visit(default, depth + 1)
-        self.visit(f.__kwdefaults__, depth)
+        if f.__kwdefaults__ is not None:
+            self.entries.append((_ATTRIBUTES, f, ("__kwdefaults__",), (f.__kwdefaults__,)))
+            self.visit(f.__kwdefaults__, depth)
         for cell in f.__closure__ or ():
             try:
                 x = cell.cell_contents
             except ValueError:
-                continue
+                x = None        # the core sees an empty cell so
             self.entries.append((_CELL, cell, None, x))
             self.visit(x, depth + 1)
         codes = [f.__code__]
@@ -458,6 +468,9 @@ class _Watch:
             code = codes.pop()
             codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
             self._names(f.__globals__, code.co_names, depth)
+            for name in _assigned(code):
+                if name not in f.__globals__:
+                    self.entries.append((_NAME, f.__globals__, name, None))
 
     def _names(self, scope: dict[str, Any], names: tuple[str, ...], depth: int) -> None:
         """What stands under these names, and under the same names in modules found there."""
@@ -471,6 +484,13 @@ class _Watch:
                     self._names(vars(x), names, depth + 1)
             else:
                 self.visit(x, depth + 1)
+
+
+def _assigned(code: types.CodeType) -> set[str]:
+    """The global names that a function assigns to."""
+    if dis.opmap["STORE_GLOBAL"] not in code.co_code[::2]:      # usual, and quick
+        return set()
+    return {x.argval for x in dis.get_instructions(code) if x.opname == "STORE_GLOBAL"}
 
 
 def _slots(kind: type) -> list[str]:
@@ -1007,6 +1027,10 @@ class Program(Replay):
         self.source = function
         self._derived: dict[Any, Any] = {}
         self._calls: dict[Any, Any] = {}
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """As functions do: in a class, a program is a method, which gets its object first."""
+        return self if instance is None else types.MethodType(self, instance)
 
     def derived(self, name: str, argnums: int | tuple[int, ...] = 0, **options: Any) -> Any:
         """Return the program of a transform of this function.

@@ -157,7 +157,8 @@ def _value_and_grad(p: Program) -> Callable[..., tuple[Any, Any]]:
 def _swept(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, Any]]:
     """Value and Jacobian (the output's axes first) in the first argument, as tensors.
 
-    In a trace a tall Jacobian comes as a tuple of columns: NumPy joins those faster than a program.
+    The Jacobian is the only element of a tuple.  In a trace a tall one is made of forward sweeps,
+    which `jacobian` leaves to the plain case, and a program gives its columns as rows of an array.
     """
 
     def both(x: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
@@ -168,21 +169,20 @@ def _swept(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, Any]]:
             if _core.is_tracing() and y.requires_grad and 0 < at.size <= y.size:
                 dots = transforms._unit_sweeps(y, at, True)
                 columns = [transforms._zeros(y) if d is None else d.detach() for d in dots]
-                return y.detach(), tuple(columns)
+                return y.detach(), _core.Rows(columns)
             (j,) = transforms._dense(y, inputs)
-        return y.detach(), j.detach()
+        return y.detach(), (j.detach(),)
 
     return both
 
 
 def _matrix(j: Any, n: int) -> Any:
-    """A Jacobian of two axes, with n columns, from what a program gives."""
-    if type(j) is not tuple:
-        return np.reshape(_numbers(j), (-1, n))
-    if isinstance(j[0], Tensor):
-        j = [_numbers(column) for column in j]
-    rows = np.array(j)
-    return rows.T if rows.ndim == 2 else rows.reshape(n, -1).T
+    """A Jacobian of two axes, with n columns, from what `_swept` gives or a program of it."""
+    if type(j) is np.ndarray:
+        return j.T if j.ndim == 2 else j.reshape(n, -1).T
+    if len(j) == 1:
+        return np.reshape(_numbers(j[0]), (-1, n))
+    return np.array([_numbers(column) for column in j]).reshape(n, -1).T
 
 
 def _value_and_jacobian(
