@@ -163,7 +163,7 @@ cdef class Keeper:
 
 
 cdef inline int type_number(int dtype) noexcept:
-    """NumPy's number for a dtype of which the core has the bytes."""
+    """NumPy's number for a dtype whose bytes the core has."""
     if dtype == FAD_F64:
         return cnp.NPY_DOUBLE
     return cnp.NPY_FLOAT if dtype == FAD_F32 else cnp.NPY_BOOL

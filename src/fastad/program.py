@@ -223,7 +223,7 @@ def _result_tree(x: Any, outputs: list[Tensor]) -> Any:
         if type(x) is Rows:
             same = x[0].ndim < 32 and all(
                 t.dtype == np.float64 and t.shape == x[0].shape for t in x)
-            return (Rows if same else tuple)(map(leaf, x))
+            return (Rows if same else tuple)([leaf(item) for item in x])
         if isinstance(x, np.ndarray) and x.dtype != object:
             return _Out(np.array(x))
         if x is not None and x is not Ellipsis and not isinstance(x, (float, *_VALUES)):
@@ -239,8 +239,8 @@ def nested(tree: Any, outputs: list[Any], tensors: Any) -> Any:
         if type(x) is int:
             return _core.tensor(outputs[x]) if tensors else outputs[x]
         if type(x) is Rows:
-            rows = tuple(map(leaf, x))
-            return rows if isinstance(rows[0], Tensor) else np.array(rows)
+            rows = tuple([leaf(item) for item in x])
+            return rows if tensors else np.array(rows)
         return np.array(x.value) if isinstance(x.value, np.ndarray) else x.value
 
     return mapped(tree, leaf)
