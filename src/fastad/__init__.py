@@ -14,7 +14,17 @@ import os as _os
 
 import numpy as _np
 
-from . import _core, autograd, linalg, modes, numpy_api, rules, scipy, transforms
+from . import (
+    _core,
+    autograd,
+    linalg,
+    modes,
+    numpy_api,
+    numpy_statistics,
+    rules,
+    scipy,
+    transforms,
+)
 from ._core import Tensor, release_memory, tensor
 from .graph import Graph, GuardError, load, name, record
 from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
