@@ -20,6 +20,8 @@ from . import (
     linalg,
     modes,
     numpy_api,
+    numpy_polynomials,
+    numpy_signal,
     numpy_statistics,
     rules,
     scipy,

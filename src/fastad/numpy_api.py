@@ -235,26 +235,6 @@ def arange(start, stop=None, step=1, dtype=None, *, requires_grad=False) -> Tens
     return _created(np.arange(*bounds, dtype=dtype), requires_grad)
 
 
-def linspace(
-    start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis=0, *, requires_grad=False
-):
-    """Return `num` evenly spaced values from `start` to `stop`, and the step with `retstep`.
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> ad.linspace(0.0, 1.0, 3).tolist()
-    [0.0, 0.5, 1.0]
-    """
-    if _requires_grad((start, stop)):
-        return without_gradient(np.linspace, (start, stop), {})
-    start, stop = _values((start, stop))
-    values = np.linspace(start, stop, num, endpoint, retstep, dtype, axis)
-    if retstep:
-        return _created(values[0], requires_grad), _wrapped(values[1])
-    return _created(values, requires_grad)
-
-
 def eye(N, M=None, k=0, dtype=float, *, requires_grad=False) -> Tensor:
     """Return a matrix with ones on its k-th diagonal and zeros elsewhere.
 
@@ -2211,7 +2191,7 @@ _OWN_NAMES = """
 all amax amin any arange argmax argmin argsort around array array_split asarray astype atleast_1d
 atleast_2d atleast_3d broadcast_arrays broadcast_to clip column_stack concat concatenate copy
 cumsum diag diagonal diff divmod dot dsplit dstack einsum empty empty_like expand_dims eye flip
-fliplr flipud full full_like hsplit hstack identity imag inner linspace matmul matrix_transpose
+fliplr flipud full full_like hsplit hstack identity imag inner matmul matrix_transpose
 max mean min moveaxis ndim ones ones_like outer pad permute_dims prod ravel real real_if_close
 repeat reshape roll round shape size sort split squeeze stack std sum swapaxes take
 take_along_axis tensordot tile trace transpose tril triu unstack var vdot vsplit vstack where

@@ -321,9 +321,10 @@ def cov(
     """
     x = _observations(m, rowvar)
     if y is not None:
-        other = _tensor(y)
-        x = numpy_api.concatenate([x, _observations(other, rowvar and True)
-                                   if rowvar or other.ndim > 1 else _observations(other, True)])
+        other = numpy_api.atleast_2d(_floating(_tensor(y)))
+        if not rowvar and other.shape[0] != 1:
+            other = _core.transpose(other)
+        x = numpy_api.concatenate([x, other])
     if dtype is not None:
         x = numpy_api.astype(x, dtype, copy=False)
     if ddof is None:
@@ -348,8 +349,7 @@ def cov(
             divisor = total - ddof * _core.sum(w * a) / total
     x = x - middle
     weighted = x if w is None else x * w
-    c = _core.matmul(weighted, _core.elementwise["conjugate"](_core.transpose(x))
-                     if "conjugate" in _core.elementwise else _core.transpose(x))
+    c = _core.matmul(weighted, np.conjugate(_core.transpose(x)))
     return numpy_api.squeeze(c / divisor)
 
 
