@@ -20,6 +20,7 @@ from . import (
     linalg,
     modes,
     numpy_api,
+    numpy_arrangement,
     numpy_polynomials,
     numpy_signal,
     numpy_statistics,

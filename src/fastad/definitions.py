@@ -209,5 +209,6 @@ def values_of(t):
 def register(names, scope):
     """Make functions of a module those that NumPy calls for tensors; return their names."""
     for name in names:
-        numpy_api.FUNCTIONS[getattr(np, name)] = scope[name]
+        if hasattr(np, name):           # some came after NumPy 2.0
+            numpy_api.FUNCTIONS[getattr(np, name)] = scope[name]
     return sorted(names)

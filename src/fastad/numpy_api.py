@@ -1442,42 +1442,6 @@ def roll(a, shift, axis=None) -> Tensor:
     return t
 
 
-def pad(array, pad_width, mode="constant", **kwargs) -> Tensor:
-    """Return the tensor with borders: constants (``constant_values=``), or its own elements.
-
-    Modes with gradients are ``constant``, ``edge``, ``reflect``, ``symmetric`` and ``wrap``.
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> ad.pad(ad.tensor([1.0, 2.0]), 1, mode="edge").tolist()
-    [1.0, 1.0, 2.0, 2.0]
-    """
-    t = _tensor(array)
-    by_index = mode in ("edge", "reflect", "symmetric", "wrap")
-    if _requires_grad(kwargs) or not (
-        mode == "constant" or (by_index and kwargs.get("reflect_type", "even") == "even")
-    ):
-        return without_gradient(np.pad, (t, pad_width, mode), kwargs)
-    if isinstance(pad_width, dict):
-        given = {normalize_axis_index(k, t.ndim, "pad"): w for k, w in pad_width.items()}
-        pad_width = [given.get(k, 0) for k in range(t.ndim)]
-        pad_width = [(w, w) if np.ndim(w) == 0 else w for w in pad_width]
-    width = np.broadcast_to(np.asarray(pad_width), (t.ndim, 2)).tolist()
-    if not by_index:
-        unknown = kwargs.keys() - {"constant_values"}
-        if unknown:
-            raise ValueError(f"pad: mode 'constant' does not take {', '.join(sorted(unknown))}")
-        values = _values(kwargs.get("constant_values", 0))
-        values = np.array(values) if np.ndim(values) else values
-        return rules.pad(t, tuple(map(tuple, width)), values)
-    for k, w in enumerate(width):
-        if _any(w):
-            index = np.pad(np.arange(t.shape[k]), w, mode, **kwargs)
-            t = take_index(t, (slice(None),) * k + (index,))
-    return t
-
-
 def tril(m, k=0) -> Tensor:
     """Return the tensor with zeros above the k-th diagonal.
 
@@ -1712,24 +1676,6 @@ def divmod(x1, x2, /) -> tuple:
     [3.0, 1.5]
     """
     return _core.elementwise["floor_divide"](x1, x2), _core.elementwise["remainder"](x1, x2)
-
-
-def sort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
-    """Return the elements in ascending order along `axis` (None: of the flat tensor).
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> ad.sort(ad.tensor([3.0, 1.0, 2.0])).tolist()
-    [1.0, 2.0, 3.0]
-    """
-    t = _tensor(a)
-    if axis is None:
-        t, axis = _core.reshape(t, (-1,)), 0
-    axis = normalize_axis_index(axis, t.ndim, "sort")
-    # stable, so that equal elements get their cotangents in a definite order
-    index = _primal(_core.by_numpy(np.argsort, (t, axis, "stable"), {}))
-    return take_index(t, _along(index, axis, t.shape), True)
 
 
 def argsort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
@@ -2192,8 +2138,8 @@ all amax amin any arange argmax argmin argsort around array array_split asarray 
 atleast_2d atleast_3d broadcast_arrays broadcast_to clip column_stack concat concatenate copy
 cumsum diag diagonal diff divmod dot dsplit dstack einsum empty empty_like expand_dims eye flip
 fliplr flipud full full_like hsplit hstack identity imag inner matmul matrix_transpose
-max mean min moveaxis ndim ones ones_like outer pad permute_dims prod ravel real real_if_close
-repeat reshape roll round shape size sort split squeeze stack std sum swapaxes take
+max mean min moveaxis ndim ones ones_like outer permute_dims prod ravel real real_if_close
+repeat reshape roll round shape size split squeeze stack std sum swapaxes take
 take_along_axis tensordot tile trace transpose tril triu unstack var vdot vsplit vstack where
 zeros zeros_like
 """.split()
