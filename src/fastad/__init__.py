@@ -24,6 +24,7 @@ from . import (
     numpy_polynomials,
     numpy_signal,
     numpy_statistics,
+    numpy_ufuncs,
     rules,
     scipy,
     transforms,

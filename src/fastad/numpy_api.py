@@ -403,10 +403,8 @@ def sum(
         _no_out("sum", out)
     if keepdims is not False or initial is not _NOT_GIVEN or where is not True:
         keepdims, initial, where = _given(keepdims, initial, where)
-        if initial is not None or _off_tape(t, dtype):
-            return _reduced(np.sum, t, axis, dtype, keepdims, initial, where, _add)
-        if where is not True:
-            t = _where(where, t, 0)
+        if initial is not None or where is not True or _off_tape(t, dtype):
+            return _reduced(np.sum, t, axis, dtype, keepdims, initial, where)
     return _sum_in(t, axis, dtype, keepdims)
 
 
@@ -427,33 +425,28 @@ def _off_tape(t, dtype):
     return t.dtype.kind != "f" or kind != "f"
 
 
-def _reduced(function, t, axis, dtype, keepdims, initial, where, join):
-    """Reduce with an initial value, or as NumPy alone can; `join` adds the initial value."""
+def _reduced(function, t, axis, dtype, keepdims, initial=None, where=True):
+    """Reduce by NumPy's function with an initial value and a mask, or to no float."""
     options = {"axis": axis, "keepdims": keepdims}
     if dtype is not None:
         options["dtype"] = dtype
-    if _off_tape(t, dtype):
-        if where is not True:
-            options["where"] = where
-        if initial is not None:
-            options["initial"] = _values(initial)
-        return _by_dtype(function, t, options)
     if where is not True:
-        t = _where(where, t, {np.sum: 0, np.prod: 1}.get(function, initial))
-    if dtype is not None:
-        t = astype(t, dtype, copy=False)
-    initial = astype(initial, t.dtype, copy=False)
-    if not t.size and function in (np.max, np.min):
-        # a sum of nothing is 0 and has the shape
-        return _core.sum(t, axis, keepdims) + initial
-    return join(_CORE_REDUCTIONS[function](t, axis, keepdims), initial)
+        options["where"] = where
+    if initial is not None:
+        options["initial"] = initial
+    if _off_tape(t, dtype):
+        return _by_dtype(function, t, _values(options))
+    return GENERAL["reduce"](_REDUCING[function], t, **options)
+
+
+_REDUCING = {np.sum: np.add, np.prod: np.multiply, np.max: np.maximum, np.min: np.minimum}
 
 
 def _sum_in(t, axis, dtype, keepdims):
     if dtype is None or (t.dtype == dtype and t.dtype.kind == "f"):
         return _core.sum(t, axis, keepdims)
     if _off_tape(t, dtype):
-        return _reduced(np.sum, t, axis, dtype, keepdims, None, True, None)
+        return _reduced(np.sum, t, axis, dtype, keepdims)
     return rules.sum_as(t, _axes("sum", axis, t.ndim), np.dtype(dtype), keepdims)
 
 
@@ -473,12 +466,10 @@ def prod(
     _no_out("prod", out)
     t = _tensor(a)
     keepdims, initial, where = _given(keepdims, initial, where)
-    if initial is not None or _off_tape(t, dtype):
-        return _reduced(np.prod, t, axis, dtype, keepdims, initial, where, _multiply)
+    if initial is not None or where is not True or _off_tape(t, dtype):
+        return _reduced(np.prod, t, axis, dtype, keepdims, initial, where)
     if dtype is not None and t.dtype != dtype:
         t = _core.astype(t, dtype)
-    if where is not True:
-        t = _where(where, t, 1)
     return _prod_over(t, axis, keepdims)
 
 
@@ -497,7 +488,7 @@ def max(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) 
     >>> x.grad.tolist()
     [0.0, 0.5, 0.5]
     """
-    return _extremum(np.max, _maximum, a, axis, out, keepdims, initial, where)
+    return _extremum(np.max, a, axis, out, keepdims, initial, where)
 
 
 def min(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) -> Tensor:
@@ -509,10 +500,10 @@ def min(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) 
     >>> ad.min(ad.tensor([[1.0, 2.0], [3.0, 0.0]]), axis=1).tolist()
     [1.0, 0.0]
     """
-    return _extremum(np.min, _minimum, a, axis, out, keepdims, initial, where)
+    return _extremum(np.min, a, axis, out, keepdims, initial, where)
 
 
-def _extremum(function, pick, a, axis, out, keepdims, initial, where):
+def _extremum(function, a, axis, out, keepdims, initial, where):
     name = function.__name__.removeprefix("a")
     _no_out(name, out)
     t = _tensor(a)
@@ -520,8 +511,8 @@ def _extremum(function, pick, a, axis, out, keepdims, initial, where):
     if where is not True and initial is None:
         raise ValueError(f"{name}: where= needs initial=, the result where nothing is left")
     if initial is not None:
-        return _reduced(function, t, axis, None, keepdims, initial, where, pick)
-    return _CORE_REDUCTIONS[function](t, axis, keepdims)
+        return _reduced(function, t, axis, None, keepdims, initial, where)
+    return (_max_over if function is np.max else _min_over)(t, axis, keepdims)
 
 
 def _max_over(t, axis, keepdims):
@@ -530,14 +521,6 @@ def _max_over(t, axis, keepdims):
 
 def _min_over(t, axis, keepdims):
     return rules.amin(t, _axes("min", axis, t.ndim), keepdims)
-
-
-_CORE_REDUCTIONS = {
-    np.sum: _core.sum,
-    np.prod: _prod_over,
-    np.max: _max_over,
-    np.min: _min_over,
-}
 
 
 def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> Tensor:
@@ -562,7 +545,7 @@ def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> T
         count = _count("mean", t.shape, axis)
         return _divided(_sum_in(t, axis, dtype, keepdims), count)
     return _divided(
-        _sum_in(_where(where, t, 0), axis, dtype, keepdims), _counts(t, axis, where, keepdims)
+        _reduced(np.sum, t, axis, dtype, keepdims, None, where), _counts(t, axis, where, keepdims)
     )
 
 
@@ -622,7 +605,7 @@ def var(
         t = _floating(t)
     if where is not True:
         count = _counts(t, axis, where, True)
-        middle = _divided(_sum_in(_where(where, t, 0), axis, dtype, True), count)
+        middle = _divided(_reduced(np.sum, t, axis, dtype, True, None, where), count)
     else:
         count = _count("var", t.shape, axis)
         middle = None
@@ -632,11 +615,10 @@ def var(
         middle = _divided(_sum_in(t, axis, dtype, True), count)
     deviation = t - middle
     if where is not True:
-        deviation = _where(where, deviation, 0)
         count = _counts(t, axis, where, keepdims)
-    squares = _sum_in(_square(deviation), axis, dtype, keepdims)
-    return _divided(squares, np.maximum(count - ddof, 0) if where is not True
-                    else _max(count - ddof, 0))
+        squares = _reduced(np.sum, _square(deviation), axis, dtype, keepdims, None, where)
+        return _divided(squares, np.maximum(count - ddof, 0))
+    return _divided(_sum_in(_square(deviation), axis, dtype, keepdims), _max(count - ddof, 0))
 
 
 def std(
@@ -1799,7 +1781,7 @@ def _flat_operand(obj):
 _VALUE_UFUNCS = (
     "equal not_equal less less_equal greater greater_equal "
     "logical_and logical_or logical_xor logical_not isnan isinf isfinite signbit "
-    "bitwise_and bitwise_or bitwise_xor invert left_shift right_shift gcd lcm"
+    "bitwise_and bitwise_or bitwise_xor bitwise_count invert left_shift right_shift gcd lcm"
 ).split()
 _VALUE_FUNCTIONS = (
     "allclose isclose array_equal array_equiv nonzero flatnonzero argwhere count_nonzero "
@@ -2000,19 +1982,23 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
         if function is not None:
             if not kwargs:
                 return function(*inputs)
-            if kwargs.keys() == {"dtype"}:
-                if kwargs["dtype"] is None:
-                    return function(*inputs)
-                return function(*[_cast(ufunc.__name__, t, kwargs["dtype"]) for t in inputs])
+            y = GENERAL["call"](ufunc, inputs, kwargs)
+            if y is not NotImplemented:
+                return y
         return without_gradient(ufunc, inputs, kwargs)
-    if method == "outer" and function is not None and not kwargs:
-        a, b = map(_tensor, inputs)
-        return function(_core.reshape(a, a.shape + (1,) * b.ndim), b)
     standard = _METHODS_OF_UFUNCS.get((ufunc, method))
-    if standard is None or kwargs.get("out") is not None:
-        named = getattr(ufunc, method)
-        return without_gradient(_Named(f"{ufunc.__name__}.{method}", named), inputs, kwargs)
-    return standard(*inputs, **{"axis": 0, **kwargs})
+    if standard is not None and kwargs.get("out") is None:
+        return standard(*inputs, **{"axis": 0, **kwargs})
+    if function is not None:
+        y = GENERAL["method"](ufunc, method, inputs, kwargs)
+        if y is not NotImplemented:
+            return y
+    named = getattr(ufunc, method)
+    return without_gradient(_Named(f"{ufunc.__name__}.{method}", named), inputs, kwargs)
+
+
+# What a floor above does: calls of any ufunc with options, and its methods.
+GENERAL: dict = {}
 
 
 class _Named:
