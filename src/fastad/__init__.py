@@ -14,7 +14,22 @@ import os as _os
 
 import numpy as _np
 
-from . import _core, autograd, exchange, linalg, modes, numpy_api, rules, scipy, transforms
+from . import (
+    _core,
+    autograd,
+    exchange,
+    linalg,
+    modes,
+    numpy_api,
+    numpy_arrangement,
+    numpy_polynomials,
+    numpy_signal,
+    numpy_statistics,
+    numpy_ufuncs,
+    rules,
+    scipy,
+    transforms,
+)
 from ._core import Tensor, release_memory, tensor
 from .adapt import adapt
 from .exchange import *  # noqa: F403

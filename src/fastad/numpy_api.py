@@ -239,27 +239,6 @@ def arange(start, stop=None, step=1, dtype=None, *, device=None, requires_grad=F
     return _created(np.arange(*bounds, dtype=dtype, device=device), requires_grad)
 
 
-def linspace(
-    start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis=0, *, device=None,
-    requires_grad=False
-):
-    """Return `num` evenly spaced values from `start` to `stop`, and the step with `retstep`.
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> ad.linspace(0.0, 1.0, 3).tolist()
-    [0.0, 0.5, 1.0]
-    """
-    if _requires_grad((start, stop)):
-        return without_gradient(np.linspace, (start, stop), {})
-    start, stop = _values((start, stop))
-    values = np.linspace(start, stop, num, endpoint, retstep, dtype, axis, device=device)
-    if retstep:
-        return _created(values[0], requires_grad), _wrapped(values[1])
-    return _created(values, requires_grad)
-
-
 def eye(N, M=None, k=0, dtype=float, *, device=None, requires_grad=False) -> Tensor:
     """Return a matrix with ones on its k-th diagonal and zeros elsewhere.
 
@@ -454,10 +433,8 @@ def sum(
         _no_out("sum", out)
     if keepdims is not False or initial is not _NOT_GIVEN or where is not True:
         keepdims, initial, where = _given(keepdims, initial, where)
-        if initial is not None or _off_tape(t, dtype):
-            return _reduced(np.sum, t, axis, dtype, keepdims, initial, where, _add)
-        if where is not True:
-            t = _where(where, t, 0)
+        if initial is not None or where is not True or _off_tape(t, dtype):
+            return _reduced(np.sum, t, axis, dtype, keepdims, initial, where)
     return _sum_in(t, axis, dtype, keepdims)
 
 
@@ -478,33 +455,28 @@ def _off_tape(t, dtype):
     return t.dtype.kind not in _INEXACT or kind not in _INEXACT
 
 
-def _reduced(function, t, axis, dtype, keepdims, initial, where, join):
-    """Reduce with an initial value, or as NumPy alone can; `join` adds the initial value."""
+def _reduced(function, t, axis, dtype, keepdims, initial=None, where=True):
+    """Reduce by NumPy's function with an initial value and a mask, or to no float."""
     options = {"axis": axis, "keepdims": keepdims}
     if dtype is not None:
         options["dtype"] = dtype
-    if _off_tape(t, dtype):
-        if where is not True:
-            options["where"] = where
-        if initial is not None:
-            options["initial"] = _values(initial)
-        return _by_dtype(function, t, options)
     if where is not True:
-        t = _where(where, t, {np.sum: 0, np.prod: 1}.get(function, initial))
-    if dtype is not None:
-        t = astype(t, dtype, copy=False)
-    initial = astype(initial, t.dtype, copy=False)
-    if not t.size and function in (np.max, np.min):
-        # a sum of nothing is 0 and has the shape
-        return _core.sum(t, axis, keepdims) + initial
-    return join(_CORE_REDUCTIONS[function](t, axis, keepdims), initial)
+        options["where"] = where
+    if initial is not None:
+        options["initial"] = initial
+    if _off_tape(t, dtype):
+        return _by_dtype(function, t, _values(options))
+    return GENERAL["reduce"](_REDUCING[function], t, **options)
+
+
+_REDUCING = {np.sum: np.add, np.prod: np.multiply, np.max: np.maximum, np.min: np.minimum}
 
 
 def _sum_in(t, axis, dtype, keepdims):
     if dtype is None or (t.dtype == dtype and t.dtype.kind in _INEXACT):
         return _core.sum(t, axis, keepdims)
     if _off_tape(t, dtype):
-        return _reduced(np.sum, t, axis, dtype, keepdims, None, True, None)
+        return _reduced(np.sum, t, axis, dtype, keepdims)
     return rules.sum_as(t, _axes("sum", axis, t.ndim), np.dtype(dtype), keepdims)
 
 
@@ -524,12 +496,10 @@ def prod(
     _no_out("prod", out)
     t = _tensor(a)
     keepdims, initial, where = _given(keepdims, initial, where)
-    if initial is not None or _off_tape(t, dtype):
-        return _reduced(np.prod, t, axis, dtype, keepdims, initial, where, _multiply)
+    if initial is not None or where is not True or _off_tape(t, dtype):
+        return _reduced(np.prod, t, axis, dtype, keepdims, initial, where)
     if dtype is not None and t.dtype != dtype:
         t = _core.astype(t, dtype)
-    if where is not True:
-        t = _where(where, t, 1)
     return _prod_over(t, axis, keepdims)
 
 
@@ -548,7 +518,7 @@ def max(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) 
     >>> x.grad.tolist()
     [0.0, 0.5, 0.5]
     """
-    return _extremum(np.max, _maximum, a, axis, out, keepdims, initial, where)
+    return _extremum(np.max, a, axis, out, keepdims, initial, where)
 
 
 def min(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) -> Tensor:
@@ -560,10 +530,10 @@ def min(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) 
     >>> ad.min(ad.tensor([[1.0, 2.0], [3.0, 0.0]]), axis=1).tolist()
     [1.0, 0.0]
     """
-    return _extremum(np.min, _minimum, a, axis, out, keepdims, initial, where)
+    return _extremum(np.min, a, axis, out, keepdims, initial, where)
 
 
-def _extremum(function, pick, a, axis, out, keepdims, initial, where):
+def _extremum(function, a, axis, out, keepdims, initial, where):
     name = function.__name__.removeprefix("a")
     _no_out(name, out)
     t = _tensor(a)
@@ -571,8 +541,8 @@ def _extremum(function, pick, a, axis, out, keepdims, initial, where):
     if where is not True and initial is None:
         raise ValueError(f"{name}: where= needs initial=, the result where nothing is left")
     if initial is not None:
-        return _reduced(function, t, axis, None, keepdims, initial, where, pick)
-    return _CORE_REDUCTIONS[function](t, axis, keepdims)
+        return _reduced(function, t, axis, None, keepdims, initial, where)
+    return (_max_over if function is np.max else _min_over)(t, axis, keepdims)
 
 
 def _max_over(t, axis, keepdims):
@@ -581,14 +551,6 @@ def _max_over(t, axis, keepdims):
 
 def _min_over(t, axis, keepdims):
     return rules.amin(t, _axes("min", axis, t.ndim), keepdims)
-
-
-_CORE_REDUCTIONS = {
-    np.sum: _core.sum,
-    np.prod: _prod_over,
-    np.max: _max_over,
-    np.min: _min_over,
-}
 
 
 def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> Tensor:
@@ -613,7 +575,7 @@ def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> T
         count = _count("mean", t.shape, axis)
         return _divided(_sum_in(t, axis, dtype, keepdims), count)
     return _divided(
-        _sum_in(_where(where, t, 0), axis, dtype, keepdims), _counts(t, axis, where, keepdims)
+        _reduced(np.sum, t, axis, dtype, keepdims, None, where), _counts(t, axis, where, keepdims)
     )
 
 
@@ -675,7 +637,7 @@ def var(
         t = _floating(t)
     if where is not True:
         count = _counts(t, axis, where, True)
-        middle = _divided(_sum_in(_where(where, t, 0), axis, dtype, True), count)
+        middle = _divided(_reduced(np.sum, t, axis, dtype, True, None, where), count)
     else:
         count = _count("var", t.shape, axis)
         middle = None
@@ -685,16 +647,16 @@ def var(
         middle = _divided(_sum_in(t, axis, dtype, True), count)
     deviation = t - middle
     if where is not True:
-        deviation = _where(where, deviation, 0)
         count = _counts(t, axis, where, keepdims)
     if deviation.dtype.kind == "c":
         squares = _square(_core.real(deviation)) + _square(_core.imag(deviation))
         dtype = None
     else:
         squares = _square(deviation)
-    squares = _sum_in(squares, axis, dtype, keepdims)
-    return _divided(squares, np.maximum(count - ddof, 0) if where is not True
-                    else _max(count - ddof, 0))
+    if where is not True:
+        squares = _reduced(np.sum, squares, axis, dtype, keepdims, None, where)
+        return _divided(squares, np.maximum(count - ddof, 0))
+    return _divided(_sum_in(squares, axis, dtype, keepdims), _max(count - ddof, 0))
 
 
 def std(
@@ -1501,42 +1463,6 @@ def roll(a, shift, axis=None) -> Tensor:
     return t
 
 
-def pad(array, pad_width, mode="constant", **kwargs) -> Tensor:
-    """Return the tensor with borders: constants (``constant_values=``), or its own elements.
-
-    Modes with gradients are ``constant``, ``edge``, ``reflect``, ``symmetric`` and ``wrap``.
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> ad.pad(ad.tensor([1.0, 2.0]), 1, mode="edge").tolist()
-    [1.0, 1.0, 2.0, 2.0]
-    """
-    t = _tensor(array)
-    by_index = mode in ("edge", "reflect", "symmetric", "wrap")
-    if _requires_grad(kwargs) or not (
-        mode == "constant" or (by_index and kwargs.get("reflect_type", "even") == "even")
-    ):
-        return without_gradient(np.pad, (t, pad_width, mode), kwargs)
-    if isinstance(pad_width, dict):
-        given = {normalize_axis_index(k, t.ndim, "pad"): w for k, w in pad_width.items()}
-        pad_width = [given.get(k, 0) for k in range(t.ndim)]
-        pad_width = [(w, w) if np.ndim(w) == 0 else w for w in pad_width]
-    width = np.broadcast_to(np.asarray(pad_width), (t.ndim, 2)).tolist()
-    if not by_index:
-        unknown = kwargs.keys() - {"constant_values"}
-        if unknown:
-            raise ValueError(f"pad: mode 'constant' does not take {', '.join(sorted(unknown))}")
-        values = _values(kwargs.get("constant_values", 0))
-        values = np.array(values) if np.ndim(values) else values
-        return rules.pad(t, tuple(map(tuple, width)), values)
-    for k, w in enumerate(width):
-        if _any(w):
-            index = np.pad(np.arange(t.shape[k]), w, mode, **kwargs)
-            t = take_index(t, (slice(None),) * k + (index,))
-    return t
-
-
 def tril(m, k=0) -> Tensor:
     """Return the tensor with zeros above the k-th diagonal.
 
@@ -1775,28 +1701,7 @@ def divmod(x1, x2, /) -> tuple:
     return _core.elementwise["floor_divide"](x1, x2), _core.elementwise["remainder"](x1, x2)
 
 
-def sort(a, axis=-1, kind=None, order=None, *, stable=None, descending=False) -> Tensor:
-    """Return the elements in ascending order along `axis` (None: of the flat tensor).
-
-    With `descending` they are in descending order, nan first.
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> ad.sort(ad.tensor([3.0, 1.0, 2.0])).tolist()
-    [1.0, 2.0, 3.0]
-    """
-    t = _tensor(a)
-    if axis is None:
-        t, axis = _core.reshape(t, (-1,)), 0
-    axis = normalize_axis_index(axis, t.ndim, "sort")
-    # stable, so that equal elements get their cotangents in a definite order
-    order_of = _descending if descending else np.argsort
-    index = _primal(_core.by_numpy(order_of, (t, axis, "stable"), {}))
-    return take_index(t, _along(index, axis, t.shape), True)
-
-
-def _descending(a, axis=-1, kind=None, order=None, *, stable=None):
+def descending_order(a, axis=-1, kind=None, order=None, *, stable=None):
     """Return the indices that sort in descending order; equal elements stay in theirs."""
     if axis is None:
         a, axis = a.ravel(), 0
@@ -1814,7 +1719,7 @@ def argsort(a, axis=-1, kind=None, order=None, *, stable=None, descending=False)
     [1, 2, 0]
     """
     if descending:
-        return _by_numpy(_descending, (_tensor(a), axis, kind, order), {})
+        return _by_numpy(descending_order, (_tensor(a), axis, kind, order), {})
     return _by_numpy(np.argsort, (_tensor(a), axis, kind, order), {"stable": stable})
 
 
@@ -1927,7 +1832,7 @@ def _flat_operand(obj):
 _VALUE_UFUNCS = (
     "equal not_equal less less_equal greater greater_equal "
     "logical_and logical_or logical_xor logical_not isnan isinf isfinite signbit "
-    "bitwise_and bitwise_or bitwise_xor invert left_shift right_shift gcd lcm"
+    "bitwise_and bitwise_or bitwise_xor bitwise_count invert left_shift right_shift gcd lcm"
 ).split()
 _VALUE_FUNCTIONS = (
     "allclose isclose array_equal array_equiv nonzero flatnonzero argwhere count_nonzero "
@@ -2161,19 +2066,23 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
         if function is not None:
             if not kwargs:
                 return function(*inputs)
-            if kwargs.keys() == {"dtype"}:
-                if kwargs["dtype"] is None:
-                    return function(*inputs)
-                return function(*[_cast(ufunc.__name__, t, kwargs["dtype"]) for t in inputs])
+            y = GENERAL["call"](ufunc, inputs, kwargs)
+            if y is not NotImplemented:
+                return y
         return without_gradient(ufunc, inputs, kwargs)
-    if method == "outer" and function is not None and not kwargs:
-        a, b = map(_tensor, inputs)
-        return function(_core.reshape(a, a.shape + (1,) * b.ndim), b)
     standard = _METHODS_OF_UFUNCS.get((ufunc, method))
-    if standard is None or kwargs.get("out") is not None:
-        named = getattr(ufunc, method)
-        return without_gradient(_Named(f"{ufunc.__name__}.{method}", named), inputs, kwargs)
-    return standard(*inputs, **{"axis": 0, **kwargs})
+    if standard is not None and kwargs.get("out") is None:
+        return standard(*inputs, **{"axis": 0, **kwargs})
+    if function is not None:
+        y = GENERAL["method"](ufunc, method, inputs, kwargs)
+        if y is not NotImplemented:
+            return y
+    named = getattr(ufunc, method)
+    return without_gradient(_Named(f"{ufunc.__name__}.{method}", named), inputs, kwargs)
+
+
+# What a floor above does: calls of any ufunc with options, and its methods.
+GENERAL: dict = {}
 
 
 class _Named:
@@ -2297,13 +2206,14 @@ METHODS = {
 _TAKES_ANY_KEYWORD = 0x08  # CO_VARKEYWORDS; the module `inspect` is too slow to import for it
 
 _OWN_NAMES = """
-all amax amin angle any arange argmax argmin argsort around array array_split asarray astype atleast_1d
+all amax amin angle any arange argmax argmin argsort around array array_split asarray astype
+atleast_1d
 atleast_2d atleast_3d broadcast_arrays broadcast_to clip column_stack concat concatenate conjugate
 copy
 cumsum diag diagonal diff divmod dot dsplit dstack einsum empty empty_like expand_dims eye flip
-fliplr flipud full full_like hsplit hstack identity imag inner linspace matmul matrix_transpose
-max mean min moveaxis ndim ones ones_like outer pad permute_dims prod ravel real real_if_close
-repeat reshape roll round shape size sort split squeeze stack std sum swapaxes take
+fliplr flipud full full_like hsplit hstack identity imag inner matmul matrix_transpose
+max mean min moveaxis ndim ones ones_like outer permute_dims prod ravel real real_if_close
+repeat reshape roll round shape size split squeeze stack std sum swapaxes take
 take_along_axis tensordot tile trace transpose tril triu unstack var vdot vsplit vstack where
 zeros zeros_like
 """.split()

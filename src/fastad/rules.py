@@ -226,6 +226,53 @@ def scatter(t, shape, index, unique=False):
     return record(SCATTER, (t,), {"shape": shape, "index": index, "unique": unique})
 
 
+@primitive("gather", reads_inputs=True)
+class GATHER:
+    """The elements of `x` at places of the flat array, which are an input: replays follow them."""
+
+    def forward(x, places):
+        return x.ravel()[places]
+
+    def vjp(g, y, inputs, needs):
+        x, places = inputs
+        return spread_out(g, places, x.shape), None
+
+    def jvp(tangents, y, inputs):
+        return None if tangents[0] is None else gather(tangents[0], inputs[1])
+
+
+@primitive("spread out", reads_inputs=True)
+class SPREAD_OUT:
+    """Zeros of `shape` to which `x` is added at places of the flat array: `GATHER` transposed."""
+
+    def forward(x, places, shape):
+        size = _product(shape)
+        cells = np.arange(size)[places].ravel()
+        if x.dtype.kind == "c":
+            sums = np.empty(size, np.complex128)
+            sums.real = np.bincount(cells, x.real.ravel(), size)
+            sums.imag = np.bincount(cells, x.imag.ravel(), size)
+        else:
+            sums = np.bincount(cells, x.ravel(), size)
+        return sums.reshape(shape).astype(x.dtype, copy=False)
+
+    def vjp(g, y, inputs, needs, shape):
+        return gather(g, inputs[1]), None
+
+    def jvp(tangents, y, inputs, shape):
+        return None if tangents[0] is None else spread_out(tangents[0], inputs[1], shape)
+
+
+def gather(t, places):
+    """Record the elements of `t` at `places` of the flat tensor, an integer tensor."""
+    return record(GATHER, (t, places), {})
+
+
+def spread_out(t, places, shape):
+    """Record zeros of `shape` plus `t` at `places` of the flat result; repeated ones add up."""
+    return record(SPREAD_OUT, (t, places), {"shape": shape})
+
+
 def diagonal_index(shape, offset, axis1, axis2):
     """Return the index of a diagonal and the axis of the result along which it runs."""
     rows = np.arange(max(0, min(shape[axis1] + min(offset, 0), shape[axis2] - max(offset, 0))))

@@ -1,0 +1,176 @@
+"""NumPy's polynomials over tensors: vectors of coefficients, highest power first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import _core, numpy_api, rules
+from ._core import Tensor
+from .definitions import register
+from .numpy_api import _floating, _tensor
+from .numpy_signal import convolve
+
+
+def _coefficients(p):
+    return _tensor(p.coeffs if isinstance(p, np.poly1d) else p)
+
+
+def polyval(p, x) -> Tensor:
+    """Return the values at `x` of the polynomial with coefficients `p`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.polyval(ad.tensor([1.0, 0.0, 3.0]), 2.0).item()
+    7.0
+    """
+    x = _tensor(x)
+    if isinstance(p, np.poly1d) or not isinstance(p, (Tensor, list, tuple)):
+        p = np.asarray(p).tolist()
+    y = numpy_api.zeros_like(x)
+    for coefficient in p:
+        y = y * x + coefficient
+    return y
+
+
+def _sum(name, op, a1, a2):
+    a1, a2 = numpy_api.atleast_1d(_coefficients(a1), _coefficients(a2))
+    longest = max(a1.shape[0], a2.shape[0])
+    return op(*[numpy_api.concatenate([np.zeros(longest - a.shape[0], a.dtype), a])
+                if a.shape[0] < longest else a for a in (a1, a2)])
+
+
+def polyadd(a1, a2) -> Tensor:
+    """Return the sum of two polynomials.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.polyadd(ad.tensor([1.0, 2.0]), [5.0]).tolist()
+    [1.0, 7.0]
+    """
+    return _sum("polyadd", _core.elementwise["add"], a1, a2)
+
+
+def polysub(a1, a2) -> Tensor:
+    """Return the difference of two polynomials.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.polysub(ad.tensor([1.0, 2.0]), [5.0]).tolist()
+    [1.0, -3.0]
+    """
+    return _sum("polysub", _core.elementwise["subtract"], a1, a2)
+
+
+def _without_leading_zeros(p):
+    """Return a polynomial from its first coefficient on that is not 0, as ``poly1d`` keeps it."""
+    p = numpy_api.atleast_1d(_coefficients(p))
+    first = 0
+    while first < p.shape[0] - 1 and bool(p[first] == 0):
+        first += 1
+    return p[first:] if first else p
+
+
+def polymul(a1, a2) -> Tensor:
+    """Return the product of two polynomials.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.polymul(ad.tensor([1.0, 2.0]), [1.0, -2.0]).tolist()
+    [1.0, 0.0, -4.0]
+    """
+    return convolve(_without_leading_zeros(a1), _without_leading_zeros(a2))
+
+
+def polydiv(u, v) -> tuple:
+    """Return the quotient and the remainder of two polynomials.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> q, r = ad.polydiv(ad.tensor([3.0, 5.0, 2.0]), [2.0, 1.0])
+    >>> q.tolist(), r.tolist()
+    ([1.5, 1.75], [0.25])
+    """
+    u, v = numpy_api.atleast_1d(_coefficients(u) + 0.0, _coefficients(v) + 0.0)
+    u, v = numpy_api._same_dtype((u, v))
+    m, n = u.shape[0] - 1, v.shape[0] - 1
+    scale, quotient, rest = 1.0 / v[0], [], u
+    for k in range(m - n + 1):
+        d = scale * rest[k]
+        quotient.append(d)
+        rest = rest - rules.pad(d * v, ((k, m - n - k),), 0)
+    while rest.shape[0] > 1 and bool(abs(rest[0]) <= 1e-8):
+        rest = rest[1:]
+    if not quotient:
+        quotient = [np.zeros((), u.dtype)]
+    return numpy_api.stack(quotient), rest
+
+
+def polyder(p, m=1) -> Tensor:
+    """Return the m-th derivative of a polynomial.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.polyder(ad.tensor([1.0, 2.0, 3.0])).tolist()
+    [2.0, 2.0]
+    """
+    if m < 0:
+        raise ValueError(f"polyder: the order must not be negative, got {m}")
+    p = _coefficients(p)
+    for _ in range(int(m)):
+        p = p[:-1] * np.arange(p.shape[0] - 1, 0, -1)
+    return p
+
+
+def polyint(p, m=1, k=None) -> Tensor:
+    """Return the m-th integral of a polynomial, with constants of integration `k`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.polyint(ad.tensor([2.0, 2.0]), k=3.0).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    m = int(m)
+    if m < 0:
+        raise ValueError(f"polyint: the order must not be negative, got {m}")
+    constants = numpy_api.atleast_1d(_tensor(np.zeros(m) if k is None else k))
+    if constants.shape[0] == 1 and m > 1:
+        constants = _core.broadcast_to(constants, (m,))
+    if constants.shape[0] < m:
+        raise ValueError(f"polyint: k must be a number or have {m} elements or more, "
+                         f"got {constants.shape[0]}")
+    p = _coefficients(p)
+    for order in range(m):
+        powers = np.arange(p.shape[0], 0, -1)
+        p = numpy_api.concatenate([p / powers, constants[order : order + 1]])
+    return p
+
+
+def poly(seq_of_zeros) -> Tensor:
+    """Return the polynomial that has these zeros, with 1 as coefficient of the highest power.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.poly(ad.tensor([1.0, -1.0])).tolist()
+    [1.0, 0.0, -1.0]
+    """
+    t = numpy_api.atleast_1d(_tensor(seq_of_zeros))
+    if t.ndim != 1 or not t.shape[0]:
+        return numpy_api.without_gradient(np.poly, (t,), {})
+    t = _floating(t)
+    p, one = _tensor(np.ones(1, t.dtype)), _tensor(np.ones((), t.dtype))
+    for zero in numpy_api.unstack(t):
+        p = convolve(p, numpy_api.stack([one, -zero]))
+    return p
+
+
+__all__ = register(
+    "poly polyadd polyder polydiv polyint polymul polysub polyval".split(), globals()
+)
