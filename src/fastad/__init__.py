@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import importlib as _importlib
 import os as _os
+from typing import Any as _Any
 
 import numpy as _np
 
@@ -36,6 +38,13 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "core")
 
 
+def __getattr__(name: str) -> _Any:
+    """Import ``fastad.special`` when it is first asked for."""
+    if name == "special":
+        return _importlib.import_module("fastad.special")
+    raise AttributeError(f"module 'fastad' has no attribute {name!r}")
+
+
 _core.register_methods(numpy_api.METHODS, numpy_api.getitem)
 _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
@@ -45,7 +54,7 @@ __all__ = [
     "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
     "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
     "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
-    "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
+    "set_grad_enabled", "special", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp",
     *numpy_api.__all__,
 ]

@@ -748,3 +748,67 @@ def dawsn_n(x, n):
 
     size = np.abs(x)
     return _piecewise(x.shape, (size < 1.0, near), (size < 7.0, between), (size >= 7.0, far))
+
+
+@pointwise
+def wofz_re(a, b):
+    """The real part of Faddeeva's function at ``a + b i``."""
+    return _special().wofz(a + 1j * b).real
+
+
+@pointwise
+def wofz_im(a, b):
+    """The imaginary part of Faddeeva's function at ``a + b i``."""
+    return _special().wofz(a + 1j * b).imag
+
+
+# Logarithms.
+
+
+@pointwise
+def log_ratio(x, n):
+    """The n-th derivative of ``log(1 + x) / x``: an integral over ``log(1 + x t)``, 0 < t < 1."""
+
+    def inside(m):
+        z, end = x[m, None], np.log1p(x[m])
+
+        def f(u):
+            return (np.expm1(-u) / z) ** n
+
+        unit = np.where(end < 0.0, -1.0, 1.0)
+        return _factorial(n) * integral(f, np.zeros_like(end), end, unit) / x[m]
+
+    return _piecewise(
+        x.shape,
+        (x == 0.0, lambda m: (-1.0) ** n * _factorial(n) / (n + 1)),
+        (x == np.inf, lambda m: 0.0),
+        (x == -1.0, lambda m: np.inf * (-1.0) ** n),
+        (x > -1.0, inside),
+    )
+
+
+@pointwise
+def lambertw(x, k):
+    """The real values of Lambert's W on branch 0 or -1, and nan."""
+    w = _special().lambertw(x, k)
+    return np.where(w.imag == 0.0, w.real, np.nan)
+
+
+def logsumexp(a, b, axis, keepdims):
+    """Return ``log(abs(sum(b exp(a))))``: the largest terms alone, and the rest by log1p."""
+    if not a.size:
+        return np.log(np.sum(np.exp(a), axis, keepdims=keepdims))
+    with np.errstate(all="ignore"):
+        seen = a if b is None else np.where(b == 0.0, -np.inf, a)
+        top = np.max(seen, axis, keepdims=True)
+        shift = np.where(np.isfinite(top), top, 0.0).astype(a.dtype)
+        terms = np.exp(seen - shift)
+        if b is not None:
+            terms = np.where(b == 0.0, 0.0, b * terms)
+        first = seen == shift
+        large = np.sum(np.where(first, terms, 0.0), axis, keepdims=True, dtype=a.dtype)
+        small = np.sum(np.where(first, 0.0, terms), axis, keepdims=True, dtype=a.dtype)
+        ratio = small / large
+        y = np.where(np.abs(ratio) < 0.5, np.log1p(ratio) + np.log(np.abs(large)),
+                     np.log(np.abs(large + small))) + shift
+    return y if keepdims else np.squeeze(y, axis)
