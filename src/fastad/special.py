@@ -194,13 +194,13 @@ _row("loggamma", "x", "digamma(x)", source="5.2.2")
 _row("rgamma", "x",
      "where(x < 0.5, gamma(1.0 - x) * (cosdg(180.0 * x) - sindg(180.0 * x) / PI"
      " * digamma(1.0 - x)), -y * digamma(x))", source="5.2.2, 5.5.3")
-_row("beta", "a b", "y * (digamma(a) - digamma(a + b))", "y * (digamma(b) - digamma(a + b))",
-     source="5.12.1")
-_row("betaln", "a b", "digamma(a) - digamma(a + b)", "digamma(b) - digamma(a + b)",
-     source="5.12.1")
-_row("poch", "z m", "y * (digamma(z + m) - digamma(z))", "y * digamma(z + m)", source="5.2.5")
-_row("binom", "n k", "y * (digamma(n + 1.0) - digamma(n - k + 1.0))",
-     "y * (digamma(n - k + 1.0) - digamma(k + 1.0))", source="1.2.6")
+_row("beta", "a b", "-y * _psi_step(0, a, b)", "-y * _psi_step(0, b, a)", source="5.12.1, 5.2.2")
+_row("betaln", "a b", "-_psi_step(0, a, b)", "-_psi_step(0, b, a)", source="5.12.1, 5.2.2")
+_row("poch", "z m", "y * _psi_step(0, z, m)", "y * digamma(z + m)", source="5.2.5, 5.2.2")
+_row("binom", "n k", "y * _psi_step(0, n - k + 1.0, k)",
+     "y * _psi_step(0, k + 1.0, n - 2.0 * k)", source="1.2.6, 5.2.2")
+_row("_psi_step", "n; x h", "_psi_step(n + 1, x, h)", "polygamma(n + 1, x + h)",
+     source="5.15.1, 5.15.8", values=special_values.psi_step)
 
 _row("gammainc", "a x", "_gammainc_a(1, a, x)", "_gamma_pdf(0, a, x)", source="8.2.4")
 _row("gammaincc", "a x", "-_gammainc_a(1, a, x)", "-_gamma_pdf(0, a, x)", source="8.2.4")
@@ -325,7 +325,7 @@ _row("rel_entr", "a b", "log(a / b) + 1.0", "-a / b", source="its definition")
 _row("kl_div", "a b", "log(a / b)", "1.0 - a / b", source="its definition")
 _row("huber", "d r", "where(fabs(r) <= d, 0.0, fabs(r) - d)", "clip(r, -d, d)",
      source="its definition")
-_row("pseudo_huber", "d r", "power(y / d, 2.0) / (d * hypot(d, r))",
+_row("pseudo_huber", "d r", "square(y / d) / hypot(d, r)",
      "d * r / hypot(d, r)", source="its definition")
 _row("exprel", "x", "0.5 * hyp1f1(2.0, 3.0, x)", source="13.6.2")
 _row("cosm1", "x", "-sin(x)", source="4.20")
@@ -495,8 +495,8 @@ _row("_dn", "u m", "-m * _sn(u, m) * _cn(u, m)",
      source="22.13, 22.16.1", values=("ellipj", 2))
 _row("_am", "u m", "_dn(u, m)", "-_dn(u, m) * _ellipkinc_m(y, m)", source="22.16.1",
      values=("ellipj", 3))
-_row("agm", "a b", "y * y * a / (2.0 * PI) * _carlson(0.5, 0.5, 1.5, 0, 0.0, b * b, a * a, 1.0)",
-     "y * y * b / (2.0 * PI) * _carlson(0.5, 0.5, 1.5, 0, 0.0, a * a, b * b, 1.0)",
+_row("agm", "a b", "y * y * a / PI * _carlson(0.5, 0.5, 1.5, 0, 0.0, b * b, a * a, 1.0)",
+     "y * y * b / PI * _carlson(0.5, 0.5, 1.5, 0, 0.0, a * a, b * b, 1.0)",
      source="19.8.5, 19.16.1")
 
 # Hypergeometric functions and orthogonal polynomials.

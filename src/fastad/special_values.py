@@ -125,6 +125,44 @@ def _product(n, f, g):
     return sum(_comb(n, k) * f(k) * g(n - k) for k in range(n + 1))
 
 
+# Gamma functions.
+
+# The Bernoulli numbers B(2), B(4), ...
+_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510,
+              43867 / 798, -174611 / 330, 854513 / 138, -236364091 / 2730)
+
+
+@pointwise
+def psi_step(x, h, n):
+    """``polygamma(n, x + h) - polygamma(n, x)``, term by term of 5.15.1 and 5.15.8.
+
+    Each term is a power of x, whose step has no cancellation where x and x + h are positive.
+    """
+
+    def positive(m):
+        z, dz, p = x[m], h[m], n + 1
+
+        def step(z, p):         # (z + dz)**-p - z**-p, for p = 0 minus that of log(z)
+            up = np.log1p(dz / z)
+            return -up if p == 0 else z**-p * np.expm1(-p * up)
+
+        y = np.zeros_like(z)
+        for k in range(16):
+            y = y + step(z + k, p)
+        z = z + 16.0
+        y = y + (step(z, n) / n if n else step(z, 0)) + 0.5 * step(z, p)
+        rising = float(p)
+        for j, b in enumerate(_BERNOULLI, 1):
+            y = y + b / _factorial(2 * j) * rising * step(z, p + 2 * j - 1)
+            rising *= (p + 2 * j - 1) * (p + 2 * j)
+        return y * _factorial(n) * (-1) ** (n + 1)
+
+    def plain(m):
+        return _special().polygamma(n, x[m] + h[m]) - _special().polygamma(n, x[m])
+
+    return _piecewise(x.shape, ((x > 0.0) & (x + h > 0.0), positive), (x == x, plain))
+
+
 # Incomplete gamma functions.
 
 
@@ -206,8 +244,9 @@ def gammainc_a(a, x, n):
             return np.exp(-al * u - xl * np.expm1(-u) + w) * bell(log_x[:, None] - u)
 
         al1 = a[m]
-        far = _FAR / al1 + np.sqrt(2.0 * _FAR / al1) + 1.0
-        unit = np.minimum(1.0, 5.0 / np.sqrt(al1))
+        slope = np.maximum(al1 - x[m], 1e-300)          # the exponent falls by that at least
+        far = np.minimum(_FAR / al1 + np.sqrt(2.0 * _FAR / al1) + 1.0, _FAR / slope)
+        unit = np.minimum(np.minimum(1.0, 5.0 / np.sqrt(al1)), 12.0 / slope)
         whole = integral(f, np.zeros_like(al1), np.log1p(far), unit)
         return np.exp(_log_gamma_kernel(al1, x[m])) * whole
 
@@ -218,8 +257,10 @@ def gammainc_a(a, x, n):
             return np.exp(al * u - xl * np.expm1(u)) * bell(log_x[:, None] + u)
 
         c = 1.2 * _FAR / x[m]
+        slope = np.maximum(x[m] - a[m], 1e-300)
         far = np.minimum(np.sqrt(2.0 * c), np.log1p(c + np.log1p(c) + 2.0))
-        unit = np.minimum(1.0, 5.0 / np.sqrt(x[m]))
+        far = np.minimum(far, _FAR / slope)
+        unit = np.minimum(np.minimum(1.0, 5.0 / np.sqrt(x[m])), 12.0 / slope)
         whole = integral(f, np.zeros_like(c), far, unit)
         return -np.exp(_log_gamma_kernel(a[m], x[m])) * whole
 
@@ -306,6 +347,9 @@ def _beta_lower(i, j, a, b, x, y, log_x, log_y):
 
     far = (_FAR - np.maximum(b - 1.0, 0.0) * log_y) / a
     unit = np.minimum(1.0, 5.0 / np.sqrt(a * d + b))
+    # for b >= 1 the exponent falls at least by its slope at 0
+    slope = np.where(b >= 1.0, np.maximum(a - (b - 1.0) * x / y, 1e-300), 1e-300)
+    far, unit = np.minimum(far, _FAR / slope), np.minimum(unit, 12.0 / (slope * d))
     whole = d * integral(f, np.zeros_like(a), np.log1p(far / d), unit)
     return np.exp(_log_beta_kernel(a, b, x, y)) / y * whole
 
@@ -635,8 +679,6 @@ def zeta_s(s, q, n):
     if n < 0:
         return np.zeros_like(s)
     count = 16
-    bernoulli = [1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510,
-                 43867 / 798, -174611 / 330, 854513 / 138, -236364091 / 2730]
     logs = np.log(q[:, None] + np.arange(count))
     y = (np.exp(-s[:, None] * logs) * (-logs) ** n).sum(-1)
     end = q + count
@@ -651,7 +693,7 @@ def zeta_s(s, q, n):
         rest[m] = (rest[m] - (rest[m - 1] if m else 0.0)) / (s - 1.0)
     rest = [r + 0.5 * c for r, c in zip(rest, last)]
     term = [c / end for c in times(last, 0.0)]
-    for j, b in enumerate(bernoulli, 1):
+    for j, b in enumerate(_BERNOULLI, 1):
         rest = [r + b / _factorial(2 * j) * c for r, c in zip(rest, term)]
         term = [c / (end * end) for c in times(times(term, 2 * j - 1.0), 2.0 * j)]
     return np.where((q > 0.0) & (s >= 0.0), y + _factorial(n) * rest[n], np.nan)
