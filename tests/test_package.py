@@ -21,11 +21,12 @@ from fastad import _core
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
-    "_core", "rules", "numpy_api", "storage", "linalg", "modes", "autograd", "transforms",
-    "native", "rows", "program", "graph", "scipy", "__init__",
+    "_core", "rules", "special_values", "special", "numpy_api", "storage", "linalg", "modes",
+    "autograd", "transforms", "native", "rows", "program", "graph", "scipy", "__init__",
 ]
 SHIPPED = [
-    "py.typed", "__init__.pyi", "_core.pyi", "_core.pxd", "cfad.pxd", "record.h", "tensor_object.h",
+    "py.typed", "__init__.pyi", "_core.pyi", "special.pyi", "_core.pxd", "cfad.pxd", "record.h",
+    "tensor_object.h",
     "core/fad.h", "core/kernels.h", "core/special.h", "core/ops.def",
 ]
 
@@ -238,7 +239,7 @@ def test_the_examples_in_docstrings_hold(module):
     done = doctest.testmod(module, globs={})
     assert done.failed == 0
     assert done.attempted > 0 or module.__name__ in {
-        "fastad.rules", "fastad.storage", "fastad.native", "fastad.rows"}
+        "fastad.rules", "fastad.special_values", "fastad.storage", "fastad.native", "fastad.rows"}
 
 
 def compiled_examples():
@@ -273,7 +274,7 @@ def blocks(language, name="README.md"):
     return re.findall(rf"^```{language}\n(.*?)^```$", readme(name), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/programs.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/programs.md", "docs/special.md"])
 def test_the_examples_in_the_documents_hold(name):
     pytest.importorskip("scipy")
     names = {}
@@ -287,7 +288,7 @@ def test_the_examples_in_the_documents_hold(name):
 def test_every_document_is_tested():
     if not (ROOT / "docs").exists():
         pytest.skip("the documents are not here")
-    assert [path.name for path in (ROOT / "docs").iterdir()] == ["programs.md"]
+    assert {path.name for path in (ROOT / "docs").iterdir()} == {"programs.md", "special.md"}
 
 
 def test_the_cython_code_in_the_readme_is_what_is_tested():

@@ -49,7 +49,7 @@ _core.register_methods(numpy_api.METHODS, numpy_api.getitem)
 _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
-__all__ = [
+__all__ = [  # noqa: F405  `special` is imported by __getattr__
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
     "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
     "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",

@@ -22,7 +22,6 @@ array([0.453933, 0.325147])
 
 from __future__ import annotations
 
-import functools
 import math
 from types import SimpleNamespace
 
@@ -38,6 +37,9 @@ OPEN = "has no formula here"
 
 
 _FLOAT64 = np.dtype(np.float64)
+_exp = _core.elementwise["exp"]
+_sign = _core.elementwise["sign"]
+_lgamma = _core.elementwise["lgamma"]
 
 
 class Row:
@@ -75,11 +77,8 @@ class Row:
     def partial(self, k):
         """The k-th partial as a function of orders, operands and result."""
         if self.compiled[k] is None:
-            text = self.partials[k]
-            for name, part in reversed(self.let.items()):
-                text = f"(lambda {name}: {text})({part})"
-            names = ", ".join([*self.orders, *self.arguments, "y"])
-            self.compiled[k] = eval(f"lambda {names}: {text}", FORMULA_NAMES)
+            names = (*self.orders, *self.arguments, "y")
+            self.compiled[k] = compiled(names, self.partials[k], self.let)
         return self.compiled[k]
 
     def refuse(self, k):
@@ -91,10 +90,19 @@ class Row:
         )
 
 
+def compiled(arguments, text, let):
+    """A formula as a function; the texts are those of the tables below."""
+    for name, part in reversed(let.items()):
+        text = f"(lambda {name}: {text})({part})"
+    return eval(f"lambda {', '.join(arguments)}: {text}", FORMULA_NAMES)
+
+
 ROWS: dict[str, Row] = {}
+FORMULA_NAMES: dict[str, object] = {}
 
 
 def _row(name, arguments, *partials, source, values=None, **let):
+    """Declare a row; `values` is a function of arrays or names SciPy's, with a result's place."""
     ROWS[name] = Row(name, arguments, partials, source, let, values or name)
 
 
@@ -185,6 +193,7 @@ TWO_SQRTPI = 2.0 / SQRT_PI
 SQRT_2 = math.sqrt(2.0)
 SQRT_2PI = math.sqrt(2.0 * PI)
 LN10 = math.log(10.0)
+LOG_2PI = math.log(2.0 * PI)
 DEGREE = PI / 180.0
 
 # Gamma functions.
@@ -308,7 +317,7 @@ _row("_wofz_re", "a b", "-2.0 * (a * y - b * _wofz_im(a, b))",
 _row("_wofz_im", "a b", "TWO_SQRTPI - 2.0 * (a * y + b * _wofz_re(a, b))",
      "-2.0 * (a * _wofz_re(a, b) - b * y)", source="7.10.2", values=special_values.wofz_im)
 _row("voigt_profile", "x s g", "-2.0 * (a * u - b * v) / (SQRT_2 * SQRT_2PI * s * s)",
-     "-y / s + (2.0 * (a * a - b * b) * u - 4.0 * a * b * v + 2.0 * TWO_SQRTPI / 2.0 * b)"
+     "-y / s + (2.0 * (a * a - b * b) * u - 4.0 * a * b * v + TWO_SQRTPI * b)"
      " / (SQRT_2PI * s * s)",
      "(2.0 * (a * v + b * u) - TWO_SQRTPI) / (SQRT_2 * SQRT_2PI * s * s)",
      source="7.19", a="x / (s * SQRT_2)", b="g / (s * SQRT_2)", u="_wofz_re(a, b)",
@@ -577,84 +586,48 @@ CORE = {
     "expm1": "expm1",
     "log1p": "log1p",
 }
+# How far their values are from SciPy's at most: in units of the last place of the value, or of 1
+# where the function has zeros that SciPy treats apart.  SciPy's erfc loses in its tail.
+ULPS = dict.fromkeys(CORE, 4) | {"erfc": 200, "polygamma": 100}
+ULPS_OF_ONE = {"gammaln": 8, "digamma": 8, "psi": 8}
 ALIASES = {"jn": "jv"}
 
 
-# ---- what formulas call --------------------------------------------------------------------------
-
-
-def _f_parts(m, n, x):
-    s = n + m * x
-    z = m * x / s
-    return z, s, _beta_pdf(0, 0, 0.5 * m, 0.5 * n, z)
-
-
-def _f_m(m, n, x):
-    """The derivative of ``fdtr(m, n, x)`` in m; z = m x / (n + m x)."""
-    z, s, pdf = _f_parts(m, n, x)
-    return 0.5 * _betainc_ab(1, 0, 0.5 * m, 0.5 * n, z) + pdf * x * n / (s * s)
-
-
-def _f_n(m, n, x):
-    z, s, pdf = _f_parts(m, n, x)
-    return 0.5 * _betainc_ab(0, 1, 0.5 * m, 0.5 * n, z) - pdf * x * m / (s * s)
-
-
-def _f_x(m, n, x):
-    _, s, pdf = _f_parts(m, n, x)
-    return pdf * m * n / (s * s)
-
-
-def _student_t(v, t):
-    """The density of Student's distribution."""
-    return exp(-0.5 * (v + 1.0) * log1p(t * t / v)) / (sqrt(v) * beta(0.5 * v, 0.5))
-
-
-def _student_v(v, t):
-    """The derivative of ``stdtr(v, t)`` in v; of z and 1 - z the smaller one is used."""
-    s = v + t * t
-    outside = _betainc_ab(1, 0, 0.5 * v, 0.5, v / s)
-    inside = -_betainc_ab(0, 1, 0.5, 0.5 * v, t * t / s)
-    tail = where(t * t > v, outside, inside)
-    return -0.25 * sign(t) * tail - 0.5 * t * _student_t(v, t) / v
-
-
-def _riemann_s(s):
-    """The derivative of Riemann's zeta function; below 0 by reflection, 25.4.1."""
-    r = where(s < 0.0, 1.0 - s, 2.0)
-    left = 2.0 * power(2.0 * PI, s - 1.0) * gamma(r) * (
-        0.5 * PI * cosdg(90.0 * s) * _riemann(r)
-        + sindg(90.0 * s) * ((math.log(2.0 * PI) - digamma(r)) * _riemann(r) - _zeta_s(1, r, 1.0))
-    )
-    return where(s < 0.0, left, _zeta_s(1, where(s < 0.0, 2.0, s), 1.0))
-
-
-def _turns(u):
-    """How many half turns `u` is from the nearest of its kind, and what is left."""
-    k = rint(u / PI)
-    return k, u - PI * k
-
-
-def _ellipkinc_m(u, m):
-    """The derivative of ``ellipkinc(u, m)`` in m."""
-    k, t = _turns(u)
-    s, c = sin(t), cos(t)
-    part = s * s * s * _carlson(0.5, 0.5, 1.5, 0, c * c, 1.0, 1.0 - m * s * s, 1.0)
-    whole = _carlson(0.5, 0.5, 1.5, 0, 0.0, 1.0, 1.0 - m, 1.0)
-    return 0.25 * (part + 2.0 * zmul(k, whole))
-
-
-def _ellipeinc_m(u, m):
-    k, t = _turns(u)
-    s, c = sin(t), cos(t)
-    part = s * s * s * _carlson(0.5, 0.5, 1.5, 0, c * c, 1.0 - m * s * s, 1.0, 1.0)
-    whole = _carlson(0.5, 0.5, 1.5, 0, 0.0, 1.0 - m, 1.0, 1.0)
-    return -0.25 * (part + 2.0 * zmul(k, whole))
-
-
-def _am_m(u, m):
-    """The derivative of the amplitude in m."""
-    return -_dn(u, m) * _ellipkinc_m(_am(u, m), m)
+# What formulas above call beside functions, by name: arguments, formula, names in it.
+FORMULAS = {
+    # fdtr(m, n, x) is betainc(m / 2, n / 2, z)
+    "_f_m": ("m n x", "0.5 * _betainc_ab(1, 0, 0.5 * m, 0.5 * n, m * x / s)"
+             " + _beta_pdf(0, 0, 0.5 * m, 0.5 * n, m * x / s) * x * n / (s * s)",
+             {"s": "n + m * x"}),
+    "_f_n": ("m n x", "0.5 * _betainc_ab(0, 1, 0.5 * m, 0.5 * n, m * x / s)"
+             " - _beta_pdf(0, 0, 0.5 * m, 0.5 * n, m * x / s) * x * m / (s * s)",
+             {"s": "n + m * x"}),
+    "_f_x": ("m n x", "_beta_pdf(0, 0, 0.5 * m, 0.5 * n, m * x / s) * m * n / (s * s)",
+             {"s": "n + m * x"}),
+    # of z = v / (v + t * t) and 1 - z the smaller one is used
+    "_student_v": ("v t", "-0.25 * sign(t) * where(t * t > v, outside, inside)"
+                   " - 0.5 * t * _student_t(v, t) / v",
+                   {"outside": "_betainc_ab(1, 0, 0.5 * v, 0.5, v / (v + t * t))",
+                    "inside": "-_betainc_ab(0, 1, 0.5, 0.5 * v, t * t / (v + t * t))"}),
+    "_student_t": ("v t", "exp(-0.5 * (v + 1.0) * log1p(t * t / v))"
+                   " / (sqrt(v) * beta(0.5 * v, 0.5))", {}),
+    # below 0 by reflection
+    "_riemann_s": ("s", "where(s < 0.0, 2.0 * power(2.0 * PI, s - 1.0) * gamma(r)"
+                   " * (0.5 * PI * cosdg(90.0 * s) * _riemann(r) + sindg(90.0 * s)"
+                   " * ((LOG_2PI - digamma(r)) * _riemann(r) - _zeta_s(1, r, 1.0))),"
+                   " _zeta_s(1, where(s < 0.0, 2.0, s), 1.0))",
+                   {"r": "where(s < 0.0, 1.0 - s, 2.0)"}),
+    # u is k half turns and t
+    "_ellipkinc_m": ("u m", "0.25 * (sin(t) * square(sin(t)) * _carlson(0.5, 0.5, 1.5, 0,"
+                     " square(cos(t)), 1.0, 1.0 - m * square(sin(t)), 1.0)"
+                     " + 2.0 * zmul(k, _carlson(0.5, 0.5, 1.5, 0, 0.0, 1.0, 1.0 - m, 1.0)))",
+                     {"k": "rint(u / PI)", "t": "u - PI * k"}),
+    "_ellipeinc_m": ("u m", "-0.25 * (sin(t) * square(sin(t)) * _carlson(0.5, 0.5, 1.5, 0,"
+                     " square(cos(t)), 1.0 - m * square(sin(t)), 1.0, 1.0)"
+                     " + 2.0 * zmul(k, _carlson(0.5, 0.5, 1.5, 0, 0.0, 1.0 - m, 1.0, 1.0)))",
+                     {"k": "rint(u / PI)", "t": "u - PI * k"}),
+    "_am_m": ("u m", "-_dn(u, m) * _ellipkinc_m(_am(u, m), m)", {}),
+}
 
 
 # ---- functions -----------------------------------------------------------------------------------
@@ -769,7 +742,7 @@ def _functions():
         given = ", ".join(ROWS[parts[0]].arguments)
         source.append(_TEMPLATE_OF_SEVERAL.format(name=name, given=given))
         doc[name] = _doc(name, f"{name}({given})", [ROWS[part] for part in parts])
-    exec("".join(source), made)
+    exec(compile("".join(source), "<fastad.special>", "exec"), made)
     functions = {name: made[name] for name in doc}
     for name, function in functions.items():
         function.__doc__ = doc[name]
@@ -818,7 +791,7 @@ def zeta(x, q=None) -> Tensor:
     >>> round(s.grad.item(), 6)
     -0.937548
     """
-    return _riemann(x) if q is None else _hurwitz(x, q)
+    return _FUNCTIONS["_riemann"](x) if q is None else _FUNCTIONS["_hurwitz"](x, q)
 
 
 def lambertw(z, k=0) -> Tensor:
@@ -840,7 +813,7 @@ def lambertw(z, k=0) -> Tensor:
     """
     if k not in (0, -1):
         raise ValueError(f"special.lambertw: real values are on the branches 0 and -1, got {k}")
-    return _lambertw(int(k), z)
+    return _FUNCTIONS["_lambertw"](int(k), z)
 
 
 def multigammaln(a, d) -> Tensor:
@@ -868,7 +841,7 @@ def multigammaln(a, d) -> Tensor:
         raise ValueError(f"special.multigammaln: a must be larger than (d - 1) / 2 = {(d - 1) / 2}")
     y = 0.25 * d * (d - 1) * math.log(PI)
     for j in range(int(d)):
-        y = y + _core.elementwise["lgamma"](a - 0.5 * j)
+        y = y + _lgamma(a - 0.5 * j)
     return y
 
 
@@ -908,11 +881,11 @@ class LOG_SOFTMAX:
         return x - np.log(np.sum(np.exp(x), axis, keepdims=True))
 
     def vjp(g, y, inputs, needs, axis):
-        return (g - exp(y) * _core.sum(g, axis, True),)
+        return (g - _exp(y) * _core.sum(g, axis, True),)
 
     def jvp(tangents, y, inputs, axis):
         v = tangents[0]
-        return v - _core.sum(zmul(v, exp(y)), axis, True)
+        return v - _core.sum(zmul(v, _exp(y)), axis, True)
 
 
 @rules.primitive("special.logsumexp", reads_inputs=True, reads_output=True)
@@ -942,19 +915,31 @@ class LOGSUMEXP:
                                                     keepdims)
 
 
+@rules.primitive("special.sign_of_sum")
+class SIGN_OF_SUM:
+    """``sign(sum(b exp(a)))``, a step."""
+
+    def forward(a, b=None, *, axis, keepdims):
+        return special_values.logsumexp(a, b, axis, keepdims, sign=True)
+
+    def vjp(g, y, inputs, needs, axis, keepdims):
+        return (None,) * len(inputs)
+
+    def jvp(tangents, y, inputs, axis, keepdims):
+        return None
+
+
 def _parts(y, a, b, axis):
     """The derivatives of ``logsumexp`` in `a` and in `b`, of the shape of `a`."""
-    y = rules.spread(y, a.shape, axis)
-    # where a and y are the same infinity, all of the sum is there
-    each = exp(where(a == y, 0.0, a - y))
     if b is None:
-        return each, None
+        return softmax(a, axis), None       # better than exp(a - y) where y is large
+    each = _exp(a - rules.spread(y, a.shape, axis))
     weights = where(b == 0.0, 0.0, b * each)
-    s = sign(_core.sum(weights, axis, True))
+    s = _sign(_core.sum(weights, axis, True))
     return s * weights, s * each
 
 
-def _axis_operand(name, a):
+def _floating(a):
     t = as_tensor(a)
     if t.dtype.kind in "iub":
         t = _core.astype(t, np.float64)
@@ -972,14 +957,14 @@ def softmax(x, axis=None) -> Tensor:
     >>> ad.special.softmax(ad.tensor([0.0, 0.0])).tolist()
     [0.5, 0.5]
     """
-    t = _axis_operand("softmax", x)
+    t = _floating(x)
     return record(SOFTMAX, (t,), {"axis": _over(t, axis)})
 
 
 def log_softmax(x, axis=None) -> Tensor:
     """Return the logarithm of ``softmax(x, axis)``, without its underflow.
 
-    With ``y`` the result, a cotangent g is pulled back to ``g - exp(y) sum(g)``.
+    With ``y`` the result, a cotangent g is pulled back to ``g - _exp(y) sum(g)``.
 
     Examples
     --------
@@ -987,7 +972,7 @@ def log_softmax(x, axis=None) -> Tensor:
     >>> ad.special.log_softmax(ad.tensor([0.0, 1000.0])).tolist()
     [-1000.0, 0.0]
     """
-    t = _axis_operand("log_softmax", x)
+    t = _floating(x)
     return record(LOG_SOFTMAX, (t,), {"axis": _over(t, axis)})
 
 
@@ -1008,10 +993,10 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
     >>> x.grad.tolist()
     [0.5, 0.5]
     """
-    a = _axis_operand("logsumexp", a)
+    a = _floating(a)
     inputs = [a]
     if b is not None:
-        inputs.append(_axis_operand("logsumexp", b))
+        inputs.append(_floating(b))
         dtype = np.result_type(*[t.dtype for t in inputs])
         inputs = [t if t.dtype == dtype else _core.astype(t, dtype) for t in inputs]
         shape = np.broadcast_shapes(*[t.shape for t in inputs])
@@ -1022,36 +1007,21 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
     y = record(LOGSUMEXP, tuple(inputs), {"axis": axes, "keepdims": bool(keepdims)})
     if b is None and not return_sign:
         return y
-    with_sign = _core.by_numpy(np.sign, (_signed_sum(y, inputs, axes, keepdims),), {})
-    if return_sign:
-        return y, with_sign
-    return where(with_sign < 0.0, np.nan, y)
-
-
-def _signed_sum(y, inputs, axes, keepdims):
-    b = inputs[1].detach() if len(inputs) == 2 else None
-    each, _ = _parts(y.detach(), inputs[0].detach(), None, axes)
-    return _core.sum(each if b is None else b * each, axes, keepdims)
+    s = record(SIGN_OF_SUM, tuple(inputs), {"axis": axes, "keepdims": bool(keepdims)})
+    return (y, s) if return_sign else where(s < 0.0, np.nan, y)
 
 
 _OWN = "zeta lambertw multigammaln softmax log_softmax logsumexp".split()
 __all__ = sorted([*[name for name in _FUNCTIONS if not name.startswith("_")], *_OWN])
 
 _IN_FORMULAS = (
-    "clip cos cosh exp fabs floor hypot log log1p power relu rint sign sin sqrt square"
+    "clip cos cosh exp fabs floor hypot log log1p power relu rint sign sin sqrt square where zmul"
 ).split()
-FORMULA_NAMES = {
-    **{name: _core.elementwise[name] for name in _IN_FORMULAS},
-    **{name: value for name, value in globals().items() if name.isupper()},
-    **_FUNCTIONS,
-    "where": where,
-    "zmul": zmul,
-}
-for _f in (_f_m, _f_n, _f_x, _student_t, _student_v, _riemann_s, _ellipkinc_m, _ellipeinc_m,
-           _am_m, zeta):
-    FORMULA_NAMES[_f.__name__] = _f
-exp, log1p, sqrt, sign, rint, sin, cos, power = (
-    _core.elementwise[name] for name in "exp log1p sqrt sign rint sin cos power".split())
+FORMULA_NAMES |= {name: _core.elementwise[name] for name in _IN_FORMULAS}
+FORMULA_NAMES |= {name: v for name, v in globals().items() if isinstance(v, float)}
+FORMULA_NAMES |= _FUNCTIONS | {"zeta": zeta}
+FORMULA_NAMES |= {name: compiled(names.split(), text, let)
+                  for name, (names, text, let) in FORMULAS.items()}
 
 
 def of_ufunc(ufunc):

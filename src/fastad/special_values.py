@@ -214,7 +214,8 @@ def gamma_pdf(a, x, n):
         return np.zeros_like(x)
 
     def inside(m):
-        return np.exp(_log_gamma_kernel(a[m], x[m])) / x[m] * _gamma_bell(n, a[m])(np.log(x[m] / a[m]))
+        bell = _gamma_bell(n, a[m])(np.log(x[m] / a[m]))
+        return np.exp(_log_gamma_kernel(a[m], x[m])) / x[m] * bell
 
     at_zero = x == 0.0
     return _piecewise(
@@ -363,10 +364,7 @@ def betainc_ab(a, b, x, i, j):
     """
     psi = _special().psi
     log_x, log_y = np.log(x), np.log1p(-x)
-    if i:
-        below = log_x < psi(a) - psi(a + b)
-    else:
-        below = log_y > psi(b) - psi(a + b)
+    below = log_x < psi(a) - psi(a + b) if i else log_y > psi(b) - psi(a + b)
 
     def lower(m):
         return _beta_lower(i, j, a[m], b[m], x[m], 1.0 - x[m], log_x[m], log_y[m])
@@ -785,8 +783,11 @@ def dawsn_n(x, n):
 
     def between(m):             # 7.5.13's kind: the integral of exp(-t**2) sin(2 x t)
         zl, end = 2.0 * x[m][:, None], np.full(m.sum(), 7.5 + 0.5 * np.sqrt(n))
-        return integral(lambda t: (2.0 * t) ** n * np.exp(-t * t) * np.sin(zl * t + 0.5 * np.pi * n),
-                        np.zeros_like(end), end, 0.7)
+
+        def f(t):
+            return (2.0 * t) ** n * np.exp(-t * t) * np.sin(zl * t + 0.5 * np.pi * n)
+
+        return integral(f, np.zeros_like(end), end, 0.7)
 
     size = np.abs(x)
     return _piecewise(x.shape, (size < 1.0, near), (size < 7.0, between), (size >= 7.0, far))
@@ -836,10 +837,15 @@ def lambertw(x, k):
     return np.where(w.imag == 0.0, w.real, np.nan)
 
 
-def logsumexp(a, b, axis, keepdims):
-    """Return ``log(abs(sum(b exp(a))))``: the largest terms alone, and the rest by log1p."""
+def logsumexp(a, b, axis, keepdims, sign=False):
+    """Return ``log(abs(sum(b exp(a))))``: the largest terms alone, and the rest by log1p.
+
+    With `sign` the sign of the sum instead.
+    """
     if not a.size:
-        return np.log(np.sum(np.exp(a), axis, keepdims=keepdims))
+        y = np.sum(np.exp(a), axis, keepdims=keepdims)
+        with np.errstate(divide="ignore"):
+            return np.sign(y) if sign else np.log(y)
     with np.errstate(all="ignore"):
         seen = a if b is None else np.where(b == 0.0, -np.inf, a)
         top = np.max(seen, axis, keepdims=True)
@@ -853,4 +859,6 @@ def logsumexp(a, b, axis, keepdims):
         ratio = small / large
         y = np.where(np.abs(ratio) < 0.5, np.log1p(ratio) + np.log(np.abs(large)),
                      np.log(np.abs(large + small))) + shift
+        if sign:
+            y = np.sign(large + small)
     return y if keepdims else np.squeeze(y, axis)
