@@ -86,6 +86,9 @@ derivatives in parameters have median errors of 1e-15 and largest ones of 1e-11,
 their zeros. A derivative in a parameter is a sum or an integral of some hundred terms for each
 element: it costs some microseconds per element, and some hundred for a call.
 
+In a program SciPy's functions are called with Python's lock held, and a program with one of them is
+not a C function (`c_function` and `to_c` say so).
+
 ## Values without SciPy
 
 These are rows of the op table, which need no SciPy and run without Python in programs. Tests hold
@@ -231,9 +234,10 @@ def stub() -> str:
             lines.append(BY_HAND[name])
             continue
         lines.append(f"def {name}({operands}, /) -> {result}: ...")
-    return STUB_HEAD + "\n".join(lines) + "\n"
+    return STUB_HEAD + OF_UFUNC + "\n".join(lines) + "\n"
 
 
+OF_UFUNC = "def of_ufunc(ufunc: Any) -> Any: ...\n"
 BY_HAND = {
     "zeta": "def zeta(x: TensorLike, q: TensorLike | None = None) -> Tensor: ...",
     "lambertw": "def lambertw(z: TensorLike, k: int = 0) -> Tensor: ...",

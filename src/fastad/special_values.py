@@ -29,14 +29,20 @@ def pointwise(function):
         dtype = np.result_type(*arrays)
         if dtype.kind != "f":
             dtype = np.dtype(np.float64)
-        whole = np.broadcast_arrays(*arrays)
-        flat = [np.asarray(a, np.float64).ravel() for a in whole]
+        arrays = [np.asarray(a, np.float64) for a in arrays]
+        shape = arrays[0].shape
+        if any([a.shape != shape for a in arrays]):
+            shape = np.broadcast_shapes(*[a.shape for a in arrays])
+            arrays = [np.broadcast_to(a, shape) for a in arrays]
+        flat = [a.ravel() for a in arrays]
         y = np.empty(flat[0].size)
         with np.errstate(all="ignore"):
+            if 0 < y.size <= _AT_ONCE:
+                return function(*flat, **orders).reshape(shape).astype(dtype, copy=False)
             for k in range(0, y.size, _AT_ONCE):
                 part = slice(k, k + _AT_ONCE)
                 y[part] = function(*[a[part] for a in flat], **orders)
-            return y.reshape(whole[0].shape).astype(dtype, copy=False)
+            return y.reshape(shape).astype(dtype, copy=False)
 
     return broadcast
 
@@ -58,7 +64,7 @@ def _piecewise(shape, *pairs):
         mask = mask & left
         if mask.any():
             y[mask] = f(mask)
-        left &= ~mask
+            left &= ~mask
     return y
 
 
@@ -217,6 +223,8 @@ def gamma_pdf(a, x, n):
         bell = _gamma_bell(n, a[m])(np.log(x[m] / a[m]))
         return np.exp(_log_gamma_kernel(a[m], x[m])) / x[m] * bell
 
+    if ((a > 0.0) & (x > 0.0) & (x < np.inf)).all():
+        return inside(slice(None))
     at_zero = x == 0.0
     return _piecewise(
         x.shape,
@@ -323,6 +331,8 @@ def beta_pdf(a, b, x, i, j):
         return np.exp(_log_beta_kernel(u, v, t, rest)) / t / rest * bell
 
     good = (a > 0.0) & (b > 0.0)
+    if (good & (x > 0.0) & (x < 1.0)).all():
+        return inside(slice(None))
     first, last = good & (x == 0.0), good & (x == 1.0)
     return _piecewise(
         x.shape,
@@ -704,9 +714,13 @@ def zeta_s(s, q, n):
 def carlson(x, y, z, p, i, j, k, l):  # noqa: E741
     """The integral over t > 0 of ``(t + x)**-i (t + y)**-j (t + z)**-k (t + p)**-l``.
 
-    For arguments that are not negative, by the trapezoidal rule in log(t).
+    For arguments that are not negative: by the trapezoidal rule in log(t), and where the integral
+    is RD of 19.16.5 by SciPy.
     """
     orders = (i, j, k, l)
+    if sorted(orders) == [0.0, 0.5, 0.5, 1.5]:
+        by_order = sorted(zip(orders, range(4)))
+        return 2.0 / 3.0 * _special().elliprd(*[(x, y, z, p)[place] for _, place in by_order[1:]])
     with_order = [(v, o) for v, o in zip((x, y, z, p), orders) if o]
     values = np.array([v for v, _ in with_order])
     zeros = values == 0.0
@@ -735,11 +749,24 @@ def carlson(x, y, z, p, i, j, k, l):  # noqa: E741
 # Error functions: derivatives in the argument, where recurrences cancel.
 
 
+def _falling(x, n, terms, ratio):
+    """The n-th derivative of the sum over k of ``c(k) x**-(2 k + 1)``, c(k + 1) / c(k) given."""
+    total, c = np.zeros_like(x), 1.0
+    for k in range(terms):
+        rising = (-1) ** n * _factorial(2 * k + n) // _factorial(2 * k)
+        total += c * rising * x ** -(2 * k + 1 + n)
+        c *= ratio(k)
+    return total
+
+
 @pointwise
 def erfcx_n(x, n):
-    """The n-th derivative of ``erfcx``: the integral 7.7.1's kind, below 0 the recurrence 7.18."""
+    """The n-th derivative of ``erfcx``, by the integral 7.7.1.
 
-    def right(m):
+    Below 1.5 by ``y' = 2 x y - 2 / sqrt(pi)``, and far out by the series 7.12.1.
+    """
+
+    def between(m):
         z = x[m]
         far = _FAR + 10.0 * n
         end = far / (z + np.sqrt(z * z + far))
@@ -748,14 +775,21 @@ def erfcx_n(x, n):
                      np.zeros_like(z), end, end / 3.0)
         return 2.0 / np.sqrt(np.pi) * y
 
-    def left(m):
+    def recurrence(m):
         z = x[m]
         before, y = np.zeros_like(z), _special().erfcx(z)
         for k in range(n):
             before, y = y, 2.0 * z * y + (2.0 * k * before if k else -2.0 / np.sqrt(np.pi))
         return y
 
-    return _piecewise(x.shape, (x == np.inf, lambda m: 0.0), (x >= 0.0, right), (x < 0.0, left))
+    return _piecewise(
+        x.shape,
+        (x == np.inf, lambda m: 0.0),
+        (x < (1.5 if n < 2 else 0.0), recurrence),
+        (x < 10.0 + n, between),
+        (x >= 10.0,
+         lambda m: _falling(x[m], n, 24, lambda k: -(k + 0.5)) / np.sqrt(np.pi)),
+    )
 
 
 @pointwise
@@ -769,18 +803,6 @@ def dawsn_n(x, n):
             before, y = y, -2.0 * z * y - (2.0 * k * before if k else -1.0)
         return y
 
-    def far(m):                 # the sum of (2 k - 1)!! / (2**(k + 1) x**(2 k + 1))
-        z = x[m]
-        total, c = np.zeros_like(z), 0.5
-        for k in range(26):
-            power = 2 * k + 1
-            rising = 1.0
-            for r in range(n):
-                rising *= -(power + r)
-            total += c * rising * z ** -(power + n)
-            c *= (2 * k + 1) / 2.0
-        return total
-
     def between(m):             # 7.5.13's kind: the integral of exp(-t**2) sin(2 x t)
         zl, end = 2.0 * x[m][:, None], np.full(m.sum(), 7.5 + 0.5 * np.sqrt(n))
 
@@ -790,7 +812,8 @@ def dawsn_n(x, n):
         return integral(f, np.zeros_like(end), end, 0.7)
 
     size = np.abs(x)
-    return _piecewise(x.shape, (size < 1.0, near), (size < 7.0, between), (size >= 7.0, far))
+    return _piecewise(x.shape, (size < 1.0, near), (size < 7.0, between),
+                      (size >= 7.0, lambda m: 0.5 * _falling(x[m], n, 26, lambda k: k + 0.5)))
 
 
 @pointwise
