@@ -697,19 +697,31 @@ def {name}({given}, /):
 
 def _call_several(name, args):
     """All results of a function, which is computed once where no program is recorded."""
-    rows = [ROWS[part] for part in SEVERAL[name]]
+    rows, values = _SEVERAL_ROWS.get(name) or _rows_of_several(name)
     if _core.is_tracing():
         return tuple([_FUNCTIONS[row.name](*args) for row in rows])
     tensors = _tensors(rows[0], args)
-    _refuse_missing(rows[0], tensors)
+    if rows[0].missing:
+        _refuse_missing(rows[0], tensors)
     try:
-        results = _scipy_special(name)(*map(_core.array, tensors))
+        results = values(*map(_core.array, tensors))
     except (TypeError, ValueError) as error:
         raise rules.named(f"special.{name}", error) from None
-    return tuple([
-        _core.record_custom(row.rule, tensors, _core.wrap(y, copy=False), {})
-        for row, y in zip(rows, results)
-    ])
+    wrap = _core.wrap
+    if not any([t.requires_grad for t in tensors]):
+        return tuple([wrap(y, copy=False) for y in results])
+    record_custom = _core.record_custom
+    return tuple([record_custom(row.rule, tensors, wrap(y, copy=False), {})
+                  for row, y in zip(rows, results)])
+
+
+def _rows_of_several(name):
+    rows = [ROWS[part] for part in SEVERAL[name]]
+    found = _SEVERAL_ROWS[name] = rows, _scipy_special(name)
+    return found
+
+
+_SEVERAL_ROWS: dict[str, tuple] = {}
 
 
 def _functions():
