@@ -424,8 +424,8 @@ class _Recording:
         self.outputs: list[str] = []
         for k, array in enumerate(self.arrays):
             if not array["float64"]:
-                raise TypeError("to_c: the program computes with float32 arrays, which C source "
-                                "cannot hold; convert its inputs to float64")
+                raise TypeError("to_c: the program computes with arrays of another dtype than "
+                                "float64, which C source cannot hold; convert its inputs")
             if array["from"] == "arena":
                 self.pointers[k] = f"work + {array['offset'] // 8}"
             elif array["from"] == "constant":

@@ -804,8 +804,14 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         what.kind = FAD_VM_TRANSPOSE
         for k in range(x.ndim):
             what.axes[k] = params[0][k]
-    elif rule is CAST:
+    elif rule is CAST or rule is REAL:
         what.kind = FAD_VM_CAST
+    elif type(rule) is ComplexRow:
+        what.kind = FAD_VM_ROW
+        what.op = (<ComplexRow>rule).op
+    elif type(rule) is Part:
+        what.kind = FAD_VM_PART
+        what.side = (<Part>rule).part
     elif rule is GET_NUMBER:
         what.kind = FAD_VM_GET
         what.offset = params[0]
@@ -1119,7 +1125,7 @@ cdef Plan build_plan(BuildState state, fad_index start, const fad_index *nodes, 
     plan.foreign = state.foreign
     plan.has_foreign = bool(state.foreign)
     plan.has_owners = plan.has_foreign or any(
-        [kind is not None and kind[1] != F64 and kind[1] != F32
+        [kind is not None and code_of(kind[1]) == FAD_OTHER
          for kind in [data.arrays.get(i) for i in data.inputs]])
     plan.keep = keep
     plan.lends = any([fad_output_is_callers(program, <int32_t>k) for k in range(n_out)])
@@ -1287,7 +1293,7 @@ cdef object output_at(Plan plan, fad_workspace *w, list lent, int k):
     if arr.dtype >= FAD_BOOL and arr.owner != NULL:
         return np.array(<object>arr.owner) if arr.ndim else (<object>arr.owner).item()
     if arr.ndim == 0:
-        return (<double *>arr.data)[0] if arr.dtype == FAD_F64 else <double>(<float *>arr.data)[0]
+        return workspace_view(arr).item()
     if lent is not None and lent[k] is not None and (
             arr.data == cnp.PyArray_DATA(<cnp.ndarray>lent[k])):
         return lent[k]
@@ -1745,7 +1751,7 @@ cdef object nest(Plan plan, fad_workspace *w, list lent, object tree):
 cdef object run_leaves(Plan plan, list leaves, bint typed):
     """Outputs of a program as floats and new arrays, or None where a guard did not hold.
 
-    With `typed`, numbers of float32 are np.float32.
+    With `typed`, numbers are of their dtype where that is not Python's own.
 
     `leaves` are floats and C-contiguous arrays of the shapes and dtypes that were recorded.
     """
@@ -1769,9 +1775,9 @@ cdef object run_leaves(Plan plan, list leaves, bint typed):
         outputs = [output_at(plan, w, lent, k) for k in range(plan.n_out)]
         for k in range(plan.n_out if typed else 0):
             place = plan.outs[k]
-            if type(outputs[k]) is float and place.is_array and (
-                    w.array[place.where].dtype == FAD_F32):
-                outputs[k] = np.float32(outputs[k])
+            if place.is_array and w.array[place.where].ndim == 0 and (
+                    w.array[place.where].dtype in (FAD_F32, FAD_C64)):
+                outputs[k] = dtype_of(w.array[place.where].dtype).type(outputs[k])
         return outputs
     finally:
         plan.give(w)

@@ -340,6 +340,17 @@ static fad_status take_call(builder *u, fad_index i)
         u->values[v].uniform = uniform;
         return FAD_OK;
     }
+    if (what.kind == FAD_VM_ROW) {
+        s.kind = STEP_ROW;
+        s.op = (uint16_t)what.op;
+        if (s.n < 2) s.arg[1] = s.arg[0];
+        const int32_t same = passed_on(u, s.op, s.arg, i);
+        if (same >= 0) {
+            u->value_of[i] = same;
+            return FAD_OK;
+        }
+        return add_step(u, &s, i) ? FAD_OK : FAD_NOMEM;
+    }
     if (what.kind == FAD_VM_SUM_TO && !(t->op[i] & FAD_ARRAY)) what.kind = FAD_VM_SUM_ALL;
     if (what.kind == FAD_VM_SUM_ALL)    /* the same elements in any shape */
         s.arg[0] = u->args[s.many] = u->values[s.arg[0]].root;
