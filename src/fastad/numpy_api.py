@@ -2048,6 +2048,21 @@ def _scipy_special(ufunc):
     return function
 
 
+def _special_of_complex(name):
+    """Return the function of complex tensors that stands for a special function of the table."""
+
+    def function(*operands):
+        from . import special
+
+        return special.of_complex(name)(*operands)
+
+    return function
+
+
+_core.register_complex({name: _special_of_complex(name)
+                        for name in "digamma erf erfc xlogy xlog1py".split()})
+
+
 def _recording(obj):
     return _core.is_grad_enabled() and _requires_grad(obj)
 

@@ -34,6 +34,7 @@ from .rules import record, where, zmul
 # What there is to say of an argument without a derivative.
 STEP = "is a whole number"
 OPEN = "has no formula here"
+NOT_HOLOMORPHIC = "is complex: there the function is not holomorphic"
 
 
 _FLOAT64 = np.dtype(np.float64)
@@ -55,11 +56,13 @@ class Row:
         Why the derivative in an argument is missing, by the argument's place.
     let : dict
         Names for parts of formulas.
+    of_complex : dict
+        Partials that are others for complex operands, by the argument's place.
     source : str
         Sections of the DLMF, or another source.
     """
 
-    def __init__(self, name, arguments, partials, source, let, values):
+    def __init__(self, name, arguments, partials, source, let, values, of_complex):
         orders, _, operands = arguments.rpartition(";")
         self.name = name
         self.orders = tuple(orders.split())
@@ -69,24 +72,27 @@ class Row:
         self.source = source
         self.let = let
         self.values = values
+        self.of_complex = of_complex
         self.compiled = [None] * len(partials)
         if len(partials) != len(self.arguments):
             raise ValueError(f"special: {name} has {len(partials)} partials")
         self.rule = _rule(self)
 
-    def partial(self, k):
+    def partial(self, k, of_complex=False):
         """The k-th partial as a function of orders, operands and result."""
+        names = (*self.orders, *self.arguments, "y")
+        if of_complex and k in self.of_complex:
+            return compiled(names, self.of_complex[k], self.let)
         if self.compiled[k] is None:
-            names = (*self.orders, *self.arguments, "y")
             self.compiled[k] = compiled(names, self.partials[k], self.let)
         return self.compiled[k]
 
-    def refuse(self, k):
+    def refuse(self, k, why):
         """Raise for want of the k-th partial."""
         name, argument = self.name.lstrip("_"), self.arguments[k]
         raise TypeError(
             f"special.{name}: there is no derivative in the argument {argument}, "
-            f"which {self.missing[k]}; pass `{argument}.detach()`"
+            f"which {why}; pass `{argument}.detach()`"
         )
 
 
@@ -101,9 +107,10 @@ ROWS: dict[str, Row] = {}
 FORMULA_NAMES: dict[str, object] = {}
 
 
-def _row(name, arguments, *partials, source, values=None, **let):
+def _row(name, arguments, *partials, source, values=None, of_complex=None, **let):
     """Declare a row; `values` is a function of arrays or names SciPy's, with a result's place."""
-    ROWS[name] = Row(name, arguments, partials, source, let, values or name)
+    values = values or name
+    ROWS[name] = Row(name, arguments, partials, source, let, values, of_complex or {})
 
 
 def _rule(row):
@@ -114,10 +121,12 @@ def _rule(row):
         return values(*arrays, **orders)
 
     def partial(k, y, inputs, orders):
+        of_complex = any([x.dtype.kind == "c" for x in inputs])
         if k in row.missing:
-            row.refuse(k)
-        p = row.partial(k)(*orders.values(), *inputs, y)
-        return p.conj() if type(p) is Tensor and p.dtype.kind == "c" else p
+            row.refuse(k, row.missing[k])
+        if of_complex and row.of_complex.get(k) == NOT_HOLOMORPHIC:
+            row.refuse(k, NOT_HOLOMORPHIC)
+        return row.partial(k, of_complex)(*orders.values(), *inputs, y)
 
     def vjp(g, y, inputs, needs, **orders):
         bars = []
@@ -125,7 +134,10 @@ def _rule(row):
             if not need or x.dtype.kind not in "fc":
                 bars.append(None)
                 continue
-            bar = zmul(g, partial(k, y, inputs, orders))
+            p = partial(k, y, inputs, orders)
+            bar = zmul(g, _core.conjugate(p) if type(p) is Tensor else p)
+            if bar.dtype.kind == "c" and x.dtype.kind == "f":
+                bar = _core.real(bar)
             if bar.shape != x.shape:
                 bar = _core.sum_to(bar, x.shape)
             bars.append(bar if bar.dtype == x.dtype else _core.astype(bar, x.dtype))
@@ -202,7 +214,11 @@ _row("gamma", "x", "y * digamma(x)", source="5.2.2")
 _row("loggamma", "x", "digamma(x)", source="5.2.2")
 _row("rgamma", "x",
      "where(x < 0.5, gamma(1.0 - x) * (cosdg(180.0 * x) - sindg(180.0 * x) / PI"
-     " * digamma(1.0 - x)), -y * digamma(x))", source="5.2.2, 5.5.3")
+     " * digamma(1.0 - x)), -y * digamma(x))", source="5.2.2, 5.5.3",
+     of_complex={0: "-y * digamma(x)"})
+_row("_psi", "x", "_polygamma(1, x)", source="5.15.1", values="psi")
+_row("_polygamma", "n; x", "_polygamma(n + 1, x)", source="5.15.1, 5.15.8",
+     values=special_values.polygamma_of_complex)
 _row("beta", "a b", "-y * _psi_step(0, a, b)", "-y * _psi_step(0, b, a)", source="5.12.1, 5.2.2")
 _row("betaln", "a b", "-_psi_step(0, a, b)", "-_psi_step(0, b, a)", source="5.12.1, 5.2.2")
 _row("poch", "z m", "y * _psi_step(0, z, m)", "y * digamma(z + m)", source="5.2.5, 5.2.2")
@@ -303,11 +319,15 @@ _row("owens_t", "h a", "-exp(-0.5 * h * h) * erf(a * h / SQRT_2) / (2.0 * SQRT_2
 
 # Error functions and Fresnel's integrals.
 
-_row("erfcx", "x", "_erfcx_n(1, x)", source="7.10")
+_row("_erf", "x", "TWO_SQRTPI * exp(-x * x)", source="7.10.1", values="erf")
+_row("_erfc", "x", "-TWO_SQRTPI * exp(-x * x)", source="7.10.1", values="erfc")
+_row("wofz", "x", "2j / SQRT_PI - 2.0 * x * y", source="7.10.2")
+_row("erfcx", "x", "_erfcx_n(1, x)", source="7.10",
+     of_complex={0: "2.0 * x * y - TWO_SQRTPI"})
 _row("_erfcx_n", "n; x", "_erfcx_n(n + 1, x)", source="7.7.1, 7.18",
      values=special_values.erfcx_n)
 _row("erfi", "x", "TWO_SQRTPI * exp(x * x)", source="7.10.1")
-_row("dawsn", "x", "_dawsn_n(1, x)", source="7.10.3")
+_row("dawsn", "x", "_dawsn_n(1, x)", source="7.10.3", of_complex={0: "1.0 - 2.0 * x * y"})
 _row("_dawsn_n", "n; x", "_dawsn_n(n + 1, x)", source="7.10.3, 7.12", values=special_values.dawsn_n)
 _row("erfinv", "x", "exp(y * y) / TWO_SQRTPI", source="7.17")
 _row("erfcinv", "x", "-exp(y * y) / TWO_SQRTPI", source="7.17")
@@ -327,6 +347,9 @@ _row("_fresnel_c", "x", "cos(0.5 * PI * x * x)", source="7.2.7", values=("fresne
 
 # Logarithms, exponentials, entropies and losses.
 
+_row("_xlogy", "a b", "log(b)", "zmul(a, 1.0 / b)", source="its definition", values="xlogy")
+_row("_xlog1py", "a b", "log1p(b)", "zmul(a, 1.0 / (1.0 + b))", source="its definition",
+     values="xlog1py")
 _row("logit", "x", "1.0 / (x * (1.0 - x))", source="its definition")
 _row("log_expit", "x", "expit(-x)", source="its definition")
 _row("entr", "x", "-1.0 - log(x)", source="its definition")
@@ -357,23 +380,33 @@ _row("radian", "d m s", "DEGREE", "DEGREE / 60.0", "DEGREE / 3600.0", source="it
 # Bessel functions.
 
 _row("jv", "v x", "_jv_v(1, v, x)", "0.5 * (jv(v - 1.0, x) - jv(v + 1.0, x))", source="10.6.1")
-_row("jve", "v x", "_jv_v(1, v, x)", "0.5 * (jv(v - 1.0, x) - jv(v + 1.0, x))", source="10.6.1")
+_row("jve", "v x", "_jv_v(1, v, x)", "0.5 * (jv(v - 1.0, x) - jv(v + 1.0, x))", source="10.6.1",
+     of_complex=dict.fromkeys((0, 1), NOT_HOLOMORPHIC))
 _row("j0", "x", "-j1(x)", source="10.6.2")
 _row("j1", "x", "0.5 * (j0(x) - jv(2.0, x))", source="10.6.1")
 _row("_jv_v", "n; v x", "_jv_v(n + 1, v, x)",
      "0.5 * (_jv_v(n, v - 1.0, x) - _jv_v(n, v + 1.0, x))",
      source="10.9.6, 10.9.17, 10.17.3 and 10.2.2 differentiated in v", values=special_values.jv_v)
 _row("yv", "v x", "_yv_v(1, v, x)", "0.5 * (yv(v - 1.0, x) - yv(v + 1.0, x))", source="10.6.1")
-_row("yve", "v x", "_yv_v(1, v, x)", "0.5 * (yv(v - 1.0, x) - yv(v + 1.0, x))", source="10.6.1")
+_row("yve", "v x", "_yv_v(1, v, x)", "0.5 * (yv(v - 1.0, x) - yv(v + 1.0, x))", source="10.6.1",
+     of_complex=dict.fromkeys((0, 1), NOT_HOLOMORPHIC))
 _row("yn", "n x", STEP, "0.5 * (yv(n - 1.0, x) - yv(n + 1.0, x))", source="10.6.1")
 _row("y0", "x", "-y1(x)", source="10.6.2")
 _row("y1", "x", "0.5 * (y0(x) - yv(2.0, x))", source="10.6.1")
 _row("_yv_v", "n; v x", "_yv_v(n + 1, v, x)",
      "0.5 * (_yv_v(n, v - 1.0, x) - _yv_v(n, v + 1.0, x))",
      source="10.9.7 and 10.17.4 differentiated in v", values=special_values.yv_v)
+for _kind, _sign_of_i, _i in (("1", "+", "-"), ("2", "-", "+")):
+    _row(f"hankel{_kind}", "v x", f"_jv_v(1, v, x) {_sign_of_i} 1j * _yv_v(1, v, x)",
+         f"0.5 * (hankel{_kind}(v - 1.0, x) - hankel{_kind}(v + 1.0, x))", source="10.6.1, 10.4.3")
+    _row(f"hankel{_kind}e", "v x",
+         f"exp({_i}1j * x) * (_jv_v(1, v, x) {_sign_of_i} 1j * _yv_v(1, v, x))",
+         f"0.5 * (hankel{_kind}e(v - 1.0, x) - hankel{_kind}e(v + 1.0, x)) {_i} 1j * y",
+         source="10.6.1, 10.4.3")
 _row("iv", "v x", "exp(fabs(x)) * _ive_vx(1, 0, v, x)", "0.5 * (iv(v - 1.0, x) + iv(v + 1.0, x))",
      source="10.29.1")
-_row("ive", "v x", "_ive_vx(1, 0, v, x)", "_ive_vx(0, 1, v, x)", source="10.29.1")
+_row("ive", "v x", "_ive_vx(1, 0, v, x)", "_ive_vx(0, 1, v, x)", source="10.29.1",
+     of_complex=dict.fromkeys((0, 1), NOT_HOLOMORPHIC))
 _row("i0", "x", "i1(x)", source="10.29.3")
 _row("i1", "x", "0.5 * (i0(x) + iv(2.0, x))", source="10.29.1")
 _row("i0e", "x", "_ive_vx(0, 1, 0.0, x)", source="10.29.1")
@@ -382,7 +415,8 @@ _row("_ive_vx", "i j; v x", "_ive_vx(i + 1, j, v, x)", "_ive_vx(i, j + 1, v, x)"
      source="10.25.2 and 10.32.4 differentiated", values=special_values.ive_v)
 _row("kv", "v x", "exp(-x) * _kve_vx(1, 0, v, x)", "-0.5 * (kv(v - 1.0, x) + kv(v + 1.0, x))",
      source="10.29.1")
-_row("kve", "v x", "_kve_vx(1, 0, v, x)", "_kve_vx(0, 1, v, x)", source="10.29.1")
+_row("kve", "v x", "_kve_vx(1, 0, v, x)", "_kve_vx(0, 1, v, x)", source="10.29.1",
+     of_complex={1: "y - 0.5 * (kve(v - 1.0, x) + kve(v + 1.0, x))"})
 _row("kn", "n x", STEP, "-0.5 * (kv(n - 1.0, x) + kv(n + 1.0, x))", source="10.29.1")
 _row("k0", "x", "-k1(x)", source="10.29.3")
 _row("k1", "x", "-0.5 * (k0(x) + kv(2.0, x))", source="10.29.1")
@@ -413,10 +447,14 @@ _row("_ai", "x", "_aip(x)", source="9.2.1", values=("airy", 0))
 _row("_aip", "x", "x * _ai(x)", source="9.2.1", values=("airy", 1))
 _row("_bi", "x", "_bip(x)", source="9.2.1", values=("airy", 2))
 _row("_bip", "x", "x * _bi(x)", source="9.2.1", values=("airy", 3))
-_row("_aie", "x", "_aipe(x) + sqrt(relu(x)) * y", source="9.2.1", values=("airye", 0))
-_row("_aipe", "x", "x * _aie(x) + sqrt(relu(x)) * y", source="9.2.1", values=("airye", 1))
-_row("_bie", "x", "_bipe(x) - sqrt(relu(x)) * y", source="9.2.1", values=("airye", 2))
-_row("_bipe", "x", "x * _bie(x) - sqrt(relu(x)) * y", source="9.2.1", values=("airye", 3))
+_row("_aie", "x", "_aipe(x) + sqrt(relu(x)) * y", source="9.2.1", values=("airye", 0),
+     of_complex={0: "_aipe(x) + sqrt(x) * y"})
+_row("_aipe", "x", "x * _aie(x) + sqrt(relu(x)) * y", source="9.2.1", values=("airye", 1),
+     of_complex={0: "x * _aie(x) + sqrt(x) * y"})
+_row("_bie", "x", "_bipe(x) - sqrt(relu(x)) * y", source="9.2.1", values=("airye", 2),
+     of_complex={0: NOT_HOLOMORPHIC})
+_row("_bipe", "x", "x * _bie(x) - sqrt(relu(x)) * y", source="9.2.1", values=("airye", 3),
+     of_complex={0: NOT_HOLOMORPHIC})
 _row("_itai", "x", "_ai(x)", source="9.10", values=("itairy", 0))
 _row("_itbi", "x", "_bi(x)", source="9.10", values=("itairy", 1))
 _row("_itai_left", "x", "_ai(-x)", source="9.10", values=("itairy", 2))
@@ -448,7 +486,8 @@ _row("_si", "x", "sinc(x / PI)", source="6.2.9", values=("sici", 0))
 _row("_ci", "x", "cos(x) / x", source="6.2.11", values=("sici", 1))
 _row("_shi", "x", "hyp0f1(1.5, 0.25 * x * x)", source="6.2.15", values=("shichi", 0))
 _row("_chi", "x", "cosh(x) / x", source="6.2.16", values=("shichi", 1))
-_row("spence", "x", "-_log_ratio(0, x - 1.0)", source="25.12.2")
+_row("spence", "x", "-_log_ratio(0, x - 1.0)", source="25.12.2",
+     of_complex={0: "log(x) / (1.0 - x)"})
 _row("_log_ratio", "n; x", "_log_ratio(n + 1, x)", source="4.6.1, 4.10",
      values=special_values.log_ratio)
 _row("_hurwitz", "s q", "_zeta_s(1, s, q)", "-s * zeta(s + 1.0, q)", source="25.11.17",
@@ -459,6 +498,8 @@ _row("_zeta_s", "n; s q", "_zeta_s(n + 1, s, q)",
      "-s * _zeta_s(n, s + 1.0, q) - n * _zeta_s(n - 1, s + 1.0, q)",
      source="25.11.5 differentiated in s", values=special_values.zeta_s)
 _row("_lambertw", "k; x", "exp(-y) / (1.0 + y)", source="4.13.4", values=special_values.lambertw)
+_row("_lambertw_of_complex", "k; x", "exp(-y) / (1.0 + y)", source="4.13.4",
+     values=special_values.lambertw_of_complex)
 _row("wrightomega", "x", "y / (1.0 + y)", source="4.13")
 
 # Elliptic integrals and functions.
@@ -591,6 +632,9 @@ CORE = {
 ULPS = dict.fromkeys(CORE, 4) | {"erfc": 200, "polygamma": 100}
 ULPS_OF_ONE = {"gammaln": 8, "digamma": 8, "psi": 8}
 ALIASES = {"jn": "jv"}
+# Rows here that stand for rows of the op table where an operand is complex.
+OF_COMPLEX = {"digamma": "_psi", "erf": "_erf", "erfc": "_erfc", "xlogy": "_xlogy",
+              "xlog1py": "_xlog1py"}
 
 
 # What formulas above call beside functions, by name: arguments, formula, names in it.
@@ -672,7 +716,7 @@ def _refuse_missing(row, tensors):
     if _core.is_grad_enabled():
         for k in row.missing:
             if tensors[k].requires_grad:
-                row.refuse(k)
+                row.refuse(k, row.missing[k])
 
 
 # The calls of all rows are generated in one piece; what is called is spelled out, as it is most of
@@ -807,15 +851,15 @@ def zeta(x, q=None) -> Tensor:
 
 
 def lambertw(z, k=0) -> Tensor:
-    """Return the real values of Lambert's W on its branches 0 and -1, nan where there are none.
+    """Return Lambert's W on branch `k`: of complex tensors as SciPy does, of real ones real values.
 
-    ``scipy.special.lambertw`` has complex results; these are their real parts where the imaginary
-    ones are 0.  With ``y`` the result the derivative is ``exp(-y) / (1 + y)`` (DLMF 4.13.4).
+    Real values are on branches 0 and -1, and nan where there are none; SciPy's results are complex
+    also then.  With ``y`` the result the derivative is ``exp(-y) / (1 + y)`` (DLMF 4.13.4).
 
     Raises
     ------
     ValueError
-        If `k` is neither 0 nor -1.
+        If `z` is real and `k` neither 0 nor -1.
 
     Examples
     --------
@@ -823,6 +867,9 @@ def lambertw(z, k=0) -> Tensor:
     >>> round(ad.special.lambertw(1.0).item(), 6)
     0.567143
     """
+    z = as_tensor(z)
+    if z.dtype.kind == "c":
+        return _FUNCTIONS["_lambertw_of_complex"](int(k), z)
     if k not in (0, -1):
         raise ValueError(f"special.lambertw: real values are on the branches 0 and -1, got {k}")
     return _FUNCTIONS["_lambertw"](int(k), z)
@@ -951,11 +998,11 @@ def _parts(y, a, b, axis):
     return s * weights, s * each
 
 
-def _floating(a):
+def _floating(name, a):
     t = as_tensor(a)
-    if t.dtype.kind in "iub":
-        t = _core.astype(t, np.float64)
-    return t
+    if t.dtype.kind == "c":
+        raise TypeError(f"special.{name}: not defined for complex numbers here")
+    return _core.astype(t, np.float64) if t.dtype.kind in "iub" else t
 
 
 def softmax(x, axis=None) -> Tensor:
@@ -969,7 +1016,7 @@ def softmax(x, axis=None) -> Tensor:
     >>> ad.special.softmax(ad.tensor([0.0, 0.0])).tolist()
     [0.5, 0.5]
     """
-    t = _floating(x)
+    t = _floating("softmax", x)
     return record(SOFTMAX, (t,), {"axis": _over(t, axis)})
 
 
@@ -984,7 +1031,7 @@ def log_softmax(x, axis=None) -> Tensor:
     >>> ad.special.log_softmax(ad.tensor([0.0, 1000.0])).tolist()
     [-1000.0, 0.0]
     """
-    t = _floating(x)
+    t = _floating("log_softmax", x)
     return record(LOG_SOFTMAX, (t,), {"axis": _over(t, axis)})
 
 
@@ -1005,10 +1052,10 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
     >>> x.grad.tolist()
     [0.5, 0.5]
     """
-    a = _floating(a)
+    a = _floating("logsumexp", a)
     inputs = [a]
     if b is not None:
-        inputs.append(_floating(b))
+        inputs.append(_floating("logsumexp", b))
         dtype = np.result_type(*[t.dtype for t in inputs])
         inputs = [t if t.dtype == dtype else _core.astype(t, dtype) for t in inputs]
         shape = np.broadcast_shapes(*[t.shape for t in inputs])
@@ -1034,6 +1081,11 @@ FORMULA_NAMES |= {name: v for name, v in globals().items() if isinstance(v, floa
 FORMULA_NAMES |= _FUNCTIONS | {"zeta": zeta}
 FORMULA_NAMES |= {name: compiled(names.split(), text, let)
                   for name, (names, text, let) in FORMULAS.items()}
+
+
+def of_complex(name):
+    """The function that stands for a row of the op table over complex operands."""
+    return _FUNCTIONS[OF_COMPLEX[name]]
 
 
 def of_ufunc(ufunc):

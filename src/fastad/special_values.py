@@ -21,21 +21,23 @@ _POINTS = 1 << 17       # points of an integral, over all elements
 _FAR = 50.0             # what is exp(-50) of the largest is left away
 
 
-def pointwise(function):
-    """Make a function of float64 vectors one of arrays, in the dtype of these."""
+def pointwise(function, kind=np.float64):
+    """Make a function of vectors in double precision one of arrays, in the dtype of these."""
 
     @functools.wraps(function)
     def broadcast(*arrays, **orders):
         dtype = np.result_type(*arrays)
-        if dtype.kind != "f":
-            dtype = np.dtype(np.float64)
-        arrays = [np.asarray(a, np.float64) for a in arrays]
+        if dtype.kind == "c" and kind is np.float64:
+            raise TypeError("this derivative is not known for complex numbers")
+        if dtype.kind in "iub":
+            dtype = np.dtype(kind)
+        arrays = [np.asarray(a, kind) for a in arrays]
         shape = arrays[0].shape
         if any([a.shape != shape for a in arrays]):
             shape = np.broadcast_shapes(*[a.shape for a in arrays])
             arrays = [np.broadcast_to(a, shape) for a in arrays]
         flat = [a.ravel() for a in arrays]
-        y = np.empty(flat[0].size)
+        y = np.empty(flat[0].size, kind)
         with np.errstate(all="ignore"):
             if 0 < y.size <= _AT_ONCE:
                 return function(*flat, **orders).reshape(shape).astype(dtype, copy=False)
@@ -885,3 +887,29 @@ def logsumexp(a, b, axis, keepdims, sign=False):
         if sign:
             y = np.sign(large + small)
     return y if keepdims else np.squeeze(y, axis)
+
+
+# Complex numbers.
+
+pointwise_of_complex = functools.partial(pointwise, kind=np.complex128)
+
+
+@pointwise_of_complex
+def polygamma_of_complex(x, n):
+    """The n-th derivative of ``psi``, n > 0: the recurrence 5.15.5 and the series 5.15.8."""
+    y, p = np.zeros_like(x), n + 1
+    while (small := x.real < 16.0).any():
+        y = y + np.where(small, x**-p, 0.0)
+        x = x + small
+    y = y + x**-n / n + 0.5 * x**-p
+    rising = float(p)
+    for j, b in enumerate(_BERNOULLI, 1):
+        y = y + b / _factorial(2 * j) * rising * x ** -(p + 2 * j - 1)
+        rising *= (p + 2 * j - 1) * (p + 2 * j)
+    return y * _factorial(n) * (-1) ** (n + 1)
+
+
+@pointwise_of_complex
+def lambertw_of_complex(x, k):
+    """Lambert's W on branch k."""
+    return _special().lambertw(x, k)
