@@ -21,11 +21,13 @@ from fastad import _core
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
-    "_core", "rules", "complex_rules", "exchange", "numpy_api", "adapt", "storage", "linalg",
-    "modes", "autograd", "transforms", "native", "rows", "program", "graph", "scipy", "__init__",
+    "_core", "rules", "complex_rules", "special_values", "special", "exchange", "numpy_api",
+    "adapt", "storage", "linalg", "modes", "autograd", "transforms", "native", "rows",
+    "program", "graph", "scipy", "__init__",
 ]
 SHIPPED = [
-    "py.typed", "__init__.pyi", "_core.pyi", "_core.pxd", "cfad.pxd", "record.h", "tensor_object.h",
+    "py.typed", "__init__.pyi", "_core.pyi", "special.pyi", "_core.pxd", "cfad.pxd", "record.h",
+    "tensor_object.h",
     "core/fad.h", "core/kernels.h", "core/special.h", "core/ops.def",
 ]
 
@@ -238,7 +240,8 @@ def test_the_examples_in_docstrings_hold(module):
     done = doctest.testmod(module, globs={})
     assert done.failed == 0
     assert done.attempted > 0 or module.__name__ in {
-        "fastad.rules", "fastad.complex_rules", "fastad.storage", "fastad.native", "fastad.rows"}
+        "fastad.rules", "fastad.complex_rules", "fastad.special_values", "fastad.storage",
+        "fastad.native", "fastad.rows"}
 
 
 def compiled_examples():

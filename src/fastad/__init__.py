@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import importlib as _importlib
 import os as _os
+from typing import Any as _Any
 
 import numpy as _np
 
@@ -56,16 +58,23 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "core")
 
 
+def __getattr__(name: str) -> _Any:
+    """Import ``fastad.special`` when it is first asked for."""
+    if name == "special":
+        return _importlib.import_module("fastad.special")
+    raise AttributeError(f"module 'fastad' has no attribute {name!r}")
+
+
 _core.register_methods({**exchange.METHODS, **numpy_api.METHODS}, numpy_api.getitem)
 _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
-__all__ = [
+__all__ = [  # noqa: F405  `special` is imported by __getattr__
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt", "autograd", "bool",
     "bool_", "compile", "complex128", "complex64", "e", "enable_grad", "float32", "float64",
     "get_include", "grad", "hessian", "inf", "int16", "int32", "int64", "int8",
     "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan", "newaxis",
-    "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled", "tensor",
+    "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled", "special", "tensor",
     "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
     *exchange.__all__, *numpy_api.__all__,
 ]

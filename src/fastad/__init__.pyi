@@ -29,6 +29,7 @@ from . import autograd as autograd
 from . import linalg as linalg
 from . import modes as modes
 from . import scipy as scipy
+from . import special as special
 from . import transforms as transforms
 from ._core import GuardError as GuardError
 from ._core import Tensor as Tensor

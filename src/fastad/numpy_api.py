@@ -1978,29 +1978,35 @@ def _ufunc_table():
     table[np.radians] = table[np.deg2rad]
     return table
 
-
 UFUNCS = _ufunc_table()
-
-# SciPy's special functions are ufuncs too; those that the op table has, by SciPy's names.
-_SCIPY_SPECIAL = {
-    "erf": "erf",
-    "erfc": "erfc",
-    "gammaln": "lgamma",
-    "psi": "digamma",
-    "expit": "sigmoid",
-    "xlogy": "xlogy",
-    "xlog1py": "xlog1py",
-}
 
 
 def _scipy_special(ufunc):
     """Return the function that stands for a ufunc of ``scipy.special``, or None."""
-    name = _SCIPY_SPECIAL.get(ufunc.__name__)
-    special = sys.modules.get("scipy.special")
-    if name is None or getattr(special, ufunc.__name__, None) is not ufunc:
+    scipy_special = sys.modules.get("scipy.special")
+    if getattr(scipy_special, ufunc.__name__, None) is not ufunc:
         return None
-    function = UFUNCS[ufunc] = _core.elementwise[name]
+    from . import special  # takes a while, which `import fastad` does without
+
+    function = special.of_ufunc(ufunc)
+    if function is not None:
+        UFUNCS[ufunc] = function
     return function
+
+
+def _special_of_complex(name):
+    """Return the function of complex tensors that stands for a special function of the table."""
+
+    def function(*operands):
+        from . import special
+
+        return special.of_complex(name)(*operands)
+
+    return function
+
+
+_core.register_complex({name: _special_of_complex(name)
+                        for name in "digamma erf erfc xlogy xlog1py".split()})
 
 
 def _recording(obj):

@@ -293,7 +293,11 @@ class Reader:
                                  tuple(x["places"]), self.value(x["options"]))
         if "partial" in x:
             return _core.partial_of(_core.opcode_of(x["partial"]), x["side"])
-        return _core.core_rules[x["core"]] if "core" in x else rules.PRIMITIVES[x["rule"]]
+        if "core" in x:
+            return _core.core_rules[x["core"]]
+        if x["rule"].startswith("special."):
+            from . import special  # noqa: F401  declares them
+        return rules.PRIMITIVES[x["rule"]]
 
 
 class checked:
