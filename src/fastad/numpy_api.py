@@ -2258,14 +2258,14 @@ METHODS = {
 _TAKES_ANY_KEYWORD = 0x08  # CO_VARKEYWORDS; the module `inspect` is too slow to import for it
 
 _OWN_NAMES = """
-all amax amin angle any arange argmax argmin argsort around array array_split asarray astype
-atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_to clip column_stack concat concatenate
-conjugate copy cumsum diag diagonal diff divmod dot dsplit dstack einsum empty empty_like
-expand_dims eye flip fliplr flipud full full_like hsplit hstack identity imag inner linspace matmul matrix_transpose
+all amax amin any arange argmax argmin argsort around array array_split asarray astype atleast_1d
+atleast_2d atleast_3d broadcast_arrays broadcast_to clip column_stack concat concatenate copy
+cumsum diag diagonal diff divmod dot dsplit dstack einsum empty empty_like expand_dims eye flip
+fliplr flipud full full_like hsplit hstack identity imag inner linspace matmul matrix_transpose
 max mean min moveaxis ndim ones ones_like outer pad permute_dims prod ravel real real_if_close
 repeat reshape roll round shape size sort split squeeze stack std sum swapaxes take
 take_along_axis tensordot tile trace transpose tril triu unstack var vdot vsplit vstack where
-zeros zeros_like
+zeros zeros_like angle conjugate
 """.split()
 
 
