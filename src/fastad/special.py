@@ -121,7 +121,7 @@ def _rule(row):
         return values(*arrays, **orders)
 
     def partial(k, y, inputs, orders):
-        of_complex = any([x.dtype.kind == "c" for x in inputs])
+        of_complex = any(x.dtype.kind == "c" for x in inputs)
         if k in row.missing:
             row.refuse(k, row.missing[k])
         if of_complex and row.of_complex.get(k) == NOT_HOLOMORPHIC:
@@ -708,7 +708,10 @@ def _weak_dtypes(row, args, tensors, others):
             common = np.dtype(np.float64)
         return [common] * len(args)
     kinds = [type(a) if type(a) in (int, float) else t.dtype for a, t in zip(args, tensors)]
-    return values.resolve_dtypes((*kinds, *[None] * values.nout))
+    try:
+        return values.resolve_dtypes((*kinds, *[None] * values.nout))
+    except TypeError as error:
+        raise TypeError(f"special.{row.name}: {error}") from None
 
 
 def _refuse_missing(row, tensors):
@@ -752,7 +755,7 @@ def _call_several(name, args):
     except (TypeError, ValueError) as error:
         raise rules.named(f"special.{name}", error) from None
     wrap = _core.wrap
-    if not any([t.requires_grad for t in tensors]):
+    if not any(t.requires_grad for t in tensors):
         return tuple([wrap(y, copy=False) for y in results])
     record_custom = _core.record_custom
     return tuple([record_custom(row.rule, tensors, wrap(y, copy=False), {})
