@@ -141,7 +141,7 @@ def test_operators_promote_as_numpy_does(name):
 def test_some_powers_take_numpys_short_ways():
     z = values(7)
     for p in (2, 2.0, 0.5, -1, -1.0, 1, 0, 3, -2.5, 1j):
-        for w in (z, z[0].reshape(()), z.astype(np.complex64)):
+        for w in (z, np.array(z[0]), z.astype(np.complex64)):
             same_bits(ad.tensor(w) ** p, w**p)
 
 
@@ -720,5 +720,5 @@ def test_c_source_refuses_complex_numbers():
     with pytest.raises(TypeError, match="input 0 is no float64 array"):
         p.c_function(np.array([1j]))
     q = ad.compile(lambda x: (x * (x + 1j)).real.sum())
-    with pytest.raises(TypeError, match="arrays of another dtype than float64"):
+    with pytest.raises(TypeError, match="float32 or complex arrays"):
         q.to_c(np.array([1.0]))

@@ -307,8 +307,8 @@ def grad(
     1.0
     >>> ad.grad(ad.grad(lambda x: x**3))(2.0)
     12.0
-    >>> ad.grad(ad.exp, holomorphic=True)(0j)
-    (1+0j)
+    >>> ad.grad(lambda z: z * z, holomorphic=True)(1 + 1j)
+    (2+2j)
     """
     options = {"holomorphic": True} if holomorphic else {}
     program = None if has_aux else _compiled(f, "grad", argnums, **options)
