@@ -556,6 +556,17 @@ def test_a_program_is_loaded_where_special_was_not_used_yet(tmp_path, fresh_pyth
     assert slope == pytest.approx(p.grad(0.5), rel=1e-14)
 
 
+def test_a_program_may_be_the_first_to_import_scipy(fresh_python):
+    out = fresh_python("""
+        import warnings, fastad as ad
+        warnings.simplefilter("error")
+        p = ad.compile(lambda x: ad.special.j0(x))
+        print(p(1.0), p.recordings, p(1.0), p.replays)
+    """)
+    y = scipy.special.j0(1.0)
+    assert [float(v) for v in out.split()] == [y, 1.0, y, 1.0]
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 
