@@ -568,7 +568,8 @@ def record(
             outputs: list[Tensor] = []
             tree = _result_tree(result, outputs)
             after = _random_states(watch.generators)
-            plan = None if after != before else _core.finish_trace(trace, outputs, sys.modules[__name__])
+            drawn = after != before
+            plan = None if drawn else _core.finish_trace(trace, outputs, sys.modules[__name__])
             wanted = trace.reads_gradients()
     except _core.Refused:
         _give_up(replay, key, trace.refused)
@@ -690,7 +691,7 @@ class _Call:
         tensors = [k for k, x in enumerate(leaves) if isinstance(x, Tensor)]
         others = [k for k, x in enumerate(leaves) if not isinstance(x, Tensor)]
         self.order = np.argsort(tensors + others).tolist()
-        self.floating = all(leaves[k].dtype.kind == "f" for k in tensors)
+        self.floating = all(leaves[k].dtype.kind in "fc" for k in tensors)
         self.derived: dict[Any, Replay] = {}
 
     def record(self, args: tuple[Any, ...]) -> Tensor:
