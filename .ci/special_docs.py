@@ -57,6 +57,11 @@ Bessel functions, the argument s of the zeta function, the parameter m of ellipt
 0.107563
 ```
 
+Complex tensors are taken where SciPy's function takes complex numbers, with the conventions of all
+complex tensors. There `jve`, `yve`, `ive` and the last two results of `airye` are not holomorphic,
+and Carlson's elliptic integrals and derivatives in parameters are not known: these derivatives
+raise. `lambertw` has real values of real tensors and complex ones of complex tensors.
+
 An argument without a derivative raises when its tensor requires one:
 
 ```python
@@ -137,7 +142,7 @@ OTHERS = {
     "zeta": "those of `_riemann(x)`, and of `_hurwitz(x, q)` where q is given",
     "lambertw": "real values on branches 0 and -1: those of `_lambertw(k, x)`",
 }
-STUB_HEAD = '''"""Types of special functions, written by .ci/special_docs.py; change that instead."""
+STUB_HEAD = '''"""Types of special functions, written by .ci/special_docs.py; change that."""
 
 from typing import Any
 

@@ -587,13 +587,17 @@ def record(
             result = replay.function(*given, **given_named)
             outputs: list[Tensor] = []
             tree = _result_tree(result, outputs)
-            drawn = _random_states(watch.generators) != before
+            after = _random_states(watch.generators)
+            drawn = after != before
             plan = None if drawn else _core.finish_trace(trace, outputs, sys.modules[__name__])
             wanted = trace.reads_gradients()
     except _core.Refused:
         _give_up(replay, key, trace.refused)
         return eager(replay, args, kwargs)
     if plan is None:
+        if not trace.refused and len(after) != len(before):
+            # a module of generators was imported meanwhile, which tells nothing of draws: again
+            return record(replay, key, args, kwargs, leaves, spec, tensors)
         _give_up(replay, key, trace.refused or "the function draws random numbers")
         if wanted:
             return eager(replay, args, kwargs)

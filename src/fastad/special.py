@@ -36,7 +36,6 @@ STEP = "is a whole number"
 OPEN = "has no formula here"
 NOT_HOLOMORPHIC = "is complex: there the function is not holomorphic"
 
-
 _FLOAT64 = np.dtype(np.float64)
 _exp = _core.elementwise["exp"]
 _sign = _core.elementwise["sign"]
@@ -60,6 +59,9 @@ class Row:
         Partials that are others for complex operands, by the argument's place.
     source : str
         Sections of the DLMF, or another source.
+    values : object
+        A function of arrays, or the name of SciPy's, or that and the place of the result.
+    rule : Primitive
     """
 
     def __init__(self, name, arguments, partials, source, let, values, of_complex):
@@ -74,6 +76,7 @@ class Row:
         self.values = values
         self.of_complex = of_complex
         self.compiled = [None] * len(partials)
+        self.compiled_of_complex = {}
         if len(partials) != len(self.arguments):
             raise ValueError(f"special: {name} has {len(partials)} partials")
         self.rule = _rule(self)
@@ -82,7 +85,9 @@ class Row:
         """The k-th partial as a function of orders, operands and result."""
         names = (*self.orders, *self.arguments, "y")
         if of_complex and k in self.of_complex:
-            return compiled(names, self.of_complex[k], self.let)
+            if k not in self.compiled_of_complex:
+                self.compiled_of_complex[k] = compiled(names, self.of_complex[k], self.let)
+            return self.compiled_of_complex[k]
         if self.compiled[k] is None:
             self.compiled[k] = compiled(names, self.partials[k], self.let)
         return self.compiled[k]
@@ -121,7 +126,7 @@ def _rule(row):
         return values(*arrays, **orders)
 
     def partial(k, y, inputs, orders):
-        of_complex = any([x.dtype.kind == "c" for x in inputs])
+        of_complex = any(x.dtype.kind == "c" for x in inputs)
         if k in row.missing:
             row.refuse(k, row.missing[k])
         if of_complex and row.of_complex.get(k) == NOT_HOLOMORPHIC:
@@ -708,7 +713,10 @@ def _weak_dtypes(row, args, tensors, others):
             common = np.dtype(np.float64)
         return [common] * len(args)
     kinds = [type(a) if type(a) in (int, float) else t.dtype for a, t in zip(args, tensors)]
-    return values.resolve_dtypes((*kinds, *[None] * values.nout))
+    try:
+        return values.resolve_dtypes((*kinds, *[None] * values.nout))
+    except TypeError as error:
+        raise TypeError(f"special.{row.name}: {error}") from None
 
 
 def _refuse_missing(row, tensors):
@@ -752,7 +760,7 @@ def _call_several(name, args):
     except (TypeError, ValueError) as error:
         raise rules.named(f"special.{name}", error) from None
     wrap = _core.wrap
-    if not any([t.requires_grad for t in tensors]):
+    if not any(t.requires_grad for t in tensors):
         return tuple([wrap(y, copy=False) for y in results])
     record_custom = _core.record_custom
     return tuple([record_custom(row.rule, tensors, wrap(y, copy=False), {})
@@ -809,13 +817,16 @@ def _functions():
 def formulas(rows):
     """Lines that state the derivatives of rows: of a function, or of its several results."""
     lines = []
-    for k, row in enumerate(rows):
-        y = "y" if len(rows) == 1 else f"y[{k}]"
-        for argument, partial in zip(row.arguments, row.partials):
-            if partial in (STEP, OPEN):
+    for place, row in enumerate(rows):
+        y = "y" if len(rows) == 1 else f"y[{place}]"
+        for k, (argument, partial) in enumerate(zip(row.arguments, row.partials)):
+            if k in row.missing:
                 lines.append(f"{argument} {partial}")
             else:
                 lines.append(f"d{y}/d{argument} = {partial}")
+            of_complex = row.of_complex.get(k, NOT_HOLOMORPHIC)
+            if of_complex != NOT_HOLOMORPHIC:
+                lines.append(f"d{y}/d{argument} = {of_complex} for complex numbers")
         lines += [f"{name} = {part}" for name, part in row.let.items()]
     return list(dict.fromkeys(lines))
 
@@ -1023,7 +1034,7 @@ def softmax(x, axis=None) -> Tensor:
 def log_softmax(x, axis=None) -> Tensor:
     """Return the logarithm of ``softmax(x, axis)``, without its underflow.
 
-    With ``y`` the result, a cotangent g is pulled back to ``g - _exp(y) sum(g)``.
+    With ``y`` the result, a cotangent g is pulled back to ``g - exp(y) sum(g)``.
 
     Examples
     --------

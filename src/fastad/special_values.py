@@ -19,6 +19,7 @@ _NODES, _WEIGHTS = None, None
 _AT_ONCE = 256          # elements
 _POINTS = 1 << 17       # points of an integral, over all elements
 _FAR = 50.0             # what is exp(-50) of the largest is left away
+_LONGEST = 1e6          # periods of an integrand, or terms of a series
 
 
 def pointwise(function, kind=np.float64):
@@ -33,7 +34,7 @@ def pointwise(function, kind=np.float64):
             dtype = np.dtype(kind)
         arrays = [np.asarray(a, kind) for a in arrays]
         shape = arrays[0].shape
-        if any([a.shape != shape for a in arrays]):
+        if any(a.shape != shape for a in arrays):
             shape = np.broadcast_shapes(*[a.shape for a in arrays])
             arrays = [np.broadcast_to(a, shape) for a in arrays]
         flat = [a.ravel() for a in arrays]
@@ -256,7 +257,9 @@ def gammainc_a(a, x, n):
 
         al1 = a[m]
         slope = np.maximum(al1 - x[m], 1e-300)          # the exponent falls by that at least
-        far = np.minimum(_FAR / al1 + np.sqrt(2.0 * _FAR / al1) + 1.0, _FAR / slope)
+        far = np.where(al1 > 3.0 * _FAR, np.sqrt(3.0 * _FAR / al1),
+                       _FAR / al1 + np.sqrt(2.0 * _FAR / al1) + 1.0)
+        far = np.minimum(far, _FAR / slope)
         unit = np.minimum(np.minimum(1.0, 5.0 / np.sqrt(al1)), 12.0 / slope)
         whole = integral(f, np.zeros_like(al1), np.log1p(far), unit)
         return np.exp(_log_gamma_kernel(al1, x[m])) * whole
@@ -359,10 +362,13 @@ def _beta_lower(i, j, a, b, x, y, log_x, log_y):
         return np.exp(-al * u + (bl - 1.0) * (log_rest - ly) + w) * bell(lx - u, log_rest)
 
     far = (_FAR - np.maximum(b - 1.0, 0.0) * log_y) / a
-    unit = np.minimum(1.0, 5.0 / np.sqrt(a * d + b))
-    # for b >= 1 the exponent falls at least by its slope at 0
+    unit = np.minimum(1.0, 5.0 / np.sqrt(a * d + b * np.minimum(1.0, x / y)))
+    # for b >= 1 the exponent falls at least by its slope at 0, and by a + b - 1 times the relative
+    # entropy of x and t, which is more than (x - t)**2 / (2 x)
     slope = np.where(b >= 1.0, np.maximum(a - (b - 1.0) * x / y, 1e-300), 1e-300)
     far, unit = np.minimum(far, _FAR / slope), np.minimum(unit, 12.0 / (slope * d))
+    drop = np.sqrt(np.where(b >= 1.0, np.minimum(2.4 * _FAR / ((a + b - 1.0) * x), 1.0), 1.0))
+    far = np.minimum(far, -np.log1p(-drop))
     whole = d * integral(f, np.zeros_like(a), np.log1p(far / d), unit)
     return np.exp(_log_beta_kernel(a, b, x, y)) / y * whole
 
@@ -470,7 +476,8 @@ def _ive_v(i, v, x):
 
     if not i:
         return _special().ive(v, x)
-    return _piecewise(x.shape, (v >= 0.0, series), (v < 0.0, negative))
+    near = np.hypot(v, x) - np.abs(v) < 0.1 * _LONGEST
+    return _piecewise(x.shape, (near & (v >= 0.0), series), (near & (v < 0.0), negative))
 
 
 @pointwise
@@ -478,7 +485,8 @@ def ive_v(v, x, i, j):
     """Derivatives of ``ive(v, x)``, i times in `v`, j times in `x`.
 
     The series 10.25.2 differentiated in v, with the recurrence 10.29.1 for x, or the integral
-    10.32.4 where x is large.  For x < 0 the order must be an integer and `i` 0.
+    10.32.4 where x is large; nan where the series would have more than a hundred thousand terms.
+    For x < 0 the order must be an integer and `i` 0.
     """
     size = np.abs(x)
 
@@ -497,7 +505,8 @@ def ive_v(v, x, i, j):
         (np.isnan(x) | ~np.isfinite(v) | (x < 0.0) & ((i > 0) | ~whole), lambda m: np.nan),
         (size == np.inf, lambda m: 0.0),
         ((x == 0.0) & (i > 0), lambda m: np.where(v[m] > j, 0.0, np.nan)),
-        ((size >= 40.0) & (v * v <= 2.0 * size), lambda m: _ive_arc(i, j, v[m], size[m])),
+        ((size >= 40.0) & (v * v <= np.where(size < 1e3, 2.0, 8.0) * size),
+         lambda m: _ive_arc(i, j, v[m], size[m])),
         (size >= 0.0, recurrence),
     )
     mirrored = np.where(np.remainder(v + j, 2.0) == 0.0, y, -y)
@@ -604,7 +613,7 @@ def _watson(n, v, x):
 
 
 def _is_far(v, x):
-    return x > np.maximum(30.0, 2.0 * v * v)
+    return x > np.maximum(30.0, v * v * np.where(x < 1e3, 2.0, 0.2))
 
 
 def _jv_v_positive(n, v, x):
@@ -619,8 +628,8 @@ def _jv_v_positive(n, v, x):
         (_is_far(v, x), lambda m: _hankel(n, v[m], x[m], 0.0)),
         (x * x < 4.0 * (v + 1.0),
          lambda m: _special().jv(v[m], x[m]) * _mean_of_series(n, v[m], x[m], -1.0)),
-        (x > v, integrals),
-        (x > 0.0, lambda m: _watson(n, v[m], x[m])),
+        ((x > v) & (x < _LONGEST), integrals),
+        (x <= v, lambda m: _watson(n, v[m], x[m])),
     )
 
 
@@ -634,13 +643,16 @@ def _yv_v_positive(n, v, x):
     return _piecewise(
         x.shape,
         (_is_far(v, x), lambda m: _hankel(n, v[m], x[m], -0.5 * np.pi)),
-        (x > 0.0, integrals),
+        (x + v < _LONGEST, integrals),
     )
 
 
 @pointwise
 def jv_v(v, x, n):
-    """The n-th derivative of ``jv(v, x)`` in `v`, by integrals (10.9.6, 10.9.17) or 10.17.3."""
+    """The n-th derivative of ``jv(v, x)`` in `v`, by integrals (10.9.6, 10.9.17) or 10.17.3.
+
+    It is nan where x is more than a million and less than v * v / 5.
+    """
 
     def negative(m):            # 10.2.3
         w, z = -v[m], x[m]
@@ -659,7 +671,10 @@ def jv_v(v, x, n):
 
 @pointwise
 def yv_v(v, x, n):
-    """The n-th derivative of ``yv(v, x)`` in `v`, by the integral 10.9.7 or 10.17.4."""
+    """The n-th derivative of ``yv(v, x)`` in `v`, by the integral 10.9.7 or 10.17.4.
+
+    It is nan where x + v is more than a million and x less than v * v / 5.
+    """
 
     def negative(m):            # 10.2.3 and its like for Y
         w, z = -v[m], x[m]
@@ -896,8 +911,12 @@ pointwise_of_complex = functools.partial(pointwise, kind=np.complex128)
 
 @pointwise_of_complex
 def polygamma_of_complex(x, n):
-    """The n-th derivative of ``psi``, n > 0: the recurrence 5.15.5 and the series 5.15.8."""
+    """The n-th derivative of ``psi``, n > 0: the recurrence 5.15.5 and the series 5.15.8.
+
+    It is nan where the real part is below -10000.
+    """
     y, p = np.zeros_like(x), n + 1
+    x = np.where(x.real < -1e4, np.nan, x)      # the recurrence would take too long
     while (small := x.real < 16.0).any():
         y = y + np.where(small, x**-p, 0.0)
         x = x + small
