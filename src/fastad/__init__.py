@@ -36,8 +36,11 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "core")
 
 
-_core.register_methods(numpy_api.METHODS, numpy_api.getitem)
-_core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
+_core.register_methods(numpy_api.METHODS, numpy_api.getitem, numpy_api.setitem)
+_core.register_rules(
+    rules.zero_safe, rules.scatter, rules.STACK, rules.WINDOW, rules.PUT, rules.put_values,
+    rules.picked, rules.FORMS,
+)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [

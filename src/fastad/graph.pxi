@@ -299,6 +299,10 @@ cdef class Nodes:
             fits = shape is not None and 0 <= rule.side < fad_row_of(rule.op).arity and all(
                 [dtype.kind in "fb" and np.broadcast_shapes(s, shape) == shape
                  for s, dtype in kinds])
+        elif rule is SET_NUMBER or rule is ADD_NUMBER:
+            fits = len(parents) == 2 and parents[1] not in self.arrays and (
+                kinds[0][1] == F64 and type(params) is int
+                and 0 <= params < int(np.prod(kinds[0][0])))
         elif isinstance(rule, CoreRule) and rule is not ASSEMBLE:
             fits = len(parents) == 1
         elif rule is ASSEMBLE:

@@ -35,6 +35,7 @@ _rint = _core.elementwise["rint"]
 _sqrt = _core.elementwise["sqrt"]
 _square = _core.elementwise["square"]
 _absolute = _core.elementwise["absolute"]
+_view = _core.view
 
 _NOT_GIVEN = np._NoValue
 
@@ -943,15 +944,21 @@ def reshape(a, shape, order="C", *, copy=None) -> Tensor:
     """
     t = a if type(a) is Tensor else _tensor(a)
     if order == "C":
-        return _core.reshape(t, shape)
+        y = _core.reshape(t, shape)
+        return _copied(y) if copy else _reshaped_view(y, t)
     if order not in ("F", "A", "K"):
         raise ValueError(f"reshape: order must be one of 'C', 'F', 'A', got {order!r}")
     if order == "K":
         raise ValueError("reshape: order 'K' is not permitted for reshaping")
     if order == "A":                # tensors are in C order
-        return _core.reshape(t, shape)
+        return _reshaped_view(_core.reshape(t, shape), t)
     shape = tuple(shape) if np.ndim(shape) else (shape,)
-    return _core.transpose(_core.reshape(_core.transpose(t), shape[::-1]))
+    y = _core.transpose(_core.reshape(_core.transpose(t), shape[::-1]))
+    return _view(y, t, np.reshape, y.shape, "F", sure=False)
+
+
+def _reshaped_view(y, t):
+    return _view(y, t, np.reshape, y.shape)
 
 
 def ravel(a, order="C") -> Tensor:
@@ -975,7 +982,8 @@ def transpose(a, axes=None) -> Tensor:
     >>> ad.transpose(ad.zeros((2, 3))).shape
     (3, 2)
     """
-    return _core.transpose(_tensor(a), axes)
+    t = _tensor(a)
+    return _view(_core.transpose(t, axes), t, np.transpose, axes)
 
 
 def matrix_transpose(x, /) -> Tensor:
@@ -1012,7 +1020,7 @@ def moveaxis(a, source, destination) -> Tensor:
     order = [k for k in range(t.ndim) if k not in source]
     for place, axis in sorted(zip(destination, source, strict=True)):
         order.insert(place, axis)
-    return _core.transpose(t, tuple(order))
+    return transpose(t, tuple(order))
 
 
 def swapaxes(a, axis1, axis2) -> Tensor:
@@ -1029,7 +1037,7 @@ def swapaxes(a, axis1, axis2) -> Tensor:
     axis1 = normalize_axis_index(axis1, t.ndim, "swapaxes")
     axis2 = normalize_axis_index(axis2, t.ndim, "swapaxes")
     order[axis1], order[axis2] = axis2, axis1
-    return _core.transpose(t, tuple(order))
+    return transpose(t, tuple(order))
 
 
 def squeeze(a, axis=None) -> Tensor:
@@ -1043,13 +1051,13 @@ def squeeze(a, axis=None) -> Tensor:
     """
     t = _tensor(a)
     if axis is None:
-        return _core.reshape(t, tuple([n for n in t.shape if n != 1]))
+        return reshape(t, tuple([n for n in t.shape if n != 1]))
     axes = _axes("squeeze", axis, t.ndim)
     if axes is None:                # a number has no axis to lose
         return t
     if _any([t.shape[k] != 1 for k in axes]):
         raise ValueError(f"squeeze: axis {axis} of shape {t.shape} must have length 1")
-    return _core.reshape(t, tuple([n for k, n in enumerate(t.shape) if k not in axes]))
+    return reshape(t, tuple([n for k, n in enumerate(t.shape) if k not in axes]))
 
 
 def expand_dims(a, axis) -> Tensor:
@@ -1066,7 +1074,7 @@ def expand_dims(a, axis) -> Tensor:
     ndim = t.ndim + len(axes)
     axes = normalize_axis_tuple(axes, ndim, "expand_dims")
     lengths = iter(t.shape)
-    return _core.reshape(t, tuple([1 if k in axes else next(lengths) for k in range(ndim)]))
+    return reshape(t, tuple([1 if k in axes else next(lengths) for k in range(ndim)]))
 
 
 def broadcast_to(array, shape) -> Tensor:
@@ -1079,7 +1087,8 @@ def broadcast_to(array, shape) -> Tensor:
     [[1.0, 2.0], [1.0, 2.0]]
     """
     shape = tuple(shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
-    return _core.broadcast_to(_tensor(array), shape)
+    t = _tensor(array)
+    return _view(_core.broadcast_to(t, shape), t, np.broadcast_to, shape, readonly=True)
 
 
 def broadcast_arrays(*args) -> tuple:
@@ -1093,7 +1102,7 @@ def broadcast_arrays(*args) -> tuple:
     """
     tensors = [_tensor(t) for t in args]
     shape = np.broadcast_shapes(*[t.shape for t in tensors])
-    return tuple([_core.broadcast_to(t, shape) for t in tensors])
+    return tuple([broadcast_to(t, shape) for t in tensors])
 
 
 def atleast_1d(*arys):
@@ -1105,7 +1114,7 @@ def atleast_1d(*arys):
     >>> ad.atleast_1d(3.0).shape
     (1,)
     """
-    return _each(arys, lambda t: t if t.ndim else _core.reshape(t, (1,)))
+    return _each(arys, lambda t: t if t.ndim else reshape(t, (1,)))
 
 
 def atleast_2d(*arys):
@@ -1118,7 +1127,7 @@ def atleast_2d(*arys):
     (1, 3)
     """
     return _each(
-        arys, lambda t: t if t.ndim > 1 else _core.reshape(t, (1,) * (2 - t.ndim) + t.shape)
+        arys, lambda t: t if t.ndim > 1 else reshape(t, (1,) * (2 - t.ndim) + t.shape)
     )
 
 
@@ -1137,7 +1146,7 @@ def atleast_3d(*arys):
 def _with_three_axes(t):
     if t.ndim > 2:
         return t
-    return _core.reshape(t, {0: (1, 1, 1), 1: (1, *t.shape, 1), 2: (*t.shape, 1)}[t.ndim])
+    return reshape(t, {0: (1, 1, 1), 1: (1, *t.shape, 1), 2: (*t.shape, 1)}[t.ndim])
 
 
 def _each(arys, function):
@@ -1290,7 +1299,7 @@ def array_split(ary, indices_or_sections, axis=0) -> list:
         cuts = [0, *[operator.index(k) for k in indices_or_sections], n]
     before = (slice(None),) * axis
     return [
-        take_index(t, (*before, slice(start, stop)), True)
+        _core.getitem(GETITEM, t, (*before, slice(start, stop)), True)
         for start, stop in zip(cuts, cuts[1:], strict=False)
     ]
 
@@ -1344,7 +1353,7 @@ def unstack(x, /, *, axis=0) -> tuple:
     t = _tensor(x)
     axis = normalize_axis_index(axis, t.ndim, "unstack")
     before = (slice(None),) * axis
-    return tuple([take_index(t, (*before, k), True) for k in range(t.shape[axis])])
+    return tuple([_core.getitem(GETITEM, t, (*before, k), True) for k in range(t.shape[axis])])
 
 
 # Repeating and rearranging.
@@ -1410,7 +1419,7 @@ def flip(m, axis=None) -> Tensor:
     axes = range(t.ndim) if axis is None else normalize_axis_tuple(axis, t.ndim, "flip")
     backwards = slice(None, None, -1)
     index = tuple([backwards if k in axes else slice(None) for k in range(t.ndim)])
-    return take_index(t, index, True)
+    return _core.getitem(GETITEM, t, index, True)
 
 
 def flipud(m) -> Tensor:
@@ -1540,7 +1549,8 @@ def diagonal(a, offset=0, axis1=0, axis2=1) -> Tensor:
     [1.0, 4.0]
     """
     t = _tensor(a)
-    return rules.diagonal(t, operator.index(offset), *_two_axes("diagonal", t, axis1, axis2))
+    which = operator.index(offset), *_two_axes("diagonal", t, axis1, axis2)
+    return _view(rules.diagonal(t, *which), t, np.diagonal, *which, readonly=True)
 
 
 def diag(v, k=0) -> Tensor:
@@ -1558,7 +1568,7 @@ def diag(v, k=0) -> Tensor:
         return rules.from_diagonal(t, (n, n), operator.index(k), 0, 1)
     if t.ndim != 2:
         raise ValueError(f"diag: wants one or two axes, got shape {t.shape}")
-    return rules.diagonal(t, operator.index(k), 0, 1)
+    return diagonal(t, k)
 
 
 def diff(a, n=1, axis=-1, prepend=None, append=None) -> Tensor:
@@ -1787,21 +1797,35 @@ def getitem(t, index) -> Tensor:
     unique = True
     kind = type(index)
     if kind is tuple:
-        parts = []
-        for part in index:
-            kind = type(part)
-            if kind is not int and part is not None and part is not Ellipsis:
-                part, once = _index_part(part, kind)
-                unique = unique and once
-            parts.append(part)
-        index = tuple(parts)
+        index, unique = _index_parts(index)
     elif kind is not int:
         index, unique = _index_part(index, kind)
     # spelled out, not rules.record: a call less counts where single elements are read in loops
     try:
-        return apply(GETITEM, (t,), {"index": index, "unique": unique})
+        return _core.getitem(GETITEM, t, index, unique)
     except (IndexError, ValueError) as error:
         raise rules.named("getitem", error) from None
+
+
+def _index_parts(index):
+    """Return a tuple of indices as `_index_part` does each."""
+    unique = True
+    parts = []
+    for part in index:
+        kind = type(part)
+        if kind is not int and part is not None and part is not Ellipsis:
+            part, once = _index_part(part, kind)
+            unique = unique and once
+        parts.append(part)
+    return tuple(parts), unique
+
+
+def _frozen_index(index):
+    """Return an index in a form that cannot change, and whether it names nothing twice."""
+    kind = type(index)
+    if kind is tuple:
+        return _index_parts(index)
+    return (index, True) if kind is int else _index_part(index, kind)
 
 
 def _index_part(part, kind):
@@ -1842,6 +1866,43 @@ def _not_an_index(what):
         "getitem: an index is an integer, a slice, None, ... or an array of integers or bools; "
         f"got {what}"
     )
+
+
+def setitem(t, index, value):
+    """Assign ``t[index] = value`` with NumPy's rules; the views of `t` show it, and gradients flow.
+
+    Where an index names an element several times, the last value stays and receives the gradient.
+
+    Raises
+    ------
+    IndexError
+        If an index is out of bounds or of no kind that indexes.
+    ValueError
+        If the value does not broadcast to the shape of the indexed part, or `t` is read-only.
+    RuntimeError
+        If `t` is a leaf that requires gradients, or a view of one, while recording is on.
+    TypeError
+        If `t` holds integers and the value requires gradients.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.tensor(3.0, requires_grad=True)
+    >>> y = ad.zeros(3)
+    >>> row = y[1:]
+    >>> y[2] = x * x
+    >>> row.tolist()
+    [0.0, 9.0]
+    """
+    try:
+        index, unique = _frozen_index(index)
+        value = value if type(value) is Tensor else _tensor(value)
+        if _core.is_tracing() and getattr(index, "dtype", None) == bool and value.size == 1:
+            _put_where(t, index, value)     # the mask may be another in the next run
+        else:
+            _core.assign(t, index, value, unique)
+    except IndexError as error:
+        raise IndexError(str(error).replace("getitem:", "setitem:", 1)) from None
 
 
 # Functions of values alone.
@@ -2152,8 +2213,8 @@ def _method_reshape(t, *shape, order="C"):
 def _method_transpose(t, *axes):
     """Return the tensor with its axes permuted, reversed by default."""
     if not axes or (len(axes) == 1 and axes[0] is None):
-        return _core.transpose(t)
-    return _core.transpose(t, tuple(axes[0]) if np.ndim(axes[0]) else axes)
+        return transpose(t)
+    return transpose(t, tuple(axes[0]) if np.ndim(axes[0]) else axes)
 
 
 def _method_clip(t, min=None, max=None, out=None):
@@ -2164,6 +2225,11 @@ def _method_clip(t, min=None, max=None, out=None):
 def _method_astype(t, dtype, order="K", casting="unsafe", subok=True, copy=True):
     """Return the tensor with another dtype; gradients flow between floating dtypes."""
     return astype(t, dtype, copy=copy)
+
+
+def _method_flatten(t, order="C"):
+    """Return a copy of the elements in one axis."""
+    return _copied(ravel(t, order))
 
 
 def _method_copy(t, order="C"):
@@ -2183,7 +2249,7 @@ METHODS = {
     "cumsum": cumsum,
     "diagonal": diagonal,
     "dot": dot,
-    "flatten": ravel,
+    "flatten": _method_flatten,
     "max": max,
     "mean": mean,
     "min": min,
