@@ -51,6 +51,7 @@ from .transforms import vjp as vjp
 
 _Axis: TypeAlias = int | tuple[int, ...] | None
 _Shape: TypeAlias = int | Sequence[int]
+_Out: TypeAlias = Tensor | npt.NDArray[Any] | None
 
 __version__: str
 __all__: list[str]
@@ -150,7 +151,7 @@ def true_divide(a: TensorLike, b: TensorLike, /) -> Tensor: ...
 def all(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: bool = False,
     *,
     where: npt.ArrayLike = True,
@@ -159,7 +160,7 @@ def allclose(*args: Any, **kwargs: Any) -> Any: ...
 def amax(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: bool = False,
     initial: TensorLike = ...,
     where: Any = True,
@@ -167,7 +168,7 @@ def amax(
 def amin(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: bool = False,
     initial: TensorLike = ...,
     where: Any = True,
@@ -175,7 +176,7 @@ def amin(
 def any(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: bool = False,
     *,
     where: npt.ArrayLike = True,
@@ -189,10 +190,10 @@ def arange(
     requires_grad: bool = False,
 ) -> Tensor: ...
 def argmax(
-    a: TensorLike, axis: _Axis = None, out: None = None, *, keepdims: bool = False
+    a: TensorLike, axis: _Axis = None, out: _Out = None, *, keepdims: bool = False
 ) -> Tensor: ...
 def argmin(
-    a: TensorLike, axis: _Axis = None, out: None = None, *, keepdims: bool = False
+    a: TensorLike, axis: _Axis = None, out: _Out = None, *, keepdims: bool = False
 ) -> Tensor: ...
 def argpartition(*args: Any, **kwargs: Any) -> Any: ...
 def argsort(
@@ -204,7 +205,7 @@ def argsort(
     stable: bool | None = None,
 ) -> Tensor: ...
 def argwhere(*args: Any, **kwargs: Any) -> Any: ...
-def around(a: TensorLike, decimals: int = 0, out: None = None) -> Tensor: ...
+def around(a: TensorLike, decimals: int = 0, out: _Out = None) -> Tensor: ...
 def array(
     object: TensorLike,
     dtype: npt.DTypeLike | None = None,
@@ -244,7 +245,7 @@ def clip(
     a: TensorLike,
     a_min: TensorLike | None = None,
     a_max: TensorLike | None = None,
-    out: None = None,
+    out: _Out = None,
     *,
     min: TensorLike | None = None,
     max: TensorLike | None = None,
@@ -254,21 +255,22 @@ def common_type(*args: Any, **kwargs: Any) -> Any: ...
 def concat(
     arrays: Tensor | Sequence[TensorLike],
     axis: _Axis = 0,
-    out: None = None,
+    out: _Out = None,
     *,
     dtype: npt.DTypeLike | None = None,
 ) -> Tensor: ...
 def concatenate(
     arrays: Tensor | Sequence[TensorLike],
     axis: _Axis = 0,
-    out: None = None,
+    out: _Out = None,
     *,
     dtype: npt.DTypeLike | None = None,
 ) -> Tensor: ...
 def copy(a: TensorLike, order: str | None = 'K') -> Tensor: ...
+def copyto(dst: Tensor, src: TensorLike, casting: Any = 'same_kind', where: Any = True) -> None: ...
 def count_nonzero(*args: Any, **kwargs: Any) -> Any: ...
 def cumsum(
-    a: TensorLike, axis: _Axis = None, dtype: npt.DTypeLike | None = None, out: None = None
+    a: TensorLike, axis: _Axis = None, dtype: npt.DTypeLike | None = None, out: _Out = None
 ) -> Tensor: ...
 def diag(v: TensorLike, k: int = 0) -> Tensor: ...
 def diag_indices_from(*args: Any, **kwargs: Any) -> Any: ...
@@ -278,10 +280,10 @@ def diff(
 ) -> Tensor: ...
 def digitize(*args: Any, **kwargs: Any) -> Any: ...
 def divmod(x1: TensorLike, x2: TensorLike, /) -> tuple[Tensor, Tensor]: ...
-def dot(a: TensorLike, b: TensorLike, out: None = None) -> Tensor: ...
+def dot(a: TensorLike, b: TensorLike, out: _Out = None) -> Tensor: ...
 def dsplit(ary: TensorLike, indices_or_sections: Any) -> list[Tensor]: ...
 def dstack(tup: Tensor | Sequence[TensorLike]) -> Tensor: ...
-def einsum(*operands: Any, out: None = None, optimize: Any = False) -> Tensor: ...
+def einsum(*operands: Any, out: _Out = None, optimize: Any = False) -> Tensor: ...
 def empty(
     shape: _Shape, dtype: npt.DTypeLike | None = float, *, requires_grad: bool = False
 ) -> Tensor: ...
@@ -302,6 +304,7 @@ def eye(
     *,
     requires_grad: bool = False,
 ) -> Tensor: ...
+def fill_diagonal(a: TensorLike, val: TensorLike, wrap: Any = False) -> None: ...
 def flatnonzero(*args: Any, **kwargs: Any) -> Any: ...
 def flip(m: TensorLike, axis: _Axis = None) -> Tensor: ...
 def fliplr(m: TensorLike) -> Tensor: ...
@@ -366,7 +369,7 @@ def matrix_transpose(x: TensorLike, /) -> Tensor: ...
 def max(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: bool = False,
     initial: TensorLike = ...,
     where: Any = True,
@@ -376,7 +379,7 @@ def mean(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: bool = False,
     *,
     where: Any = True,
@@ -384,7 +387,7 @@ def mean(
 def min(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: bool = False,
     initial: TensorLike = ...,
     where: Any = True,
@@ -406,18 +409,24 @@ def ones_like(
     shape: _Shape | None = None,
     requires_grad: bool = False,
 ) -> Tensor: ...
-def outer(a: TensorLike, b: TensorLike, out: None = None) -> Tensor: ...
+def outer(a: TensorLike, b: TensorLike, out: _Out = None) -> Tensor: ...
 def pad(array: TensorLike, pad_width: Any, mode: str = 'constant', **kwargs: Any) -> Tensor: ...
 def permute_dims(a: TensorLike, axes: Any = None) -> Tensor: ...
+def place(arr: TensorLike, mask: TensorLike, vals: TensorLike) -> None: ...
 def prod(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
+def put(a: TensorLike, ind: TensorLike, v: TensorLike, mode: str = 'raise') -> None: ...
+def put_along_axis(
+    arr: TensorLike, indices: TensorLike, values: TensorLike, axis: _Axis
+) -> None: ...
+def putmask(a: TensorLike, mask: TensorLike, values: TensorLike) -> None: ...
 def ravel(a: TensorLike, order: str | None = 'C') -> Tensor: ...
 def ravel_multi_index(*args: Any, **kwargs: Any) -> Any: ...
 def real(val: TensorLike) -> Tensor: ...
@@ -429,7 +438,7 @@ def reshape(
 def result_type(*args: Any, **kwargs: Any) -> Any: ...
 def right_shift(*args: Any, **kwargs: Any) -> Any: ...
 def roll(a: TensorLike, shift: Any, axis: _Axis = None) -> Tensor: ...
-def round(a: TensorLike, decimals: int = 0, out: None = None) -> Tensor: ...
+def round(a: TensorLike, decimals: int = 0, out: _Out = None) -> Tensor: ...
 def searchsorted(*args: Any, **kwargs: Any) -> Any: ...
 def shape(a: TensorLike) -> tuple[int, ...]: ...
 def shares_memory(*args: Any, **kwargs: Any) -> Any: ...
@@ -448,7 +457,7 @@ def squeeze(a: TensorLike, axis: _Axis = None) -> Tensor: ...
 def stack(
     arrays: Tensor | Sequence[TensorLike],
     axis: _Axis = 0,
-    out: None = None,
+    out: _Out = None,
     *,
     dtype: npt.DTypeLike | None = None,
 ) -> Tensor: ...
@@ -456,7 +465,7 @@ def std(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     ddof: float = 0,
     keepdims: bool = False,
     *,
@@ -468,16 +477,16 @@ def sum(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
 def swapaxes(a: TensorLike, axis1: int, axis2: int) -> Tensor: ...
 def take(
-    a: TensorLike, indices: Any, axis: _Axis = None, out: None = None, mode: str = 'raise'
+    a: TensorLike, indices: TensorLike, axis: _Axis = None, out: _Out = None, mode: str = 'raise'
 ) -> Tensor: ...
-def take_along_axis(arr: TensorLike, indices: Any, axis: _Axis = -1) -> Tensor: ...
+def take_along_axis(arr: TensorLike, indices: TensorLike, axis: _Axis = -1) -> Tensor: ...
 def tensordot(a: TensorLike, b: TensorLike, axes: Any = 2) -> Tensor: ...
 def tile(A: TensorLike, reps: Any) -> Tensor: ...
 def trace(
@@ -486,7 +495,7 @@ def trace(
     axis1: int = 0,
     axis2: int = 1,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
 ) -> Tensor: ...
 def transpose(a: TensorLike, axes: Any = None) -> Tensor: ...
 def tril(m: TensorLike, k: int = 0) -> Tensor: ...
@@ -499,7 +508,7 @@ def var(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     ddof: float = 0,
     keepdims: bool = False,
     *,

@@ -1370,7 +1370,7 @@ cdef object number_at(Tensor x, object index):
     return c_get_number(x, offset, index)
 
 
-cdef Py_ssize_t offset_of(Tensor t, object index, const int64_t *strides) except -2:
+cdef Py_ssize_t offset_of(Tensor t, object index, const int64_t *strides) except? -2:
     """Where in the array of t, or along these strides, an index of integers alone points to; -1
     for another one."""
     cdef Py_ssize_t offset = 0, i, k, n = t.arr.ndim

@@ -5,12 +5,13 @@ value is NumPy's, bit for bit.  Truth values of 0-d operands are ``np.bool_``, a
 answer a question about whole arrays (``allclose``, ``shape``) return what NumPy returns.
 
 ``np.<name>(tensor)`` comes here through `array_ufunc` and `array_function`, which the tensor's
-``__array_ufunc__`` and ``__array_function__`` call.  An ``out`` argument stands in signatures
-only to keep NumPy's order of arguments: a tensor's value never changes under the tape.
+``__array_ufunc__`` and ``__array_function__`` call.  Where a function takes ``out``, a tensor given
+as such becomes the result, history included (`_takes_out`).
 """
 
 from __future__ import annotations
 
+import functools
 import operator
 import sys
 from math import prod as _product
@@ -18,9 +19,10 @@ from math import prod as _product
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from . import _core, rules
-from ._core import Tensor, apply, as_tensor
+from . import _core, assignment, rules
+from ._core import Tensor, as_tensor
 from ._core import array as _primal
+from .assignment import TARGETS, along, into
 from .rules import GETITEM, take_index
 from .rules import where as _where
 
@@ -123,14 +125,6 @@ def _requires_grad(obj):
     if kind is list or kind is tuple:
         return _any(map(_requires_grad, obj))
     return kind is dict and _any(map(_requires_grad, obj.values()))
-
-
-def _no_out(name, out):
-    if out is not None:
-        raise TypeError(
-            f"{name}: out= is not possible, because values on the tape never change; "
-            "use the tensor that is returned"
-        )
 
 
 def _axes(name, axis, ndim):
@@ -421,7 +415,7 @@ def sum(
     """
     t = a if type(a) is Tensor else _tensor(a)
     if out is not None:
-        _no_out("sum", out)
+        return into(out, sum(a, axis, dtype, None, keepdims, initial, where), "sum")
     if keepdims is not False or initial is not _NOT_GIVEN or where is not True:
         keepdims, initial, where = _given(keepdims, initial, where)
         if initial is not None or _off_tape(t, dtype):
@@ -491,7 +485,6 @@ def prod(
     >>> x.grad.tolist()
     [6.0, 0.0, 0.0]
     """
-    _no_out("prod", out)
     t = _tensor(a)
     keepdims, initial, where = _given(keepdims, initial, where)
     if initial is not None or _off_tape(t, dtype):
@@ -535,7 +528,6 @@ def min(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) 
 
 def _extremum(function, pick, a, axis, out, keepdims, initial, where):
     name = function.__name__.removeprefix("a")
-    _no_out(name, out)
     t = _tensor(a)
     keepdims, initial, where = _given(keepdims, initial, where)
     if where is not True and initial is None:
@@ -572,7 +564,7 @@ def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> T
     """
     t = a if type(a) is Tensor else _tensor(a)
     if out is not None:
-        _no_out("mean", out)
+        return into(out, mean(a, axis, dtype, None, keepdims, where=where), "mean")
     if keepdims is not False or where is not True:
         keepdims, _, where = _given(keepdims, _NOT_GIVEN, where)
     if dtype is None:
@@ -632,7 +624,6 @@ def var(
     >>> ad.var(ad.tensor([1.0, 3.0])).item()
     1.0
     """
-    _no_out("var", out)
     t = _tensor(a)
     if correction is not _NOT_GIVEN:
         if ddof != 0:
@@ -674,7 +665,6 @@ def std(
     >>> x.grad.tolist()
     [0.0, 0.0]
     """
-    _no_out("std", out)
     options = {"where": where, "mean": mean, "correction": correction}
     return root_or_zero(var(a, axis, dtype, None, ddof, keepdims, **options), _sqrt)
 
@@ -694,7 +684,6 @@ def all(a, axis=None, out=None, keepdims=False, *, where=True):
     >>> bool(ad.all(ad.tensor([1.0, 0.0])))
     False
     """
-    _no_out("all", out)
     return _truth_of(np.all, a, axis, keepdims, where)
 
 
@@ -715,7 +704,6 @@ def any(a, axis=None, out=None, keepdims=False, *, where=True):
     >>> bool(ad.any(ad.tensor([1.0, 0.0])))
     True
     """
-    _no_out("any", out)
     return _truth_of(np.any, a, axis, keepdims, where)
 
 
@@ -728,7 +716,6 @@ def argmax(a, axis=None, out=None, *, keepdims=False) -> Tensor:
     >>> ad.argmax(ad.tensor([1.0, 3.0, 2.0])).item()
     1
     """
-    _no_out("argmax", out)
     return _by_numpy(np.argmax, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
 
 
@@ -741,7 +728,6 @@ def argmin(a, axis=None, out=None, *, keepdims=False) -> Tensor:
     >>> ad.argmin(ad.tensor([1.0, 3.0, 0.0])).item()
     2
     """
-    _no_out("argmin", out)
     return _by_numpy(np.argmin, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
 
 
@@ -754,7 +740,6 @@ def cumsum(a, axis=None, dtype=None, out=None) -> Tensor:
     >>> ad.cumsum(ad.tensor([1.0, 2.0, 3.0])).tolist()
     [1.0, 3.0, 6.0]
     """
-    _no_out("cumsum", out)
     t = _tensor(a)
     if dtype is not None and _off_tape(t, dtype):
         return _by_dtype(np.cumsum, t, {"axis": axis, "dtype": dtype})
@@ -793,7 +778,7 @@ def dot(a, b, out=None) -> Tensor:
     [0.0, 4.0, 8.0, 12.0]
     """
     if out is not None:
-        _no_out("dot", out)
+        return into(out, dot(a, b), "dot")
     a = a if type(a) is Tensor else _tensor(a)
     b = b if type(b) is Tensor else _tensor(b)
     if not a.ndim or not b.ndim:
@@ -840,7 +825,6 @@ def outer(a, b, out=None) -> Tensor:
     >>> ad.outer(ad.tensor([1.0, 2.0]), ad.tensor([3.0, 4.0])).tolist()
     [[3.0, 4.0], [6.0, 8.0]]
     """
-    _no_out("outer", out)
     return _core.reshape(_tensor(a), (-1, 1)) * _core.reshape(_tensor(b), (1, -1))
 
 
@@ -876,7 +860,6 @@ def einsum(*operands, out=None, optimize=False) -> Tensor:
     >>> ad.einsum("ij,j->i", ad.eye(2), ad.tensor([1.0, 2.0])).tolist()
     [1.0, 2.0]
     """
-    _no_out("einsum", out)
     if not operands:
         raise ValueError("einsum: wants a subscripts string and operands, got nothing")
     if isinstance(operands[0], str):
@@ -910,7 +893,6 @@ def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None) -> Tensor:
     >>> ad.trace(ad.tensor([[1.0, 2.0], [3.0, 4.0]])).item()
     5.0
     """
-    _no_out("trace", out)
     t = _tensor(a)
     if dtype is not None and _off_tape(t, dtype):
         options = {"offset": offset, "axis1": axis1, "axis2": axis2, "dtype": dtype}
@@ -1177,7 +1159,7 @@ def concatenate(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     [0.0, 1.0, 2.0]
     """
     if out is not None:
-        _no_out("concatenate", out)
+        return into(out, concatenate(arrays, axis, dtype=dtype), "concatenate")
     tensors = _sequence("concatenate", arrays)
     if axis is None:
         tensors, axis = [_core.reshape(t, (-1,)) for t in tensors], 0
@@ -1197,7 +1179,7 @@ def stack(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     [3.0, 6.0]
     """
     if out is not None:
-        _no_out("stack", out)
+        return into(out, stack(arrays, axis, dtype=dtype), "stack")
     tensors = _sequence("stack", arrays)
     shape = tensors[0].shape
     for t in tensors:
@@ -1617,7 +1599,6 @@ def take(a, indices, axis=None, out=None, mode="raise") -> Tensor:
     >>> ad.take(ad.tensor([5.0, 6.0, 7.0]), [2, 0]).tolist()
     [7.0, 5.0]
     """
-    _no_out("take", out)
     t = _tensor(a)
     if axis is None:
         t, axis = _core.reshape(t, (-1,)), 0
@@ -1656,17 +1637,7 @@ def take_along_axis(arr, indices, axis=-1) -> Tensor:
             f"got {index.ndim} and {t.ndim}"
         )
     axis = normalize_axis_index(axis, t.ndim, "take_along_axis")
-    return take_index(t, _along(index, axis, t.shape))
-
-
-def _along(index, axis, shape):
-    """Complete an array of indices along `axis` to an index of a tensor of that shape."""
-    full_index = []
-    for k, n in enumerate(shape):
-        ones = [1] * len(shape)
-        ones[k] = n
-        full_index.append(index if k == axis else np.arange(n).reshape(ones))
-    return tuple(full_index)
+    return take_index(t, along(index, axis, t.shape))
 
 
 def where(condition, x=None, y=None):
@@ -1699,7 +1670,6 @@ def clip(a, a_min=None, a_max=None, out=None, *, min=None, max=None) -> Tensor:
     >>> ad.clip(ad.tensor([-1.0, 0.5, 2.0]), 0.0, 1.0).tolist()
     [0.0, 0.5, 1.0]
     """
-    _no_out("clip", out)
     low = a_min if min is None else min
     high = a_max if max is None else max
     if _all(x is None or _is_whole(x) for x in (a, low, high)):
@@ -1722,7 +1692,6 @@ def round(a, decimals=0, out=None) -> Tensor:
     >>> ad.round(ad.tensor([1.26, 2.5]), 1).tolist()
     [1.3, 2.5]
     """
-    _no_out("round", out)
     t = _tensor(a)
     if t.dtype.kind != "f":
         return _wrapped(np.round(_primal(t), decimals))
@@ -1759,7 +1728,7 @@ def sort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
     axis = normalize_axis_index(axis, t.ndim, "sort")
     # stable, so that equal elements get their cotangents in a definite order
     index = _primal(_core.by_numpy(np.argsort, (t, axis, "stable"), {}))
-    return take_index(t, _along(index, axis, t.shape), True)
+    return take_index(t, along(index, axis, t.shape), True)
 
 
 def argsort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
@@ -1894,15 +1863,17 @@ def setitem(t, index, value):
     >>> row.tolist()
     [0.0, 9.0]
     """
+    value = value if type(value) is Tensor else _tensor(value)
+    if _core.is_tracing() and type(index) is Tensor and index.dtype == bool and (
+            index.shape == t.shape and value.size == 1):
+        assignment.copyto(t, value, "unsafe", index)    # the mask may differ in the next run
+        return
     try:
         index, unique = _frozen_index(index)
-        value = value if type(value) is Tensor else _tensor(value)
-        if _core.is_tracing() and getattr(index, "dtype", None) == bool and value.size == 1:
-            _put_where(t, index, value)     # the mask may be another in the next run
-        else:
-            _core.assign(t, index, value, unique)
+        _core.assign(t, index, value, unique)
     except IndexError as error:
-        raise IndexError(str(error).replace("getitem:", "setitem:", 1)) from None
+        text = str(error).replace("getitem:", "setitem:", 1)
+        raise rules.named("setitem", IndexError(text)) from None
 
 
 # Functions of values alone.
@@ -2097,11 +2068,9 @@ def without_gradient(function, args, kwargs):
             "requires one; pass `.detach().numpy()` to compute with the values alone"
         )
     out = kwargs.get("out")
-    if type(out) is Tensor or (type(out) is tuple and _any([type(o) is Tensor for o in out])):
-        raise TypeError(
-            f"{name}: out= must be an ndarray, because a tensor's values never change; "
-            "use the tensor that is returned"
-        )
+    if _holds_tensor(out if type(out) is tuple else (out,)):
+        rest = {key: value for key, value in kwargs.items() if key != "out"}
+        return into(out, without_gradient(function, args, rest), name)
     result = function(*_values(args), **_values(kwargs))
     return result if out is not None else _wrapped(result)
 
@@ -2131,6 +2100,11 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
     [[3.0], [6.0]]
     """
     function = UFUNCS.get(ufunc) or _scipy_special(ufunc)
+    if "out" in kwargs and _holds_tensor(kwargs["out"]):
+        return _ufunc_into(tensor_type, ufunc, method, inputs, **kwargs)
+    if method == "at" and type(inputs[0]) is Tensor and function is not None:
+        index, unique = _frozen_index(inputs[1])
+        return assignment.at(ufunc, function, inputs[0], index, unique, inputs[2:])
     if method == "__call__":
         if function is not None:
             if not kwargs:
@@ -2148,6 +2122,19 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
         named = getattr(ufunc, method)
         return without_gradient(_Named(f"{ufunc.__name__}.{method}", named), inputs, kwargs)
     return standard(*inputs, **{"axis": 0, **kwargs})
+
+
+def _ufunc_into(tensor_type, ufunc, method, inputs, out, where=True, **kwargs):
+    """Compute a ufunc whose result goes into tensors, as far as the mask holds."""
+    called = method == "__call__"
+    result = array_ufunc(tensor_type, ufunc, method, inputs,
+                         kwargs if called else {**kwargs, "where": where})
+    if where is not True and called:
+        out = out if len(out) > 1 else out[0]
+        if type(out) is tuple:
+            raise TypeError(f"{ufunc.__name__}: where= with several results is not supported")
+        result = _where(_values(where), result, out)
+    return into(out, result, ufunc.__name__, broadcasts=called)
 
 
 class _Named:
@@ -2190,10 +2177,10 @@ def array_function(function, types, args, kwargs):
         if kind is not Tensor and not issubclass(kind, np.ndarray):
             return NotImplemented
     ours = FUNCTIONS.get(function)
-    if ours is None:
+    if ours is None or (function.__name__ in TARGETS and type(args[0]) is not Tensor):
         return without_gradient(function, args, kwargs)
     if kwargs:
-        code = getattr(ours, "__code__", None)
+        code = getattr(getattr(ours, "__wrapped__", ours), "__code__", None)
         if code is not None and not code.co_flags & _TAKES_ANY_KEYWORD:
             known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
             for name in kwargs:
@@ -2202,7 +2189,44 @@ def array_function(function, types, args, kwargs):
     return ours(*args, **kwargs)
 
 
+# Results that go into tensors.
+
+
+def _takes_out(function):
+    """Return a function whose ``out`` argument, wherever it stands, becomes the result."""
+    code = function.__code__
+    place = code.co_varnames.index("out")
+    positional = place < code.co_argcount
+
+    @functools.wraps(function)
+    def with_out(*args, **kwargs):
+        out = None
+        if "out" in kwargs:
+            out = kwargs.pop("out")
+        elif positional and len(args) > place:
+            out = args[place]
+            args = (*args[:place], None, *args[place + 1 :])
+        result = function(*args, **kwargs)
+        return result if out is None else into(out, result, function.__name__)
+
+    return with_out
+
+
+for _name, _function in list(globals().items()):
+    _code = getattr(_function, "__code__", None)
+    if _code is not None and not _name.startswith("_") and _function.__module__ == __name__ and (
+            "out" in _code.co_varnames[: _code.co_argcount + _code.co_kwonlyargcount]
+            and "into" not in _code.co_names):
+        globals()[_name] = _takes_out(_function)
+amax, amin, around = max, min, round
+
+
 # Methods of Tensor.
+
+
+def _method_sort(t, axis=-1, kind=None, order=None, *, stable=None):
+    """Sort the elements along an axis, in place."""
+    assignment.write_whole(t, sort(t, normalize_axis_index(axis, t.ndim, "sort")), "sort")
 
 
 def _method_reshape(t, *shape, order="C"):
@@ -2249,16 +2273,20 @@ METHODS = {
     "cumsum": cumsum,
     "diagonal": diagonal,
     "dot": dot,
+    "fill": assignment.fill,
     "flatten": _method_flatten,
     "max": max,
     "mean": mean,
     "min": min,
     "nonzero": _on_values(np.nonzero),
+    "partition": assignment.partition,
     "prod": prod,
+    "put": assignment.put,
     "ravel": ravel,
     "repeat": repeat,
     "reshape": _method_reshape,
     "round": round,
+    "sort": _method_sort,
     "squeeze": squeeze,
     "std": std,
     "sum": sum,
@@ -2292,6 +2320,7 @@ def _named_by_tables():
         if isinstance(candidate, np.ufunc) and candidate in UFUNCS:
             named[name] = UFUNCS[candidate]
     named.update(_core.elementwise)
+    named.update(TARGETS)
     # `where` and `clip` above take what NumPy's take
     for name in _OWN_NAMES:
         named.pop(name, None)
