@@ -108,7 +108,7 @@ class Statements:
             new = VIEWS[which](xp, a) if rng.random() < 0.6 else found
             if xp is np and not np.shares_memory(new, a):
                 new = new.copy()        # in C order, as all tensors are that are no views
-            if getattr(new, "ndim", 0) and new.ndim < 4 and new.size < 60:
+            if getattr(new, "ndim", 0) and new.ndim < 4 and 0 < new.size < 60:
                 arrays.append(new)
                 if len(arrays) > 9:
                     del arrays[rng.integers(4, len(arrays))]
@@ -152,7 +152,7 @@ def _writable(a):
     return True
 
 
-@pytest.mark.parametrize("seed", range(3000))
+@pytest.mark.parametrize("seed", range(100))
 def test_random_statements_give_numpys_values_in_every_alias_and_right_gradients(seed):
     statements = Statements(seed, 25)
     start = np.array([0.3, -1.2, 0.8])

@@ -952,7 +952,13 @@ def ravel(a, order="C") -> Tensor:
     >>> ad.ravel(ad.eye(2)).tolist()
     [1.0, 0.0, 0.0, 1.0]
     """
-    return reshape(a, (-1,), "C" if order == "K" else order)
+    t = _tensor(a)
+    if order == "F":
+        return reshape(t, (-1,), order)
+    if order not in ("C", "A", "K"):
+        raise ValueError(f"ravel: order must be one of 'C', 'F', 'A', 'K', got {order!r}")
+    # unlike reshape, it copies what does not lie side by side
+    return _view(_core.reshape(t, (-1,)), t, np.ravel)
 
 
 def transpose(a, axes=None) -> Tensor:
