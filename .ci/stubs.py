@@ -37,8 +37,9 @@ AXIS = "_Axis"
 DTYPE = "npt.DTypeLike | None"
 LIKE = "TensorLike"
 TYPES = {
-    **dict.fromkeys("a A ary arr array b m v val x x1 x2 y arys start stop step object "
-                    "fill_value prototype z".split(), LIKE),
+    **dict.fromkeys("a A ary arr array b m v val vals values src x x1 x2 y arys start stop step "
+                    "object fill_value prototype z ind indices mask".split(), LIKE),
+    "dst": "Tensor",
     **dict.fromkeys("keepdims requires_grad endpoint retstep".split(), "bool"),
     **dict.fromkeys("N n k ndmin num offset axis1 axis2 decimals".split(), "int"),
     **dict.fromkeys("order kind".split(), "str | None"),
@@ -54,12 +55,13 @@ TYPES = {
     "initial": "TensorLike",
     "correction": "float",
     "mode": "str",
-    "out": "None",
+    "out": "_Out",
     "shape": "_Shape",
     "stable": "bool | None",
     "tol": "float",
 }
 RETURNS = {
+    "None": "None",
     "Tensor": "Tensor",
     "bool": "bool",
     "int": "int",
@@ -68,14 +70,14 @@ RETURNS = {
 }
 # What a signature at run time does not tell.
 BY_HAND = {
-    "all": "def all(a: TensorLike, axis: _Axis = None, out: None = None, keepdims: bool = False, "
+    "all": "def all(a: TensorLike, axis: _Axis = None, out: _Out = None, keepdims: bool = False, "
            "*, where: npt.ArrayLike = True) -> Tensor | np.bool_: ...",
-    "any": "def any(a: TensorLike, axis: _Axis = None, out: None = None, keepdims: bool = False, "
+    "any": "def any(a: TensorLike, axis: _Axis = None, out: _Out = None, keepdims: bool = False, "
            "*, where: npt.ArrayLike = True) -> Tensor | np.bool_: ...",
     "arange": "def arange(start: float, stop: float | None = None, step: float = 1, "
               "dtype: npt.DTypeLike | None = None, *, requires_grad: bool = False) -> Tensor: ...",
     "clip": "def clip(a: TensorLike, a_min: TensorLike | None = None, "
-            "a_max: TensorLike | None = None, out: None = None, *, min: TensorLike | None = None, "
+            "a_max: TensorLike | None = None, out: _Out = None, *, min: TensorLike | None = None, "
             "max: TensorLike | None = None) -> Tensor: ...",
     "divmod": "def divmod(x1: TensorLike, x2: TensorLike, /) -> tuple[Tensor, Tensor]: ...",
     "shape": "def shape(a: TensorLike) -> tuple[int, ...]: ...",
@@ -143,7 +145,8 @@ def from_signature(name: str, function: object) -> str:
 
 def on_values(function: object) -> bool:
     """Whether NumPy computes this on plain values, with a signature of its own."""
-    return getattr(function, "__name__", "") == "on_values" or hasattr(function, "__wrapped__")
+    return getattr(function, "__name__", "") == "on_values" or (
+        hasattr(function, "__wrapped__") and function.__module__ != numpy_api.__name__)
 
 
 def wrapped(line: str) -> str:
@@ -193,7 +196,8 @@ def stub() -> str:
     lines = [HEAD.strip(), *imports(), ""]
     head = len(lines)       # below, NumPy's bool goes by its name here
     lines += ["_bool: TypeAlias = builtins.bool", "_Axis: TypeAlias = int | tuple[int, ...] | None",
-              "_Shape: TypeAlias = int | Sequence[int]", "", "__version__: str",
+              "_Shape: TypeAlias = int | Sequence[int]",
+              "_Out: TypeAlias = Tensor | npt.NDArray[Any] | None", "", "__version__: str",
               "__all__: list[str]", "", "def get_include() -> str: ..."]
     groups: dict[str, list[str]] = {
         "Elementwise functions, one for each row of the op table.": [],

@@ -417,9 +417,29 @@ CASES = {
         "/=: cannot put float64",
     ),
     "item assignment": (
+        lambda: operator.setitem(ad.zeros(3), 5, 1.0),
+        IndexError,
+        "setitem: index 5 is out of bounds",
+    ),
+    "item assignment to a leaf": (
         lambda: operator.setitem(leaf(), 0, 1.0),
+        RuntimeError,
+        "setitem: a leaf that requires gradients cannot be changed while recording",
+    ),
+    "item assignment of another shape": (
+        lambda: operator.setitem(ad.zeros(3), slice(0, 2), ad.ones(3)),
+        ValueError,
+        r"setitem: could not broadcast input array from shape \(3,\) into shape \(2,\)",
+    ),
+    "item assignment into a broadcast": (
+        lambda: operator.setitem(ad.broadcast_to(ad.zeros(3), (2, 3)), 0, 1.0),
+        ValueError,
+        "setitem: assignment destination is read-only",
+    ),
+    "item assignment of a gradient into integers": (
+        lambda: operator.setitem(ad.zeros(3, dtype=int), 0, leaf()[0]),
         TypeError,
-        r"setitem: tensors take no item assignment; .*where\(\)",
+        "setitem: a tensor of dtype int64 cannot hold a value that requires gradients",
     ),
     "item deletion": (
         lambda: operator.delitem(leaf(), 0),
@@ -537,6 +557,8 @@ def test_bad_input_under_no_grad_is_an_error_too(name):
         "gradient type",
         "complex gradient",
         "leaf in place",
+        "item assignment to a leaf",
+        "item assignment of a gradient into integers",
         "array of a leaf",
         "numpy of a leaf",
         "result that stops",

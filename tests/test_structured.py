@@ -534,13 +534,13 @@ def test_numbers_of_numpy_and_ranges_index():
     assert x[np.int32(1) :].tolist() == [2.0, 3.0]
 
 
-def test_slices_are_not_aliases_that_later_updates_reach():
+def test_updates_reach_slices_and_not_what_was_computed_from_them():
     x = ad.tensor([1.0, 2.0, 3.0], requires_grad=True)
     part = x[1:]
     y = ad.sum(part * part)
     with ad.no_grad():
         x *= 10.0
-    assert part.tolist() == [2.0, 3.0]
+    assert part.tolist() == [20.0, 30.0]
     y.backward()
     assert x.grad.tolist() == [0.0, 4.0, 6.0]
 

@@ -960,7 +960,7 @@ UNARY = {
     "negative": (lambda t: -t, np.negative, lambda a, g: -g),
     "half": (lambda t: t * 0.5, lambda a: a * 0.5, lambda a, g: g * 0.5),
     "sum": (lambda t: t.sum(), np.sum, lambda a, g: np.broadcast_to(g, a.shape)),
-    "reverse": (lambda t: t[..., ::-1] if t.ndim else +t,
+    "reverse": (lambda t: t[..., ::-1].copy() if t.ndim else +t,
                 lambda a: a[..., ::-1] if a.ndim else a,
                 lambda a, g: g[..., ::-1] if a.ndim else g),
 }

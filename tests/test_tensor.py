@@ -746,31 +746,31 @@ def test_a_saved_operand_updated_in_place_is_not_corrupted():
 
 def test_in_place_does_not_reach_other_handles_of_the_value():
     t = ad.tensor([[1.0, 2.0]])
-    views = [t.detach(), t.reshape(2), t[:], t.T, ad.tensor(t), ad.broadcast_to(t, (2, 2))]
-    views += [t.astype(float), t.copy(), t.ravel(), t[0]]
-    before = [v.tolist() for v in views]
+    copies = [t.detach(), ad.tensor(t), t.astype(float), t.copy(), t.flatten(), t[[0]]]
+    before = [v.tolist() for v in copies]
     t += 10.0
-    assert [v.tolist() for v in views] == before
+    assert [v.tolist() for v in copies] == before
 
 
 @pytest.mark.parametrize(
     ("view", "slope"),
     [
-        (lambda x: x[:, 1:], [[2.0, 12.0], [2.0, 12.0]]),
-        (lambda x: x.T, [[12.0, 12.0], [12.0, 12.0]]),
-        (lambda x: x.reshape(4), [[12.0, 12.0], [12.0, 12.0]]),
-        (lambda x: x[1], [[2.0, 2.0], [12.0, 12.0]]),
+        (lambda x: x[:, 1:], [[2.0, 30.0], [2.0, 30.0]]),
+        (lambda x: x.T, [[30.0, 30.0], [30.0, 30.0]]),
+        (lambda x: x.reshape(4), [[30.0, 30.0], [30.0, 30.0]]),
+        (lambda x: x[1], [[2.0, 2.0], [30.0, 30.0]]),
     ],
     ids=["slice", "transpose", "reshape", "row"],
 )
-def test_a_change_of_a_slice_or_transpose_does_not_reach_its_source(view, slope):
+def test_a_change_of_a_slice_or_transpose_reaches_its_source(view, slope):
     x = leaf([[1.0, 2.0], [3.0, 4.0]])
-    y = x * 1.0
-    part = view(y)
-    part *= 10.0
-    part += 1.0
-    assert y.tolist() == x.tolist()
-    (part.sum() + 2.0 * y.sum()).backward()
+    y, twin = x * 1.0, x.detach().numpy() * 1.0
+    for a in (y, twin):
+        part = view(a)
+        part *= 10.0
+        part += 1.0
+    assert y.tolist() == twin.tolist()
+    (view(y).sum() + 2.0 * y.sum()).backward()
     assert x.grad.tolist() == slope
 
 

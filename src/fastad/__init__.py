@@ -65,8 +65,13 @@ def __getattr__(name: str) -> _Any:
     raise AttributeError(f"module 'fastad' has no attribute {name!r}")
 
 
-_core.register_methods({**exchange.METHODS, **numpy_api.METHODS}, numpy_api.getitem)
-_core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
+_core.register_methods(
+    {**exchange.METHODS, **numpy_api.METHODS}, numpy_api.getitem, numpy_api.setitem
+)
+_core.register_rules(
+    rules.zero_safe, rules.scatter, rules.STACK, rules.WINDOW, rules.PUT, rules.put_values,
+    rules.picked, rules.FORMS,
+)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [  # noqa: F405  `special` is imported by __getattr__

@@ -62,6 +62,7 @@ from .transforms import vjp as vjp
 _bool: TypeAlias = builtins.bool
 _Axis: TypeAlias = int | tuple[int, ...] | None
 _Shape: TypeAlias = int | Sequence[int]
+_Out: TypeAlias = Tensor | npt.NDArray[Any] | None
 
 __version__: str
 __all__: list[str]
@@ -159,7 +160,7 @@ def true_divide(a: TensorLike, b: TensorLike, /) -> Tensor: ...
 def all(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: _bool = False,
     *,
     where: npt.ArrayLike = True,
@@ -168,7 +169,7 @@ def allclose(*args: Any, **kwargs: Any) -> Any: ...
 def amax(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
@@ -176,7 +177,7 @@ def amax(
 def amin(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
@@ -185,7 +186,7 @@ def angle(z: TensorLike, deg: Any = False) -> Tensor: ...
 def any(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: _bool = False,
     *,
     where: npt.ArrayLike = True,
@@ -199,10 +200,10 @@ def arange(
     requires_grad: _bool = False,
 ) -> Tensor: ...
 def argmax(
-    a: TensorLike, axis: _Axis = None, out: None = None, *, keepdims: _bool = False
+    a: TensorLike, axis: _Axis = None, out: _Out = None, *, keepdims: _bool = False
 ) -> Tensor: ...
 def argmin(
-    a: TensorLike, axis: _Axis = None, out: None = None, *, keepdims: _bool = False
+    a: TensorLike, axis: _Axis = None, out: _Out = None, *, keepdims: _bool = False
 ) -> Tensor: ...
 def argpartition(*args: Any, **kwargs: Any) -> Any: ...
 def argsort(
@@ -215,7 +216,7 @@ def argsort(
     descending: _bool = False,
 ) -> Tensor: ...
 def argwhere(*args: Any, **kwargs: Any) -> Any: ...
-def around(a: TensorLike, decimals: int = 0, out: None = None) -> Tensor: ...
+def around(a: TensorLike, decimals: int = 0, out: _Out = None) -> Tensor: ...
 def array(
     object: TensorLike,
     dtype: npt.DTypeLike | None = None,
@@ -264,7 +265,7 @@ def clip(
     a: TensorLike,
     a_min: TensorLike | None = None,
     a_max: TensorLike | None = None,
-    out: None = None,
+    out: _Out = None,
     *,
     min: TensorLike | None = None,
     max: TensorLike | None = None,
@@ -274,23 +275,24 @@ def common_type(*args: Any, **kwargs: Any) -> Any: ...
 def concat(
     arrays: Tensor | Sequence[TensorLike],
     axis: _Axis = 0,
-    out: None = None,
+    out: _Out = None,
     *,
     dtype: npt.DTypeLike | None = None,
 ) -> Tensor: ...
 def concatenate(
     arrays: Tensor | Sequence[TensorLike],
     axis: _Axis = 0,
-    out: None = None,
+    out: _Out = None,
     *,
     dtype: npt.DTypeLike | None = None,
 ) -> Tensor: ...
 def conj(x: TensorLike, /) -> Tensor: ...
 def conjugate(x: TensorLike, /) -> Tensor: ...
 def copy(a: TensorLike, order: str | None = 'K') -> Tensor: ...
+def copyto(dst: Tensor, src: TensorLike, casting: Any = 'same_kind', where: Any = True) -> None: ...
 def count_nonzero(*args: Any, **kwargs: Any) -> Any: ...
 def cumsum(
-    a: TensorLike, axis: _Axis = None, dtype: npt.DTypeLike | None = None, out: None = None
+    a: TensorLike, axis: _Axis = None, dtype: npt.DTypeLike | None = None, out: _Out = None
 ) -> Tensor: ...
 def diag(v: TensorLike, k: int = 0) -> Tensor: ...
 def diag_indices_from(*args: Any, **kwargs: Any) -> Any: ...
@@ -300,10 +302,10 @@ def diff(
 ) -> Tensor: ...
 def digitize(*args: Any, **kwargs: Any) -> Any: ...
 def divmod(x1: TensorLike, x2: TensorLike, /) -> tuple[Tensor, Tensor]: ...
-def dot(a: TensorLike, b: TensorLike, out: None = None) -> Tensor: ...
+def dot(a: TensorLike, b: TensorLike, out: _Out = None) -> Tensor: ...
 def dsplit(ary: TensorLike, indices_or_sections: Any) -> list[Tensor]: ...
 def dstack(tup: Tensor | Sequence[TensorLike]) -> Tensor: ...
-def einsum(*operands: Any, out: None = None, optimize: Any = False) -> Tensor: ...
+def einsum(*operands: Any, out: _Out = None, optimize: Any = False) -> Tensor: ...
 def empty(
     shape: _Shape,
     dtype: npt.DTypeLike | None = float,
@@ -330,6 +332,7 @@ def eye(
     device: str | None = None,
     requires_grad: _bool = False,
 ) -> Tensor: ...
+def fill_diagonal(a: TensorLike, val: TensorLike, wrap: Any = False) -> None: ...
 def flatnonzero(*args: Any, **kwargs: Any) -> Any: ...
 def flip(m: TensorLike, axis: _Axis = None) -> Tensor: ...
 def fliplr(m: TensorLike) -> Tensor: ...
@@ -388,7 +391,7 @@ def matrix_transpose(x: TensorLike, /) -> Tensor: ...
 def max(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
@@ -398,7 +401,7 @@ def mean(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: _bool = False,
     *,
     where: Any = True,
@@ -406,7 +409,7 @@ def mean(
 def min(
     a: TensorLike,
     axis: _Axis = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
@@ -433,17 +436,23 @@ def ones_like(
     device: str | None = None,
     requires_grad: _bool = False,
 ) -> Tensor: ...
-def outer(a: TensorLike, b: TensorLike, out: None = None) -> Tensor: ...
+def outer(a: TensorLike, b: TensorLike, out: _Out = None) -> Tensor: ...
 def permute_dims(a: TensorLike, axes: Any = None) -> Tensor: ...
+def place(arr: TensorLike, mask: TensorLike, vals: TensorLike) -> None: ...
 def prod(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
+def put(a: TensorLike, ind: TensorLike, v: TensorLike, mode: str = 'raise') -> None: ...
+def put_along_axis(
+    arr: TensorLike, indices: TensorLike, values: TensorLike, axis: _Axis
+) -> None: ...
+def putmask(a: TensorLike, mask: TensorLike, values: TensorLike) -> None: ...
 def ravel(a: TensorLike, order: str | None = 'C') -> Tensor: ...
 def ravel_multi_index(*args: Any, **kwargs: Any) -> Any: ...
 def real(val: TensorLike) -> Tensor: ...
@@ -455,7 +464,7 @@ def reshape(
 def result_type(*args: Any, **kwargs: Any) -> Any: ...
 def right_shift(*args: Any, **kwargs: Any) -> Any: ...
 def roll(a: TensorLike, shift: Any, axis: _Axis = None) -> Tensor: ...
-def round(a: TensorLike, decimals: int = 0, out: None = None) -> Tensor: ...
+def round(a: TensorLike, decimals: int = 0, out: _Out = None) -> Tensor: ...
 def searchsorted(*args: Any, **kwargs: Any) -> Any: ...
 def shape(a: TensorLike) -> tuple[int, ...]: ...
 def shares_memory(*args: Any, **kwargs: Any) -> Any: ...
@@ -466,7 +475,7 @@ def squeeze(a: TensorLike, axis: _Axis = None) -> Tensor: ...
 def stack(
     arrays: Tensor | Sequence[TensorLike],
     axis: _Axis = 0,
-    out: None = None,
+    out: _Out = None,
     *,
     dtype: npt.DTypeLike | None = None,
 ) -> Tensor: ...
@@ -474,7 +483,7 @@ def std(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     ddof: float = 0,
     keepdims: _bool = False,
     *,
@@ -486,16 +495,16 @@ def sum(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     keepdims: _bool = False,
     initial: TensorLike = ...,
     where: Any = True,
 ) -> Tensor: ...
 def swapaxes(a: TensorLike, axis1: int, axis2: int) -> Tensor: ...
 def take(
-    a: TensorLike, indices: Any, axis: _Axis = None, out: None = None, mode: str = 'raise'
+    a: TensorLike, indices: TensorLike, axis: _Axis = None, out: _Out = None, mode: str = 'raise'
 ) -> Tensor: ...
-def take_along_axis(arr: TensorLike, indices: Any, axis: _Axis = -1) -> Tensor: ...
+def take_along_axis(arr: TensorLike, indices: TensorLike, axis: _Axis = -1) -> Tensor: ...
 def tensordot(a: TensorLike, b: TensorLike, axes: Any = 2) -> Tensor: ...
 def tile(A: TensorLike, reps: Any) -> Tensor: ...
 def trace(
@@ -504,7 +513,7 @@ def trace(
     axis1: int = 0,
     axis2: int = 1,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
 ) -> Tensor: ...
 def transpose(a: TensorLike, axes: Any = None) -> Tensor: ...
 def tril(m: TensorLike, k: int = 0) -> Tensor: ...
@@ -517,7 +526,7 @@ def var(
     a: TensorLike,
     axis: _Axis = None,
     dtype: npt.DTypeLike | None = None,
-    out: None = None,
+    out: _Out = None,
     ddof: float = 0,
     keepdims: _bool = False,
     *,

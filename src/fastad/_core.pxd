@@ -11,9 +11,11 @@ cdef class Tensor:
     cdef fad_array *arr         # anything else
     cdef unsigned char leaf_requires    # a leaf that collects .grad
     cdef unsigned char gc_tracked       # the cycle collector knows this object
+    cdef unsigned char aliased          # what `alias` is, see views.pxi; 0: nothing
     cdef int born               # the trace in which it was made; 0: in none
     cdef object grad_           # Tensor or None
     cdef object hooks           # HookList or None
+    cdef object alias           # NULL, Views or View
 
 
 cdef Tensor scalar_constant(double value)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 TensorLike: TypeAlias = Tensor | npt.ArrayLike
 _Axis: TypeAlias = int | tuple[int, ...] | None
+_Out: TypeAlias = "Tensor | npt.NDArray[Any] | None"
 _Shape: TypeAlias = int | Sequence[int]
 # A number compares to a bool, an array to a bool tensor.
 _Truth: TypeAlias = Tensor | np.bool_
@@ -76,6 +77,7 @@ class Tensor:
     def __iter__(self) -> Iterator[Tensor]: ...
     def __contains__(self, item: TensorLike, /) -> bool: ...
     def __getitem__(self, index: Any, /) -> Tensor: ...
+    def __setitem__(self, index: Any, value: TensorLike, /) -> None: ...
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]: ...
@@ -160,20 +162,20 @@ class Tensor:
         self,
         axis: _Axis = None,
         dtype: npt.DTypeLike | None = None,
-        out: None = None,
+        out: _Out = None,
         keepdims: bool = False,
         initial: TensorLike | None = None,
         where: Any = True,
     ) -> Tensor: ...
 
     # The floors above supply these.
-    def all(self, axis: _Axis = None, out: None = None, keepdims: bool = False) -> _Truth: ...
-    def any(self, axis: _Axis = None, out: None = None, keepdims: bool = False) -> _Truth: ...
+    def all(self, axis: _Axis = None, out: _Out = None, keepdims: bool = False) -> _Truth: ...
+    def any(self, axis: _Axis = None, out: _Out = None, keepdims: bool = False) -> _Truth: ...
     def argmax(
-        self, axis: int | None = None, out: None = None, *, keepdims: bool = False
+        self, axis: int | None = None, out: _Out = None, *, keepdims: bool = False
     ) -> Tensor: ...
     def argmin(
-        self, axis: int | None = None, out: None = None, *, keepdims: bool = False
+        self, axis: int | None = None, out: _Out = None, *, keepdims: bool = False
     ) -> Tensor: ...
     def argsort(
         self,
@@ -184,21 +186,22 @@ class Tensor:
         stable: bool | None = None,
     ) -> Tensor: ...
     def clip(
-        self, min: TensorLike | None = None, max: TensorLike | None = None, out: None = None
+        self, min: TensorLike | None = None, max: TensorLike | None = None, out: _Out = None
     ) -> Tensor: ...
     def conj(self) -> Tensor: ...
     def conjugate(self) -> Tensor: ...
     def copy(self, order: str = "C") -> Tensor: ...
     def cumsum(
-        self, axis: int | None = None, dtype: npt.DTypeLike | None = None, out: None = None
+        self, axis: int | None = None, dtype: npt.DTypeLike | None = None, out: _Out = None
     ) -> Tensor: ...
     def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor: ...
-    def dot(self, b: TensorLike, out: None = None) -> Tensor: ...
+    def dot(self, b: TensorLike, out: _Out = None) -> Tensor: ...
+    def fill(self, value: TensorLike) -> None: ...
     def flatten(self, order: str = "C") -> Tensor: ...
     def max(
         self,
         axis: _Axis = None,
-        out: None = None,
+        out: _Out = None,
         keepdims: bool = False,
         initial: TensorLike | None = None,
         where: Any = True,
@@ -207,13 +210,13 @@ class Tensor:
         self,
         axis: _Axis = None,
         dtype: npt.DTypeLike | None = None,
-        out: None = None,
+        out: _Out = None,
         keepdims: bool = False,
     ) -> Tensor: ...
     def min(
         self,
         axis: _Axis = None,
-        out: None = None,
+        out: _Out = None,
         keepdims: bool = False,
         initial: TensorLike | None = None,
         where: Any = True,
@@ -223,7 +226,7 @@ class Tensor:
         self,
         axis: _Axis = None,
         dtype: npt.DTypeLike | None = None,
-        out: None = None,
+        out: _Out = None,
         keepdims: bool = False,
         initial: TensorLike | None = None,
         where: Any = True,
@@ -231,19 +234,31 @@ class Tensor:
     def ravel(self, order: str = "C") -> Tensor: ...
     def repeat(self, repeats: Any, axis: int | None = None) -> Tensor: ...
     def reshape(self, *shape: _Shape, order: str = "C") -> Tensor: ...
-    def round(self, decimals: int = 0, out: None = None) -> Tensor: ...
+    def partition(
+        self, kth: Any, axis: int = -1, kind: str = "introselect", order: Any = None
+    ) -> None: ...
+    def put(self, ind: Any, v: TensorLike, mode: str = "raise") -> None: ...
+    def sort(
+        self,
+        axis: int = -1,
+        kind: str | None = None,
+        order: Any = None,
+        *,
+        stable: bool | None = None,
+    ) -> None: ...
+    def round(self, decimals: int = 0, out: _Out = None) -> Tensor: ...
     def squeeze(self, axis: _Axis = None) -> Tensor: ...
     def std(
         self,
         axis: _Axis = None,
         dtype: npt.DTypeLike | None = None,
-        out: None = None,
+        out: _Out = None,
         ddof: float = 0,
         keepdims: bool = False,
     ) -> Tensor: ...
     def swapaxes(self, axis1: int, axis2: int) -> Tensor: ...
     def take(
-        self, indices: Any, axis: int | None = None, out: None = None, mode: str = "raise"
+        self, indices: Any, axis: int | None = None, out: _Out = None, mode: str = "raise"
     ) -> Tensor: ...
     def trace(
         self,
@@ -251,14 +266,14 @@ class Tensor:
         axis1: int = 0,
         axis2: int = 1,
         dtype: npt.DTypeLike | None = None,
-        out: None = None,
+        out: _Out = None,
     ) -> Tensor: ...
     def transpose(self, *axes: int | Sequence[int] | None) -> Tensor: ...
     def var(
         self,
         axis: _Axis = None,
         dtype: npt.DTypeLike | None = None,
-        out: None = None,
+        out: _Out = None,
         ddof: float = 0,
         keepdims: bool = False,
     ) -> Tensor: ...

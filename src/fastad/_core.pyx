@@ -31,6 +31,7 @@ cdef extern from "tensor_object.h":
     enum: FAD_TENSOR_GIVEN_AS_GRAD
     object fad_tensor_new()
     void fad_tensor_track(object o)
+    void fad_tensor_set_alias(object o, object alias, int kind)
     int fad_tensor_setup(PyTypeObject *type, fad_tape *tape, Py_ssize_t handle_offset,
                          void (*drain)() noexcept, void (*leave_hooks)(PyObject *) noexcept,
                          void (*lose_hooks)(PyObject *) noexcept)
@@ -42,6 +43,7 @@ cdef extern from "Python.h":
     object PyCFunction_NewEx(PyMethodDef *ml, object self, object module)
     double PyLong_AsDouble(object x) except? -1.0
     object PyNumber_Index(object x)
+    Py_ssize_t Py_REFCNT(PyObject *o)
     int PyErr_CheckSignals() except -1
     ctypedef struct PyMethodDef:
         const char *ml_name
@@ -184,10 +186,10 @@ cdef object view_of(fad_array *arr):
     cdef cnp.ndarray out
     cdef cnp.npy_intp dims[64]
     cdef int k
-    if arr.dtype >= FAD_BOOL:
-        return <object>arr.owner
     if arr.hollow:
         raise RuntimeError("internal: a rule reads a value that it did not declare to read")
+    if arr.dtype >= FAD_BOOL:
+        return <object>arr.owner
     for k in range(arr.ndim):
         dims[k] = arr.shape[k]
     keeper = Keeper.__new__(Keeper)
@@ -201,6 +203,7 @@ cdef object view_of(fad_array *arr):
 cdef object value_array(Tensor t):
     cdef cnp.ndarray out
     if t.arr != NULL:
+        fresh(t)
         return view_of(t.arr)
     out = cnp.PyArray_SimpleNew(0, NULL, cnp.NPY_DOUBLE)
     (<double *>cnp.PyArray_DATA(out))[0] = t.value
@@ -624,6 +627,7 @@ cdef str op_name(int op):
 cdef Tensor operand(object x, object dtype):
     """`x` as a Tensor of a floating `dtype`, by reference where that is possible."""
     if type(x) is Tensor:
+        fresh(<Tensor>x)
         return x if (<Tensor>x).dtype is dtype else astype(x, dtype)
     a = np.asarray(x)
     if a.dtype != dtype:
@@ -671,6 +675,7 @@ cdef object elementwise(int op, tuple args):
         x = args[k]
         src[k].arr = NULL
         if type(x) is Tensor:
+            fresh(<Tensor>x)
             if (<Tensor>x).arr == NULL:
                 d = FAD_F64
                 src[k].number = (<Tensor>x).value
@@ -1053,6 +1058,7 @@ cdef fad_array *array_of(Tensor t, fad_array **own) except NULL:
     """The core array of a floating tensor; a number gets one of its own, left in `own`."""
     own[0] = NULL
     if t.arr != NULL:
+        fresh(t)
         if t.arr.dtype >= FAD_BOOL or t.arr.hollow:
             raise TypeError(f"dtype {t.dtype} has no derivative here; use a floating dtype")
         return t.arr
@@ -1095,7 +1101,10 @@ cdef bint is_float(Tensor t) noexcept:
 
 cdef inline Tensor floating(object x):
     """Tensor of `x`, as it is; integers stay integers."""
-    return x if type(x) is Tensor else wrap(x)
+    if type(x) is Tensor:
+        fresh(<Tensor>x)
+        return x
+    return wrap(x)
 
 
 @cython.final
@@ -1224,17 +1233,26 @@ cdef class Matmul(CoreRule):
 cdef object zero_safe_ = None
 cdef object scatter_ = None
 cdef object stack_ = None
+cdef object window_ = None
+cdef object put_ = None
+cdef object put_values_ = None
+cdef object picked_ = None
 cdef dict FORMS = {}                # primitive -> how a program computes it without NumPy
 
 
-def register_rules(zero_safe, scatter, stack, dict forms):
+def register_rules(zero_safe, scatter, stack, window, put, put_values, picked, dict forms):
     """The floor above supplies products in which a zero cotangent hides inf and nan, the adjoint
-    of indexing, the primitive that joins numbers to an array, and which of its primitives the
-    core can do: "slice", "scatter", "join"."""
-    global zero_safe_, scatter_, stack_
+    of indexing, the primitives that join numbers to an array, that look at a place in an array and
+    that write there (with what does it in an array, and what reads it back), and which of its
+    primitives the core can do: "slice", "scatter", "join"."""
+    global zero_safe_, scatter_, stack_, window_, put_, put_values_, picked_
     zero_safe_ = zero_safe
     scatter_ = scatter
     stack_ = stack
+    window_ = window
+    put_ = put
+    put_values_ = put_values
+    picked_ = picked
     FORMS.update(forms)
 
 
@@ -1306,9 +1324,11 @@ cdef bint pull_matrices(SweepState state, fad_call *call, tuple params, fad_arra
 
 @cython.final
 cdef class GetNumber(CoreRule):
-    """One element of a float64 array; params: (offset in the flat array, index)."""
+    """One element of a float64 array; params: (offset in the flat array, index or None)."""
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
-        return (scatter_(g, shape_of(<Tensor>inputs[0]), params[1], True),)
+        offset, index = params
+        shape = shape_of(<Tensor>inputs[0])
+        return (scatter_(g, shape, unraveled(offset, shape) if index is None else index, True),)
 
     cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
         return c_get_number(inputs[0], params[0], params[1])
@@ -1317,8 +1337,14 @@ cdef class GetNumber(CoreRule):
         return c_get_number(tangents[0], params[0], params[1])
 
 
+cdef tuple unraveled(Py_ssize_t offset, tuple shape):
+    return tuple([int(k) for k in np.unravel_index(offset, shape)])
+
+
 cdef Tensor c_get_number(Tensor x, Py_ssize_t offset, object index):
     cdef Tensor y = <Tensor>fad_tensor_new()
+    if index is None and fad_trace_id:
+        index = unraveled(offset, shape_of(x))
     y.value = (<double *>x.arr.data)[offset]
     record_pair(y, GET_NUMBER, x, None, (offset, index))
     return y
@@ -1346,31 +1372,42 @@ cdef int pull_number(SweepState state, fad_call *call, double g) except -1:
 
 cdef object number_at(Tensor x, object index):
     """Fast x[i] and x[i, j] by integers alone; None where that is not what is asked."""
-    cdef Py_ssize_t offset = 0, i, k, n
-    if x.arr == NULL or x.arr.dtype != FAD_F64 or x.arr.hollow:
+    cdef Py_ssize_t offset
+    if x.arr == NULL or x.arr.dtype != FAD_F64:
         return None
-    n = x.arr.ndim
+    offset = offset_of(x, index, NULL)
+    if offset < 0:
+        return None                 # the general way says what is wrong
+    if x.arr.hollow:
+        return number_of_stale(x, index)
+    return c_get_number(x, offset, index)
+
+
+cdef Py_ssize_t offset_of(Tensor t, object index, const int64_t *strides) except? -2:
+    """Where in the array of t, or along these strides, an index of integers alone points to; -1
+    for another one."""
+    cdef Py_ssize_t offset = 0, i, k, n = t.arr.ndim
     if type(index) is int:
         if n != 1:
-            return None
+            return -1
         i = index
         if i < 0:
-            i += x.arr.shape[0]
-        if i < 0 or i >= x.arr.shape[0]:
-            return None                 # the general way says what is wrong
-        return c_get_number(x, i, index)
+            i += t.arr.shape[0]
+        if i < 0 or i >= t.arr.shape[0]:
+            return -1
+        return i if strides == NULL else i * strides[0]
     if type(index) is not tuple or len(<tuple>index) != n:
-        return None
+        return -1
     for k in range(n):
         if type((<tuple>index)[k]) is not int:
-            return None
+            return -1
         i = (<tuple>index)[k]
         if i < 0:
-            i += x.arr.shape[k]
-        if i < 0 or i >= x.arr.shape[k]:
-            return None
-        offset = offset * x.arr.shape[k] + i
-    return c_get_number(x, offset, index)
+            i += t.arr.shape[k]
+        if i < 0 or i >= t.arr.shape[k]:
+            return -1
+        offset = offset * t.arr.shape[k] + i if strides == NULL else offset + i * strides[k]
+    return offset
 
 
 cdef dict CORE_RULES = {}
@@ -1423,6 +1460,7 @@ cdef Tensor c_broadcast_to(Tensor x, tuple shape):
     cdef int n = read_shape(shape, dims)
     if n == 0 and x.arr == NULL:
         return x
+    fresh(x)
     if x.arr == NULL:
         status = fad_fill(FAD_F64, n, dims, x.value, &out)
     elif x.arr.dtype >= FAD_BOOL:
@@ -1454,6 +1492,7 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
     cdef double total
     cdef Tensor y
     cdef object params = None
+    fresh(x)
     if not is_float(x):
         return by_numpy(np.sum, (x,), {"axis": axis, "keepdims": keepdims})
     if x.arr == NULL:
@@ -1510,6 +1549,7 @@ cdef Tensor c_reshape(Tensor x, object shape):
         known = size
     if known != size or (hole >= 0 and dims[hole] < 0):
         raise ValueError(f"reshape: {size} elements of shape {shape_of(x)} do not fit {shape}")
+    fresh(x)
     if not is_float(x):
         return by_numpy(np.reshape, (x, shape), {})
     if x.arr == NULL:
@@ -1760,19 +1800,21 @@ class GradFn:
 
 
 cdef object getitem_ = None
+cdef object setitem_ = None
 cdef object sum_ = None
 cdef object array_ufunc_ = None
 cdef object array_function_ = None
 
 
-def register_methods(dict methods, getitem):
+def register_methods(dict methods, getitem, setitem):
     """The floors above supply the methods that are not operators, and indexing."""
-    global getitem_, sum_
+    global getitem_, setitem_, sum_
     cdef dict attributes = <dict>type_dict(<PyTypeObject *>Tensor)
     for name, function in methods.items():
         attributes.setdefault(name, function)
     PyType_Modified(<PyTypeObject *>Tensor)
     getitem_ = getitem
+    setitem_ = setitem
     sum_ = methods["sum"]
 
 
@@ -2018,7 +2060,7 @@ cdef class Tensor:
     def __iter__(self):
         if self.arr == NULL or self.arr.ndim == 0:
             raise TypeError("iteration over a 0-d tensor")
-        return iter([self[i] for i in range(self.arr.shape[0])])
+        return map(self.__getitem__, range(self.arr.shape[0]))
 
     def __contains__(self, item):
         return bool(np.any(look(self) == (look(<Tensor>item) if type(item) is Tensor else item)))
@@ -2028,11 +2070,11 @@ cdef class Tensor:
         return y if y is not None else getitem_(self, index)
 
     def __setitem__(self, index, value):
-        raise TypeError(
-            "setitem: tensors take no item assignment; build the result with where(), "
-            "concatenate() or stack(), or assign in a NumPy array before tensor()")
+        if not set_number_at(self, index, value):
+            setitem_(self, index, value)
 
     def __array__(self, dtype=None, copy=None):
+        fresh(self)
         if active(self):
             refuse("NumPy reads the values of a tensor")
             raise TypeError(
@@ -2081,6 +2123,7 @@ cdef class Tensor:
         RuntimeError
             If the tensor requires gradients; ``t.detach().numpy()`` is the way then.
         """
+        fresh(self)
         if active(self):
             refuse("NumPy reads the values of a tensor")
             raise RuntimeError("numpy: this tensor requires gradients, which a NumPy array would "
@@ -2111,6 +2154,7 @@ cdef class Tensor:
         return format(str(self), spec)
 
     def __reduce__(self):
+        fresh(self)
         if active(self) and not self.leaf_requires:
             raise TypeError("pickle: only leaves can be pickled; use .detach()")
         return _rebuild, (np.array(look(self)), bool(self.leaf_requires))
@@ -2119,6 +2163,7 @@ cdef class Tensor:
         return self.clone()
 
     def __deepcopy__(self, memo):
+        fresh(self)
         if active(self) and not self.leaf_requires:
             raise TypeError("deepcopy: only leaves can be copied deeply; use .detach() or +t")
         cdef Tensor t = _rebuild(np.array(look(self)), bool(self.leaf_requires))
@@ -2165,7 +2210,9 @@ cdef class Tensor:
     @property
     def T(self):
         """The tensor with its axes reversed."""
-        return transpose(self)
+        cdef Tensor t = transpose(self)
+        attach(t, self, np.transpose, NO_SHAPE, False)
+        return t
 
     @property
     def real(self):
@@ -2180,11 +2227,13 @@ cdef class Tensor:
     @property
     def is_leaf(self):
         """Whether the user made this tensor, rather than an operation that was recorded."""
+        fresh(self)
         return not active(self) or bool(self.leaf_requires)
 
     @property
     def requires_grad(self):
         """Whether operations on this tensor are recorded."""
+        fresh(self)
         return active(self)
 
     @requires_grad.setter
@@ -2245,8 +2294,10 @@ cdef class Tensor:
     @property
     def grad_fn(self):
         """The primitive that made this tensor, or None for a leaf."""
-        cdef fad_index i = self.h.idx
+        cdef fad_index i
         cdef int op
+        fresh(self)
+        i = self.h.idx
         if self.leaf_requires or not active(self):
             return None
         if i < 0:
@@ -2310,6 +2361,7 @@ cdef class Tensor:
 
     def retain_grad(self):
         """Make this non-leaf tensor keep its gradient in ``.grad`` too."""
+        fresh(self)
         if self.leaf_requires:
             return
         if self.h.idx < 0:
@@ -2327,6 +2379,7 @@ cdef class Tensor:
         cdef HookList hooks
         if not callable(hook):
             raise TypeError(f"register_hook: wanted a function, got {type(hook).__name__}")
+        fresh(self)
         if not active(self):
             raise RuntimeError("register_hook: this tensor does not require gradients")
         if self.h.idx == FAD_USED_UP:
@@ -2364,16 +2417,10 @@ cdef object bitwise(object ufunc, object left, object right):
 cdef object in_place(Tensor t, object result, str symbol):
     """Make `t` the result of an operator; saved values are other buffers and stay as they were."""
     cdef Tensor r
-    cdef fad_index i
     if result is NotImplemented:
         return result
     r = result
-    if fad_trace_id and t.born != fad_trace_id:
-        refuse(f"{symbol} changes a tensor that was there before")
-    if t.leaf_requires and not fad_grad_off & 1:
-        raise RuntimeError(
-            f"{symbol}: a leaf that requires gradients cannot be changed while recording; update "
-            "it under no_grad(), or write x = x ... for a new tensor")
+    check_writable(t, root_of(t), symbol)
     if shape_of(r) != shape_of(t):
         raise ValueError(f"{symbol}: the result has shape {shape_of(r)} and does not fit in place "
                          f"into {shape_of(t)}")
@@ -2382,28 +2429,10 @@ cdef object in_place(Tensor t, object result, str symbol):
             raise TypeError(f"{symbol}: cannot put {r.dtype} into a tensor of dtype {t.dtype}; "
                             "use astype first")
         r = astype(r, t.dtype)
-    if t.arr != NULL:
-        fad_array_release(t.arr)
-        t.arr = NULL
-    t.value = r.value
-    if r.arr != NULL:
-        t.arr = fad_array_share(r.arr)
-    if t.h.slot >= 0:
-        t.h.idx = FAD_NO_NODE       # the next use records a leaf node with the new value
-        return t
-    if t.hooks is not None:
-        leave_hooks(t)
-        t.hooks = None
-    if t.h.idx >= 0:
-        fad_handle_drop(&tape, &t.h)
-    t.h.idx = FAD_NO_NODE
-    i = r.h.idx
-    if i >= 0:
-        fad_unlink(&tape, &r.h)
-        r.h.idx = FAD_NO_NODE
-        fad_link(&tape, &t.h, i)
-    elif i == FAD_USED_UP:
-        t.h.idx = FAD_USED_UP
+    if t.aliased == IS_VIEW:
+        assign(t, Ellipsis, r)
+    else:
+        become(t, r)
     return t
 
 
@@ -2595,6 +2624,10 @@ cdef int pull_call(SweepState state, fad_index i, fad_slot g) except -1:
     params = None if call.params == NULL else <object>call.params
     if rule is GET_NUMBER:
         return pull_number(state, call, g.f)
+    if rule is SET_NUMBER or rule is ADD_NUMBER:
+        return pull_put_number(state, call, g.arr, rule is ADD_NUMBER)
+    if rule is put_:
+        return pull_put(state, call, g.arr, params)
     if rule is MATMUL and tape.op[i] & FAD_ARRAY and pull_matrices(state, call, params, g.arr):
         return 0
     gt = of_slot((tape.op[i] & FAD_ARRAY) != 0, g)
@@ -2844,6 +2877,7 @@ set_up_tensor_type()
 cdef Tensor seed_for(Tensor y, object gradient):
     """The cotangent that a sweep from y starts with."""
     cdef Tensor g
+    fresh(y)
     if not active(y):
         raise RuntimeError(
             "backward: this tensor has no history and does not require gradients; make a leaf with "
@@ -2993,7 +3027,7 @@ cdef int commit(list commits) except -1:
             fad_tensor_track(t)
             continue
         old = <Tensor>t.grad_
-        if active(g) or active(old) or old.gc_tracked & FAD_TENSOR_GIVEN_AS_GRAD:
+        if active(g) or active(old) or old.aliased or old.gc_tracked & FAD_TENSOR_GIVEN_AS_GRAD:
             t.grad_ = g             # what the user gave may be .grad of another leaf too
             continue
         # PyTorch's rule: .grad stays the same object and is added to
@@ -3018,6 +3052,7 @@ def run_backward(list outputs, list gradients, bint retain, bint create_graph, i
         if type(x) is not Tensor:
             raise TypeError(f"backward: inputs must be Tensors, got {type(x).__name__}")
         t = x
+        fresh(t)
         if not active(t):
             raise RuntimeError("backward: one of the inputs does not require gradients")
         check_not_consumed(t, "backward")
@@ -3411,6 +3446,8 @@ def depends_on_others(list outputs, list inputs):
     """
     if fad_trace_id:
         return ANOTHER_LEAF         # the trace takes down everything
+    for t in outputs + inputs:
+        fresh(<Tensor>t)
     return walk_down(outputs, {(<Tensor>t).h.idx for t in inputs if (<Tensor>t).h.slot < 0},
                      {(<Tensor>t).h.slot for t in inputs if (<Tensor>t).h.slot >= 0}, False, inputs)
 
@@ -3493,6 +3530,8 @@ def run_forward(list outputs, list inputs, list tangents, bint create_graph):
     cdef list seeds = []
     global fad_grad_off
     cdef bint keep = create_graph
+    for t in outputs + inputs + tangents:
+        fresh(t)
     if fad_trace_id:
         outputs = [shadow_of(y) for y in outputs]
         inputs = [shadow_of(t) for t in inputs]
@@ -3793,6 +3832,7 @@ cdef Tensor record_binary(str name, Tensor a, Tensor b):
     return elementwise_functions[name](a, b)
 
 
+include "views.pxi"
 include "program.pxi"
 include "graph.pxi"
 include "native.pxi"

@@ -231,6 +231,7 @@ cdef Tensor complex_operand(object x, int code):
     cdef fad_array *arr
     cdef double complex z
     if type(x) is Tensor and is_float(<Tensor>x):
+        fresh(<Tensor>x)
         if (<Tensor>x).arr != NULL and (<Tensor>x).arr.dtype == code:
             return x
         return cast_to(x, code)

@@ -307,6 +307,10 @@ cdef class Nodes:
         elif type(rule) is Part:
             fits = len(parents) == 1 and (kinds[0][1].kind == "f") == (
                 (<Part>rule).part == FAD_TIMES_I) and code_of(kinds[0][1]) != FAD_OTHER
+        elif rule is SET_NUMBER or rule is ADD_NUMBER:
+            fits = len(parents) == 2 and parents[1] not in self.arrays and (
+                kinds[0][1] == F64 and type(params) is int
+                and 0 <= params < int(np.prod(kinds[0][0])))
         elif isinstance(rule, CoreRule) and rule is not ASSEMBLE:
             fits = len(parents) == 1
         elif rule is ASSEMBLE:

@@ -5,12 +5,13 @@ value is NumPy's, bit for bit.  Truth values of 0-d operands are ``np.bool_``, a
 answer a question about whole arrays (``allclose``, ``shape``) return what NumPy returns.
 
 ``np.<name>(tensor)`` comes here through `array_ufunc` and `array_function`, which the tensor's
-``__array_ufunc__`` and ``__array_function__`` call.  An ``out`` argument stands in signatures
-only to keep NumPy's order of arguments: a tensor's value never changes under the tape.
+``__array_ufunc__`` and ``__array_function__`` call.  Where a function takes ``out``, a tensor given
+as such becomes the result, history included (`_takes_out`).
 """
 
 from __future__ import annotations
 
+import functools
 import operator
 import sys
 from math import prod as _product
@@ -18,9 +19,10 @@ from math import prod as _product
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from . import _core, complex_rules, exchange, rules
-from ._core import Tensor, apply, as_tensor
+from . import _core, assignment, complex_rules, exchange, rules
+from ._core import Tensor, as_tensor
 from ._core import array as _primal
+from .assignment import TARGETS, along, into
 from .rules import GETITEM, take_index
 from .rules import where as _where
 
@@ -35,6 +37,7 @@ _rint = _core.elementwise["rint"]
 _sqrt = _core.elementwise["sqrt"]
 _square = _core.elementwise["square"]
 _absolute = _core.elementwise["absolute"]
+_view = _core.view
 
 _NOT_GIVEN = np._NoValue
 
@@ -125,14 +128,6 @@ def _requires_grad(obj):
     if kind is list or kind is tuple:
         return _any(map(_requires_grad, obj))
     return kind is dict and _any(map(_requires_grad, obj.values()))
-
-
-def _no_out(name, out):
-    if out is not None:
-        raise TypeError(
-            f"{name}: out= is not possible, because values on the tape never change; "
-            "use the tensor that is returned"
-        )
 
 
 def _axes(name, axis, ndim):
@@ -430,7 +425,7 @@ def sum(
     """
     t = a if type(a) is Tensor else _tensor(a)
     if out is not None:
-        _no_out("sum", out)
+        return into(out, sum(a, axis, dtype, None, keepdims, initial, where), "sum")
     if keepdims is not False or initial is not _NOT_GIVEN or where is not True:
         keepdims, initial, where = _given(keepdims, initial, where)
         if initial is not None or where is not True or _off_tape(t, dtype):
@@ -495,7 +490,6 @@ def prod(
     >>> x.grad.tolist()
     [6.0, 0.0, 0.0]
     """
-    _no_out("prod", out)
     t = _tensor(a)
     keepdims, initial, where = _given(keepdims, initial, where)
     if initial is not None or where is not True or _off_tape(t, dtype):
@@ -537,7 +531,6 @@ def min(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) 
 
 def _extremum(function, a, axis, out, keepdims, initial, where):
     name = function.__name__.removeprefix("a")
-    _no_out(name, out)
     t = _tensor(a)
     keepdims, initial, where = _given(keepdims, initial, where)
     if where is not True and initial is None:
@@ -566,7 +559,7 @@ def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> T
     """
     t = a if type(a) is Tensor else _tensor(a)
     if out is not None:
-        _no_out("mean", out)
+        return into(out, mean(a, axis, dtype, None, keepdims, where=where), "mean")
     if keepdims is not False or where is not True:
         keepdims, _, where = _given(keepdims, _NOT_GIVEN, where)
     if dtype is None:
@@ -628,7 +621,6 @@ def var(
     >>> ad.var(ad.tensor([1.0, 3.0])).item()
     1.0
     """
-    _no_out("var", out)
     t = _tensor(a)
     if correction is not _NOT_GIVEN:
         if ddof != 0:
@@ -675,7 +667,6 @@ def std(
     >>> x.grad.tolist()
     [0.0, 0.0]
     """
-    _no_out("std", out)
     options = {"where": where, "mean": mean, "correction": correction}
     return root_or_zero(var(a, axis, dtype, None, ddof, keepdims, **options), _sqrt)
 
@@ -695,7 +686,6 @@ def all(a, axis=None, out=None, keepdims=False, *, where=True):
     >>> bool(ad.all(ad.tensor([1.0, 0.0])))
     False
     """
-    _no_out("all", out)
     return _truth_of(np.all, a, axis, keepdims, where)
 
 
@@ -716,7 +706,6 @@ def any(a, axis=None, out=None, keepdims=False, *, where=True):
     >>> bool(ad.any(ad.tensor([1.0, 0.0])))
     True
     """
-    _no_out("any", out)
     return _truth_of(np.any, a, axis, keepdims, where)
 
 
@@ -729,7 +718,6 @@ def argmax(a, axis=None, out=None, *, keepdims=False) -> Tensor:
     >>> ad.argmax(ad.tensor([1.0, 3.0, 2.0])).item()
     1
     """
-    _no_out("argmax", out)
     return _by_numpy(np.argmax, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
 
 
@@ -742,7 +730,6 @@ def argmin(a, axis=None, out=None, *, keepdims=False) -> Tensor:
     >>> ad.argmin(ad.tensor([1.0, 3.0, 0.0])).item()
     2
     """
-    _no_out("argmin", out)
     return _by_numpy(np.argmin, (_tensor(a),), {"axis": axis, "keepdims": keepdims})
 
 
@@ -755,7 +742,6 @@ def cumsum(a, axis=None, dtype=None, out=None) -> Tensor:
     >>> ad.cumsum(ad.tensor([1.0, 2.0, 3.0])).tolist()
     [1.0, 3.0, 6.0]
     """
-    _no_out("cumsum", out)
     t = _tensor(a)
     if dtype is not None and _off_tape(t, dtype):
         return _by_dtype(np.cumsum, t, {"axis": axis, "dtype": dtype})
@@ -794,7 +780,7 @@ def dot(a, b, out=None) -> Tensor:
     [0.0, 4.0, 8.0, 12.0]
     """
     if out is not None:
-        _no_out("dot", out)
+        return into(out, dot(a, b), "dot")
     a = a if type(a) is Tensor else _tensor(a)
     b = b if type(b) is Tensor else _tensor(b)
     if not a.ndim or not b.ndim:
@@ -842,7 +828,6 @@ def outer(a, b, out=None) -> Tensor:
     >>> ad.outer(ad.tensor([1.0, 2.0]), ad.tensor([3.0, 4.0])).tolist()
     [[3.0, 4.0], [6.0, 8.0]]
     """
-    _no_out("outer", out)
     return _core.reshape(_tensor(a), (-1, 1)) * _core.reshape(_tensor(b), (1, -1))
 
 
@@ -878,7 +863,6 @@ def einsum(*operands, out=None, optimize=False) -> Tensor:
     >>> ad.einsum("ij,j->i", ad.eye(2), ad.tensor([1.0, 2.0])).tolist()
     [1.0, 2.0]
     """
-    _no_out("einsum", out)
     if not operands:
         raise ValueError("einsum: wants a subscripts string and operands, got nothing")
     if isinstance(operands[0], str):
@@ -912,7 +896,6 @@ def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None) -> Tensor:
     >>> ad.trace(ad.tensor([[1.0, 2.0], [3.0, 4.0]])).item()
     5.0
     """
-    _no_out("trace", out)
     t = _tensor(a)
     if dtype is not None and _off_tape(t, dtype):
         options = {"offset": offset, "axis1": axis1, "axis2": axis2, "dtype": dtype}
@@ -946,15 +929,21 @@ def reshape(a, shape, order="C", *, copy=None) -> Tensor:
     """
     t = a if type(a) is Tensor else _tensor(a)
     if order == "C":
-        return _core.reshape(t, shape)
+        y = _core.reshape(t, shape)
+        return _copied(y) if copy else _reshaped_view(y, t)
     if order not in ("F", "A", "K"):
         raise ValueError(f"reshape: order must be one of 'C', 'F', 'A', got {order!r}")
     if order == "K":
         raise ValueError("reshape: order 'K' is not permitted for reshaping")
     if order == "A":                # tensors are in C order
-        return _core.reshape(t, shape)
+        return _reshaped_view(_core.reshape(t, shape), t)
     shape = tuple(shape) if np.ndim(shape) else (shape,)
-    return _core.transpose(_core.reshape(_core.transpose(t), shape[::-1]))
+    y = _core.transpose(_core.reshape(_core.transpose(t), shape[::-1]))
+    return _view(y, t, np.reshape, y.shape, "F", sure=False)
+
+
+def _reshaped_view(y, t):
+    return _view(y, t, np.reshape, y.shape)
 
 
 def ravel(a, order="C") -> Tensor:
@@ -966,7 +955,13 @@ def ravel(a, order="C") -> Tensor:
     >>> ad.ravel(ad.eye(2)).tolist()
     [1.0, 0.0, 0.0, 1.0]
     """
-    return reshape(a, (-1,), "C" if order == "K" else order)
+    t = _tensor(a)
+    if order == "F":
+        return reshape(t, (-1,), order)
+    if order not in ("C", "A", "K"):
+        raise ValueError(f"ravel: order must be one of 'C', 'F', 'A', 'K', got {order!r}")
+    # unlike reshape, it copies what does not lie side by side
+    return _view(_core.reshape(t, (-1,)), t, np.ravel)
 
 
 def transpose(a, axes=None) -> Tensor:
@@ -978,7 +973,8 @@ def transpose(a, axes=None) -> Tensor:
     >>> ad.transpose(ad.zeros((2, 3))).shape
     (3, 2)
     """
-    return _core.transpose(_tensor(a), axes)
+    t = _tensor(a)
+    return _view(_core.transpose(t, axes), t, np.transpose, axes)
 
 
 def matrix_transpose(x, /) -> Tensor:
@@ -1015,7 +1011,7 @@ def moveaxis(a, source, destination) -> Tensor:
     order = [k for k in range(t.ndim) if k not in source]
     for place, axis in sorted(zip(destination, source, strict=True)):
         order.insert(place, axis)
-    return _core.transpose(t, tuple(order))
+    return transpose(t, tuple(order))
 
 
 def swapaxes(a, axis1, axis2) -> Tensor:
@@ -1032,7 +1028,7 @@ def swapaxes(a, axis1, axis2) -> Tensor:
     axis1 = normalize_axis_index(axis1, t.ndim, "swapaxes")
     axis2 = normalize_axis_index(axis2, t.ndim, "swapaxes")
     order[axis1], order[axis2] = axis2, axis1
-    return _core.transpose(t, tuple(order))
+    return transpose(t, tuple(order))
 
 
 def squeeze(a, axis=None) -> Tensor:
@@ -1046,13 +1042,13 @@ def squeeze(a, axis=None) -> Tensor:
     """
     t = _tensor(a)
     if axis is None:
-        return _core.reshape(t, tuple([n for n in t.shape if n != 1]))
+        return reshape(t, tuple([n for n in t.shape if n != 1]))
     axes = _axes("squeeze", axis, t.ndim)
     if axes is None:                # a number has no axis to lose
         return t
     if _any([t.shape[k] != 1 for k in axes]):
         raise ValueError(f"squeeze: axis {axis} of shape {t.shape} must have length 1")
-    return _core.reshape(t, tuple([n for k, n in enumerate(t.shape) if k not in axes]))
+    return reshape(t, tuple([n for k, n in enumerate(t.shape) if k not in axes]))
 
 
 def expand_dims(a, axis) -> Tensor:
@@ -1069,7 +1065,7 @@ def expand_dims(a, axis) -> Tensor:
     ndim = t.ndim + len(axes)
     axes = normalize_axis_tuple(axes, ndim, "expand_dims")
     lengths = iter(t.shape)
-    return _core.reshape(t, tuple([1 if k in axes else next(lengths) for k in range(ndim)]))
+    return reshape(t, tuple([1 if k in axes else next(lengths) for k in range(ndim)]))
 
 
 def broadcast_to(array, shape) -> Tensor:
@@ -1082,7 +1078,8 @@ def broadcast_to(array, shape) -> Tensor:
     [[1.0, 2.0], [1.0, 2.0]]
     """
     shape = tuple(shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
-    return _core.broadcast_to(_tensor(array), shape)
+    t = _tensor(array)
+    return _view(_core.broadcast_to(t, shape), t, np.broadcast_to, shape, readonly=True)
 
 
 def broadcast_arrays(*args) -> tuple:
@@ -1096,7 +1093,7 @@ def broadcast_arrays(*args) -> tuple:
     """
     tensors = [_tensor(t) for t in args]
     shape = np.broadcast_shapes(*[t.shape for t in tensors])
-    return tuple([_core.broadcast_to(t, shape) for t in tensors])
+    return tuple([broadcast_to(t, shape) for t in tensors])
 
 
 def atleast_1d(*arys):
@@ -1108,7 +1105,7 @@ def atleast_1d(*arys):
     >>> ad.atleast_1d(3.0).shape
     (1,)
     """
-    return _each(arys, lambda t: t if t.ndim else _core.reshape(t, (1,)))
+    return _each(arys, lambda t: t if t.ndim else reshape(t, (1,)))
 
 
 def atleast_2d(*arys):
@@ -1121,7 +1118,7 @@ def atleast_2d(*arys):
     (1, 3)
     """
     return _each(
-        arys, lambda t: t if t.ndim > 1 else _core.reshape(t, (1,) * (2 - t.ndim) + t.shape)
+        arys, lambda t: t if t.ndim > 1 else reshape(t, (1,) * (2 - t.ndim) + t.shape)
     )
 
 
@@ -1140,7 +1137,7 @@ def atleast_3d(*arys):
 def _with_three_axes(t):
     if t.ndim > 2:
         return t
-    return _core.reshape(t, {0: (1, 1, 1), 1: (1, *t.shape, 1), 2: (*t.shape, 1)}[t.ndim])
+    return reshape(t, {0: (1, 1, 1), 1: (1, *t.shape, 1), 2: (*t.shape, 1)}[t.ndim])
 
 
 def _each(arys, function):
@@ -1171,7 +1168,7 @@ def concatenate(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     [0.0, 1.0, 2.0]
     """
     if out is not None:
-        _no_out("concatenate", out)
+        return into(out, concatenate(arrays, axis, dtype=dtype), "concatenate")
     tensors = _sequence("concatenate", arrays)
     if axis is None:
         tensors, axis = [_core.reshape(t, (-1,)) for t in tensors], 0
@@ -1191,7 +1188,7 @@ def stack(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     [3.0, 6.0]
     """
     if out is not None:
-        _no_out("stack", out)
+        return into(out, stack(arrays, axis, dtype=dtype), "stack")
     tensors = _sequence("stack", arrays)
     shape = tensors[0].shape
     for t in tensors:
@@ -1293,7 +1290,7 @@ def array_split(ary, indices_or_sections, axis=0) -> list:
         cuts = [0, *[operator.index(k) for k in indices_or_sections], n]
     before = (slice(None),) * axis
     return [
-        take_index(t, (*before, slice(start, stop)), True)
+        _core.getitem(GETITEM, t, (*before, slice(start, stop)), True)
         for start, stop in zip(cuts, cuts[1:], strict=False)
     ]
 
@@ -1347,7 +1344,7 @@ def unstack(x, /, *, axis=0) -> tuple:
     t = _tensor(x)
     axis = normalize_axis_index(axis, t.ndim, "unstack")
     before = (slice(None),) * axis
-    return tuple([take_index(t, (*before, k), True) for k in range(t.shape[axis])])
+    return tuple([_core.getitem(GETITEM, t, (*before, k), True) for k in range(t.shape[axis])])
 
 
 # Repeating and rearranging.
@@ -1413,7 +1410,7 @@ def flip(m, axis=None) -> Tensor:
     axes = range(t.ndim) if axis is None else normalize_axis_tuple(axis, t.ndim, "flip")
     backwards = slice(None, None, -1)
     index = tuple([backwards if k in axes else slice(None) for k in range(t.ndim)])
-    return take_index(t, index, True)
+    return _core.getitem(GETITEM, t, index, True)
 
 
 def flipud(m) -> Tensor:
@@ -1507,7 +1504,8 @@ def diagonal(a, offset=0, axis1=0, axis2=1) -> Tensor:
     [1.0, 4.0]
     """
     t = _tensor(a)
-    return rules.diagonal(t, operator.index(offset), *_two_axes("diagonal", t, axis1, axis2))
+    which = operator.index(offset), *_two_axes("diagonal", t, axis1, axis2)
+    return _view(rules.diagonal(t, *which), t, np.diagonal, *which, readonly=True)
 
 
 def diag(v, k=0) -> Tensor:
@@ -1525,7 +1523,7 @@ def diag(v, k=0) -> Tensor:
         return rules.from_diagonal(t, (n, n), operator.index(k), 0, 1)
     if t.ndim != 2:
         raise ValueError(f"diag: wants one or two axes, got shape {t.shape}")
-    return rules.diagonal(t, operator.index(k), 0, 1)
+    return diagonal(t, k)
 
 
 def diff(a, n=1, axis=-1, prepend=None, append=None) -> Tensor:
@@ -1574,7 +1572,6 @@ def take(a, indices, axis=None, out=None, mode="raise") -> Tensor:
     >>> ad.take(ad.tensor([5.0, 6.0, 7.0]), [2, 0]).tolist()
     [7.0, 5.0]
     """
-    _no_out("take", out)
     t = _tensor(a)
     if axis is None:
         t, axis = _core.reshape(t, (-1,)), 0
@@ -1613,17 +1610,7 @@ def take_along_axis(arr, indices, axis=-1) -> Tensor:
             f"got {index.ndim} and {t.ndim}"
         )
     axis = normalize_axis_index(axis, t.ndim, "take_along_axis")
-    return take_index(t, _along(index, axis, t.shape))
-
-
-def _along(index, axis, shape):
-    """Complete an array of indices along `axis` to an index of a tensor of that shape."""
-    full_index = []
-    for k, n in enumerate(shape):
-        ones = [1] * len(shape)
-        ones[k] = n
-        full_index.append(index if k == axis else np.arange(n).reshape(ones))
-    return tuple(full_index)
+    return take_index(t, along(index, axis, t.shape))
 
 
 def where(condition, x=None, y=None):
@@ -1656,7 +1643,6 @@ def clip(a, a_min=None, a_max=None, out=None, *, min=None, max=None) -> Tensor:
     >>> ad.clip(ad.tensor([-1.0, 0.5, 2.0]), 0.0, 1.0).tolist()
     [0.0, 0.5, 1.0]
     """
-    _no_out("clip", out)
     low = a_min if min is None else min
     high = a_max if max is None else max
     if _all(x is None or _is_whole(x) for x in (a, low, high)):
@@ -1679,7 +1665,6 @@ def round(a, decimals=0, out=None) -> Tensor:
     >>> ad.round(ad.tensor([1.26, 2.5]), 1).tolist()
     [1.3, 2.5]
     """
-    _no_out("round", out)
     t = _tensor(a)
     if t.dtype.kind == "c":
         return complex_rules.rounded(t, decimals)
@@ -1748,21 +1733,35 @@ def getitem(t, index) -> Tensor:
     unique = True
     kind = type(index)
     if kind is tuple:
-        parts = []
-        for part in index:
-            kind = type(part)
-            if kind is not int and part is not None and part is not Ellipsis:
-                part, once = _index_part(part, kind)
-                unique = unique and once
-            parts.append(part)
-        index = tuple(parts)
+        index, unique = _index_parts(index)
     elif kind is not int:
         index, unique = _index_part(index, kind)
     # spelled out, not rules.record: a call less counts where single elements are read in loops
     try:
-        return apply(GETITEM, (t,), {"index": index, "unique": unique})
+        return _core.getitem(GETITEM, t, index, unique)
     except (IndexError, ValueError) as error:
         raise rules.named("getitem", error) from None
+
+
+def _index_parts(index):
+    """Return a tuple of indices as `_index_part` does each."""
+    unique = True
+    parts = []
+    for part in index:
+        kind = type(part)
+        if kind is not int and part is not None and part is not Ellipsis:
+            part, once = _index_part(part, kind)
+            unique = unique and once
+        parts.append(part)
+    return tuple(parts), unique
+
+
+def _frozen_index(index):
+    """Return an index in a form that cannot change, and whether it names nothing twice."""
+    kind = type(index)
+    if kind is tuple:
+        return _index_parts(index)
+    return (index, True) if kind is int else _index_part(index, kind)
 
 
 def _index_part(part, kind):
@@ -1803,6 +1802,45 @@ def _not_an_index(what):
         "getitem: an index is an integer, a slice, None, ... or an array of integers or bools; "
         f"got {what}"
     )
+
+
+def setitem(t, index, value):
+    """Assign ``t[index] = value`` with NumPy's rules; the views of `t` show it, and gradients flow.
+
+    Where an index names an element several times, the last value stays and receives the gradient.
+
+    Raises
+    ------
+    IndexError
+        If an index is out of bounds or of no kind that indexes.
+    ValueError
+        If the value does not broadcast to the shape of the indexed part, or `t` is read-only.
+    RuntimeError
+        If `t` is a leaf that requires gradients, or a view of one, while recording is on.
+    TypeError
+        If `t` holds integers and the value requires gradients.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> x = ad.tensor(3.0, requires_grad=True)
+    >>> y = ad.zeros(3)
+    >>> row = y[1:]
+    >>> y[2] = x * x
+    >>> row.tolist()
+    [0.0, 9.0]
+    """
+    value = value if type(value) is Tensor else _tensor(value)
+    if _core.is_tracing() and type(index) is Tensor and index.dtype == bool and (
+            index.shape == t.shape and value.size == 1):
+        assignment.copyto(t, value, "unsafe", index)    # the mask may differ in the next run
+        return
+    try:
+        index, unique = _frozen_index(index)
+        _core.assign(t, index, value, unique)
+    except IndexError as error:
+        text = str(error).replace("getitem:", "setitem:", 1)
+        raise rules.named("setitem", IndexError(text)) from None
 
 
 # Functions of values alone.
@@ -2036,11 +2074,9 @@ def without_gradient(function, args, kwargs):
             "requires one; pass `.detach().numpy()` to compute with the values alone"
         )
     out = kwargs.get("out")
-    if type(out) is Tensor or (type(out) is tuple and _any([type(o) is Tensor for o in out])):
-        raise TypeError(
-            f"{name}: out= must be an ndarray, because a tensor's values never change; "
-            "use the tensor that is returned"
-        )
+    if _holds_tensor(out if type(out) is tuple else (out,)):
+        rest = {key: value for key, value in kwargs.items() if key != "out"}
+        return into(out, without_gradient(function, args, rest), name)
     result = function(*_values(args), **_values(kwargs))
     return result if out is not None else _wrapped(result)
 
@@ -2070,6 +2106,11 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
     [[3.0], [6.0]]
     """
     function = UFUNCS.get(ufunc) or _scipy_special(ufunc)
+    if "out" in kwargs and _holds_tensor(kwargs["out"]):
+        return _ufunc_into(tensor_type, ufunc, method, inputs, **kwargs)
+    if method == "at" and type(inputs[0]) is Tensor and function is not None:
+        index, unique = _frozen_index(inputs[1])
+        return assignment.at(ufunc, function, inputs[0], index, unique, inputs[2:])
     if method == "__call__":
         if function is not None:
             if not kwargs:
@@ -2091,6 +2132,19 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
 
 # What a floor above does: calls of any ufunc with options, and its methods.
 GENERAL: dict = {}
+
+
+def _ufunc_into(tensor_type, ufunc, method, inputs, out, where=True, **kwargs):
+    """Compute a ufunc whose result goes into tensors, as far as the mask holds."""
+    called = method == "__call__"
+    result = array_ufunc(tensor_type, ufunc, method, inputs,
+                         kwargs if called else {**kwargs, "where": where})
+    if where is not True and called:
+        out = out if len(out) > 1 else out[0]
+        if type(out) is tuple:
+            raise TypeError(f"{ufunc.__name__}: where= with several results is not supported")
+        result = _where(_values(where), result, out)
+    return into(out, result, ufunc.__name__, broadcasts=called)
 
 
 class _Named:
@@ -2133,10 +2187,10 @@ def array_function(function, types, args, kwargs):
         if kind is not Tensor and not issubclass(kind, np.ndarray):
             return NotImplemented
     ours = FUNCTIONS.get(function)
-    if ours is None:
+    if ours is None or (function.__name__ in TARGETS and type(args[0]) is not Tensor):
         return without_gradient(function, args, kwargs)
     if kwargs:
-        code = getattr(ours, "__code__", None)
+        code = getattr(getattr(ours, "__wrapped__", ours), "__code__", None)
         if code is not None and not code.co_flags & _TAKES_ANY_KEYWORD:
             known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
             for name in kwargs:
@@ -2145,7 +2199,44 @@ def array_function(function, types, args, kwargs):
     return ours(*args, **kwargs)
 
 
+# Results that go into tensors.
+
+
+def _takes_out(function):
+    """Return a function whose ``out`` argument, wherever it stands, becomes the result."""
+    code = function.__code__
+    place = code.co_varnames.index("out")
+    positional = place < code.co_argcount
+
+    @functools.wraps(function)
+    def with_out(*args, **kwargs):
+        out = None
+        if "out" in kwargs:
+            out = kwargs.pop("out")
+        elif positional and len(args) > place:
+            out = args[place]
+            args = (*args[:place], None, *args[place + 1 :])
+        result = function(*args, **kwargs)
+        return result if out is None else into(out, result, function.__name__)
+
+    return with_out
+
+
+for _name, _function in list(globals().items()):
+    _code = getattr(_function, "__code__", None)
+    if _code is not None and not _name.startswith("_") and _function.__module__ == __name__ and (
+            "out" in _code.co_varnames[: _code.co_argcount + _code.co_kwonlyargcount]
+            and "into" not in _code.co_names):
+        globals()[_name] = _takes_out(_function)
+amax, amin, around = max, min, round
+
+
 # Methods of Tensor.
+
+
+def _method_sort(t, axis=-1, kind=None, order=None, *, stable=None):
+    """Sort the elements along an axis, in place."""
+    assignment.write_whole(t, sort(t, normalize_axis_index(axis, t.ndim, "sort")), "sort")
 
 
 def _method_reshape(t, *shape, order="C"):
@@ -2156,8 +2247,8 @@ def _method_reshape(t, *shape, order="C"):
 def _method_transpose(t, *axes):
     """Return the tensor with its axes permuted, reversed by default."""
     if not axes or (len(axes) == 1 and axes[0] is None):
-        return _core.transpose(t)
-    return _core.transpose(t, tuple(axes[0]) if np.ndim(axes[0]) else axes)
+        return transpose(t)
+    return transpose(t, tuple(axes[0]) if np.ndim(axes[0]) else axes)
 
 
 def _method_clip(t, min=None, max=None, out=None):
@@ -2168,6 +2259,11 @@ def _method_clip(t, min=None, max=None, out=None):
 def _method_astype(t, dtype, order="K", casting="unsafe", subok=True, copy=True):
     """Return the tensor with another dtype; gradients flow between floating dtypes."""
     return astype(t, dtype, copy=copy)
+
+
+def _method_flatten(t, order="C"):
+    """Return a copy of the elements in one axis."""
+    return _copied(ravel(t, order))
 
 
 def _method_copy(t, order="C"):
@@ -2189,16 +2285,20 @@ METHODS = {
     "cumsum": cumsum,
     "diagonal": diagonal,
     "dot": dot,
-    "flatten": ravel,
+    "fill": assignment.fill,
+    "flatten": _method_flatten,
     "max": max,
     "mean": mean,
     "min": min,
     "nonzero": _on_values(np.nonzero),
+    "partition": assignment.partition,
     "prod": prod,
+    "put": assignment.put,
     "ravel": ravel,
     "repeat": repeat,
     "reshape": _method_reshape,
     "round": round,
+    "sort": _method_sort,
     "squeeze": squeeze,
     "std": std,
     "sum": sum,
@@ -2232,6 +2332,7 @@ def _named_by_tables():
         if isinstance(candidate, np.ufunc) and candidate in UFUNCS:
             named[name] = UFUNCS[candidate]
     named.update(_core.elementwise)
+    named.update(TARGETS)
     # `where` and `clip` above take what NumPy's take
     for name in _OWN_NAMES:
         named.pop(name, None)

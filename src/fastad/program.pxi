@@ -182,6 +182,7 @@ cdef Tensor shadow_of(Tensor t):
     """What stands in the running trace for `t`: itself, if it was made there."""
     cdef Trace trace
     cdef Tensor shadow
+    fresh(t)
     if not fad_trace_id or t.born == fad_trace_id:
         return t
     trace = tracing()
@@ -202,6 +203,7 @@ cdef inline void note(Tensor t) noexcept:
 cdef Tensor bare(Tensor t):
     """The same value without a node."""
     cdef Tensor r = <Tensor>fad_tensor_new()
+    fresh(t)
     r.value = t.value
     if t.arr != NULL:
         r.arr = fad_array_share(t.arr)
@@ -935,6 +937,10 @@ cdef object foreign_value(object rule, object params, tuple shape, list values):
         return np.matmul(a, b)
     if rule is RESHAPE:
         return np.reshape(values[0], shape)
+    if rule is SET_NUMBER or rule is ADD_NUMBER:
+        whole = np.array(values[0])
+        whole.flat[params] = values[1] if rule is SET_NUMBER else whole.flat[params] + values[1]
+        return whole
     raise RuntimeError(f"internal: no way to compute {rule.name} in a program")
 
 
@@ -1004,6 +1010,7 @@ cdef class Plan:
 
     cpdef bint outer_active(self):
         for t in self.outer:
+            fresh(<Tensor>t)
             if active(<Tensor>t):
                 return True
         return False
@@ -1423,6 +1430,7 @@ cdef int set_outer(Plan plan, fad_workspace *w, list kept) except -1:
     cdef Keeper keeper
     for k in range(len(plan.outer)):
         t = <Tensor>plan.outer[k]
+        fresh(t)
         shape, dtype = <tuple>plan.likes[k]
         if shape_of(t) != shape or t.dtype != dtype:
             return 0

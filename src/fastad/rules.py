@@ -296,6 +296,86 @@ def from_diagonal(t, shape, offset, axis1, axis2):
     return scatter(undo_order(t, order), shape, index, True)
 
 
+# Places in an array, and writing there.
+
+
+@primitive("view", linear=True)
+class WINDOW:
+    """The elements at ``place = (first, shape, steps)`` of the flat array, none of them twice.
+
+    What a view shows after the tensor that it is a view of has changed.
+    """
+
+    def forward(x, place):
+        return np.array(_core.window(x, place))
+
+    def vjp(g, y, inputs, needs, place):
+        return (record(SPREAD, (g,), {"shape": inputs[0].shape, "place": place}),)
+
+    def accumulate(x_bar, g, place):
+        target = _core.window(x_bar, place)
+        target += g
+
+
+@primitive("spread", linear=True)
+class SPREAD:
+    """Zeros of `shape` with `x` at a place: the transpose of ``view``."""
+
+    def forward(x, shape, place):
+        y = np.zeros(shape, x.dtype)
+        _core.window(y, place)[...] = x
+        return y
+
+    def vjp(g, y, inputs, needs, shape, place):
+        return (record(WINDOW, (g,), {"place": place}),)
+
+
+def put_values(whole, values, place, index, how):
+    """Assign `values` at an index (None: all) of a place in an array, or add them there."""
+    target = _core.window(whole, place)
+    if how == "add":
+        np.add.at(target, ... if index is None else index, values)
+    else:
+        target[... if index is None else index] = values
+
+
+def picked(x, place, index, kept, how):
+    """Return what stands at an index of a place; zeros where a later value had the element."""
+    found = _core.window(x, place)
+    if index is not None:
+        found = found[index]
+    return found if kept is None else np.where(kept, found, found.dtype.type(0))
+
+
+@primitive("setitem", linear=True)
+class PUT:
+    """The first input with the second at ``place`` and there at ``index`` (None: everywhere).
+
+    With ``how="add"`` it is added.  Where the index names an element several times, `kept` is true
+    for the value that stays.
+    """
+
+    def forward(old, value, place, index, kept, how):
+        y = old.copy()
+        put_values(y, value, place, index, how)
+        return y
+
+    def vjp(g, y, inputs, needs, place, index, kept, how):
+        params = {"place": place, "index": index, "kept": kept, "how": how}
+        old_bar = value_bar = None
+        if needs[0]:
+            zero = _core.wrap(np.zeros((), g.dtype))
+            old_bar = g if how == "add" else record(PUT, (g, zero), params)
+        if needs[1]:
+            value_bar = record(WINDOW, (g,), {"place": place})
+            if index is not None:
+                value_bar = take_index(value_bar, index)
+            if kept is not None:
+                value_bar = where(_core.wrap(kept), value_bar, 0.0)
+            value_bar = _core.sum_to(value_bar, inputs[1].shape)
+        return old_bar, value_bar
+
+
 # Joining.
 
 

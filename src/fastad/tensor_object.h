@@ -18,9 +18,9 @@ typedef struct {
     fad_handle h;
     double value;
     fad_array *arr;
-    unsigned char leaf_requires, gc_tracked;
+    unsigned char leaf_requires, gc_tracked, aliased;
     int born;               /* the trace in which it was made; 0: in none */
-    PyObject *grad, *hooks;
+    PyObject *grad, *hooks, *alias;
 } fad_tensor;
 
 /* gc_tracked: 0 until the cycle collector knows the object, then 1 and these bits. */
@@ -60,12 +60,13 @@ static inline PyObject *fad_tensor_new(void)
     t->h.idx = FAD_NO_NODE;
     t->h.slot = -1;
     t->arr = NULL;
-    t->leaf_requires = t->gc_tracked = 0;
+    t->leaf_requires = t->gc_tracked = t->aliased = 0;
     t->born = fad_trace_id;
     t->value = 0.0;
     Py_INCREF(Py_None);
     Py_INCREF(Py_None);
     t->grad = t->hooks = Py_None;
+    t->alias = NULL;
     return o;
 }
 
@@ -102,6 +103,7 @@ static void fad_tensor_drop(PyObject *o)
     }
     Py_DECREF(t->grad);
     Py_DECREF(t->hooks);
+    Py_XDECREF(t->alias);
     PyTypeObject *type = Py_TYPE(o);
     if (fad_tensor_spare_n < FAD_TENSOR_SPARE && !(t->gc_tracked & FAD_TENSOR_FINALIZED))
         fad_tensor_spare[fad_tensor_spare_n++] = o;
@@ -140,6 +142,16 @@ static inline void fad_tensor_track(PyObject *o)
     if (t->gc_tracked) return;
     PyObject_GC_Track(o);
     t->gc_tracked = 1;
+}
+
+static inline void fad_tensor_set_alias(PyObject *o, PyObject *alias, int kind)
+{
+    fad_tensor *t = (fad_tensor *)o;
+    PyObject *old = t->alias;
+    Py_INCREF(alias);
+    t->alias = alias;
+    t->aliased = (unsigned char)kind;
+    Py_XDECREF(old);
 }
 
 /* 0, or -1 when Cython lays Tensor out in another way. */
