@@ -14,7 +14,7 @@ import os as _os
 
 import numpy as _np
 
-from . import _core, autograd, linalg, modes, numpy_api, rules, scipy, transforms
+from . import _core, autograd, fft, linalg, modes, numpy_api, rules, scipy, transforms
 from ._core import Tensor, release_memory, tensor
 from .graph import Graph, GuardError, load, name, record
 from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
@@ -43,8 +43,8 @@ _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
-    "complex128", "complex64", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
-    "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
+    "complex128", "complex64", "e", "enable_grad", "fft", "float32", "float64", "get_include", "grad",
+    "hessian", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
     "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
     "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp",

@@ -453,7 +453,7 @@ def svdvals(x, /) -> Tensor:
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.linalg.svdvals([[0.0, 2.0], [3.0, 0.0]]).tolist()
+    >>> ad.linalg.svdvals([[3.0, 0.0], [0.0, 2.0]]).tolist()
     [3.0, 2.0]
     """
     return linalg_rules.svdvals(_inexact(x))
