@@ -182,6 +182,6 @@ def test_programs_replay_transforms_and_their_gradients():
         x = np.random.default_rng(seed).normal(size=7)
         value, gradient = program.value_and_grad(x)
         again, expected = ad.value_and_grad(loss)(x)
-        assert float(value) == float(again)
+        assert float(value) == float(again) == float(program(x))
         assert np.array_equal(np.asarray(gradient), np.asarray(expected))
     assert "1 recorded" in repr(program)
