@@ -20,6 +20,7 @@ from . import (
     _core,
     autograd,
     exchange,
+    fft,
     linalg,
     modes,
     numpy_api,
@@ -74,10 +75,9 @@ _core.register_rules(
 )
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
-__all__ = [  # noqa: F405  `special` is imported by __getattr__
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt", "autograd", "bool",
-    "bool_", "compile", "complex128", "complex64", "e", "enable_grad", "float32", "float64",
-    "get_include", "grad", "hessian", "inf", "int16", "int32", "int64", "int8",
+    "bool_", "compile", "complex128", "complex64", "e", "enable_grad", "fft", "float32",
+    "float64", "get_include", "grad", "hessian", "inf", "int16", "int32", "int64", "int8",
     "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan", "newaxis",
     "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled", "special",
     "tensor", "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
