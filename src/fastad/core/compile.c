@@ -29,7 +29,7 @@ typedef struct {
     int32_t group;
 } step;
 
-enum { NUMBERS = 8 };
+enum { HELD = 8 };
 typedef struct {
     const fad_build *b;
     fad_program *p;
@@ -39,13 +39,18 @@ typedef struct {
     step *steps;
     int32_t *args;
     fad_vm_call *calls;
-    int32_t *table;             /* common subexpressions: hash -> step, or -1 */
+    int32_t *table;             /* common subexpressions and numbers, by where find_equal looks */
     int32_t n_values, cap_values, n_steps, cap_steps, n_args, cap_args, n_calls, cap_calls;
-    uint32_t table_mask;
-    /* constants found lately, one more than the value each: numbers, and arrays */
-    int32_t number[NUMBERS], held[NUMBERS], next_number, next_held;
+    uint32_t table_mask, noted;
+    int has_arrays;             /* elementwise, or summed up */
+    int32_t held[HELD], next_held;      /* constant arrays found lately, one more than the value each */
     int32_t cap_in, cap_out;
 } builder;
+
+static const int32_t *args_of(const builder *u, const step *s)
+{
+    return s->kind == STEP_CALL ? u->args + s->many : s->arg;
+}
 
 static int mark_needed(builder *u)
 {
@@ -88,21 +93,35 @@ static int32_t new_value(builder *u, fad_index i, int constant, int32_t made_by)
     return FAD_PUSH(u->values, u->n_values, u->cap_values, v) ? u->n_values - 1 : -1;
 }
 
-/* A constant that is a number, which the tape need not hold; -1 without memory. */
+enum { EMPTY = -1, NUMBER = -2 };       /* in the table; number v stands there as NUMBER - v */
+
+/* Enter what find_equal or number_value did not find; a full table knows the earlier ones alone. */
+static void note(builder *u, uint32_t at, int32_t entry)
+{
+    if (u->noted >= u->table_mask / 4 * 3 || u->table[at] != EMPTY) return;
+    u->table[at] = entry;
+    u->noted++;
+}
+
+/* The constant with these bits; -1 without memory. */
 static int32_t number_value(builder *u, double number)
 {
+    uint64_t bits;
     value v;
-    for (int32_t k = 0; k < NUMBERS && u->number[k] > 0; k++)
-        if (!memcmp(&u->values[u->number[k] - 1].number, &number, sizeof number))
-            return u->number[k] - 1;
+    memcpy(&bits, &number, sizeof bits);
+    uint32_t h = (uint32_t)((bits * UINT64_C(0x9E3779B97F4A7C15)) >> 32) & u->table_mask;
+    for (; u->table[h] != EMPTY; h = (h + 1) & u->table_mask) {
+        const int32_t have = NUMBER - u->table[h];
+        if (have >= 0 && !memcmp(&u->values[have].number, &number, sizeof number)) return have;
+    }
     memset(&v, 0, sizeof v);
     v.constant = 1;
     v.number = number;
     v.where = v.last = v.step = v.uniform = -1;
     v.root = u->n_values;
     if (!FAD_PUSH(u->values, u->n_values, u->cap_values, v)) return -1;
-    u->number[u->next_number++ % NUMBERS] = u->n_values;
-    return u->n_values - 1;
+    note(u, h, NUMBER - v.root);
+    return v.root;
 }
 
 /* The value of a node; one that nothing in the program makes is a constant. */
@@ -110,16 +129,13 @@ static int32_t value_at(builder *u, fad_index i)
 {
     const fad_tape *t = u->b->tape;
     if (u->value_of[i] >= 0) return u->value_of[i];
-    if (t->op[i] & FAD_ARRAY) {         /* several nodes may hold one array */
-        const fad_array *arr = t->value[i].arr;
-        for (int32_t k = 0; k < NUMBERS && u->held[k] > 0; k++)
-            if (u->values[u->held[k] - 1].like == arr)
-                return u->value_of[i] = u->held[k] - 1;
-    }
-    const int32_t v = u->value_of[i] = new_value(u, i, 1, -1);
-    if (v < 0 || !(t->op[i] & FAD_ARRAY)) return v;
-    u->held[u->next_held++ % NUMBERS] = v + 1;
+    if (!(t->op[i] & FAD_ARRAY)) return u->value_of[i] = number_value(u, t->value[i].f);
     const fad_array *arr = t->value[i].arr;
+    for (int32_t k = 0; k < HELD && u->held[k] > 0; k++)    /* several nodes may hold one array */
+        if (u->values[u->held[k] - 1].like == arr) return u->value_of[i] = u->held[k] - 1;
+    const int32_t v = u->value_of[i] = new_value(u, i, 1, -1);
+    if (v < 0) return v;
+    u->held[u->next_held++ % HELD] = v + 1;
     const double *x = arr->data;
     if (arr->dtype == FAD_F64 && arr->size > 0 && !arr->hollow && x
         && !memcmp(x, x + 1, (size_t)(arr->size - 1) * sizeof *x)) {
@@ -130,26 +146,39 @@ static int32_t value_at(builder *u, fad_index i)
     return v;
 }
 
-static uint32_t hash_step(unsigned op, const int32_t *arg, int n)
+/* The value of an equal earlier step, or -1; `at` is where to note the new one.  A step stands near
+ * the place that its latest operand names, so that building walks through the table as it walks
+ * through the tape, in cache; those for whom there is no room stand where a hash puts them. */
+static int32_t find_equal(const builder *u, unsigned op, const int32_t *arg, int n, uint32_t *at)
 {
-    uint64_t h = op;
-    for (int k = 0; k < n; k++) h = (h ^ (uint32_t)arg[k]) * UINT64_C(0x9E3779B97F4A7C15);
-    return (uint32_t)(h >> 32);
-}
-
-/* The value of an equal earlier step, or -1; `at` is where to note the new one. */
-static int32_t find_equal(builder *u, unsigned op, const int32_t *arg, int n, uint32_t *at)
-{
-    uint32_t h = hash_step(op, arg, n) & u->table_mask;
-    for (;; h = (h + 1) & u->table_mask) {
-        const int32_t s = u->table[h];
-        if (s < 0) break;
+    enum { NEAR = 8 };
+    uint64_t far = op;
+    uint32_t h = 0;
+    for (int k = 0; k < n; k++) {
+        far = (far ^ (uint32_t)arg[k]) * UINT64_C(0x9E3779B97F4A7C15);
+        if (h < (uint32_t)arg[k]) h = (uint32_t)arg[k];
+    }
+    h *= 2;
+    for (uint32_t probe = 0;; probe++, h++) {
+        if (probe == NEAR) h = (uint32_t)(far >> 32);
+        const int32_t s = u->table[h & u->table_mask];
+        if (s == EMPTY) break;
+        if (s < 0) continue;
         const step *have = &u->steps[s];
         if (have->op == op && have->n == n && !memcmp(have->arg, arg, (size_t)n * sizeof *arg))
             return have->out;
     }
-    *at = h;
+    *at = h & u->table_mask;
     return -1;
+}
+
+/* Append a step to the code and count what it reads.  0 without memory. */
+static int push_step(builder *u, const step *s)
+{
+    if (!FAD_PUSH(u->steps, u->n_steps, u->cap_steps, *s)) return 0;
+    const int32_t *arg = args_of(u, s);
+    for (int32_t j = 0; j < s->n; j++) u->values[arg[j]].uses++;
+    return 1;
 }
 
 /* Whether a value has the kind of tape node i. */
@@ -237,9 +266,10 @@ static int add_step(builder *u, step *s, fad_index i)
     }
     s->group = -1;
     s->out = new_value(u, i, 0, u->n_steps);
-    if (s->out < 0 || !FAD_PUSH(u->steps, u->n_steps, u->cap_steps, *s)) return 0;
+    if (s->out < 0 || !push_step(u, s)) return 0;
+    u->has_arrays |= u->values[s->out].is_array;
     u->values[s->out].plus_zero = (uint8_t)gives_plus_zero(u, s);
-    if (comparable && u->table[at] < 0) u->table[at] = u->n_steps - 1;
+    if (comparable) note(u, at, u->n_steps - 1);
     u->value_of[i] = s->out;
     return 1;
 }
@@ -281,7 +311,7 @@ static int take_row(builder *u, fad_index i)
         constant &= u->values[s.arg[k]].constant;
     }
     if (s.n < 2) s.arg[1] = s.arg[0];
-    if (constant) return (u->value_of[i] = new_value(u, i, 1, -1)) >= 0;
+    if (constant) return value_at(u, i) >= 0;
     if ((t->op[i] & FAD_ARRAY) && t->value[i].arr->dtype == FAD_F64) unspread(u, &s, i);
     const int32_t same = passed_on(u, code, s.arg, i);
     if (same >= 0) {
@@ -335,9 +365,9 @@ static fad_status take_call(builder *u, fad_index i)
     const int32_t uniform = what.kind == FAD_VM_BROADCAST && !u->values[s.arg[0]].is_array
         ? s.arg[0] : -1;
     if (constant && what.pure) {
-        const int32_t v = u->value_of[i] = new_value(u, i, 1, -1);
+        const int32_t v = value_at(u, i);
         if (v < 0) return FAD_NOMEM;
-        u->values[v].uniform = uniform;
+        if (uniform >= 0) u->values[v].uniform = uniform;
         return FAD_OK;
     }
     if (what.kind == FAD_VM_SUM_TO && !(t->op[i] & FAD_ARRAY)) what.kind = FAD_VM_SUM_ALL;
@@ -346,7 +376,8 @@ static fad_status take_call(builder *u, fad_index i)
     s.what = u->n_calls;
     s.out = new_value(u, i, 0, u->n_steps);
     if (s.out < 0 || !FAD_PUSH(u->calls, u->n_calls, u->cap_calls, what)
-        || !FAD_PUSH(u->steps, u->n_steps, u->cap_steps, s)) return FAD_NOMEM;
+        || !push_step(u, &s)) return FAD_NOMEM;
+    u->has_arrays |= what.kind == FAD_VM_SUM_ALL;
     if (what.kind == FAD_VM_ALIAS && u->values[s.arg[0]].is_array && u->values[s.out].is_array)
         u->values[s.out].root = u->values[s.arg[0]].root;
     u->values[s.out].uniform = uniform;
@@ -368,7 +399,7 @@ static fad_status take_guard(builder *u, int32_t k)
     s.arg[1] = g->b >= 0 ? value_at(u, g->b) : 0;
     if (s.arg[0] < 0 || s.arg[1] < 0) return FAD_NOMEM;
     if (u->values[s.arg[0]].constant && u->values[s.arg[1]].constant) return FAD_OK;
-    return FAD_PUSH(u->steps, u->n_steps, u->cap_steps, s) ? FAD_OK : FAD_NOMEM;
+    return push_step(u, &s) ? FAD_OK : FAD_NOMEM;
 }
 
 static fad_status take_nodes(builder *u)
@@ -409,11 +440,7 @@ static fad_status take_nodes(builder *u)
 
 /* ---- from steps to code ---------------------------------------------------------------------- */
 
-static const int32_t *args_of(const builder *u, const step *s)
-{
-    return s->kind == STEP_CALL ? u->args + s->many : s->arg;
-}
-
+/* Who reads each value last, and how often it is read. */
 static void count_uses(builder *u)
 {
     for (int32_t k = 0; k < u->n_values; k++) u->values[k].uses = 0;
@@ -433,12 +460,11 @@ static void count_uses(builder *u)
 /* A sum with a product that nobody else reads becomes one step. */
 static void fuse(builder *u)
 {
-    count_uses(u);
     for (int32_t k = 0; k < u->n_steps; k++) {
         step *s = &u->steps[k];
         if (s->kind != STEP_ROW || s->op != FAD_OP_add || u->values[s->out].is_array) continue;
         for (int side = 1; side >= 0; side--) {
-            const value *v = &u->values[s->arg[side]];
+            value *v = &u->values[s->arg[side]];
             if (v->uses != 1 || v->pinned || v->step < 0) continue;
             step *m = &u->steps[v->step];
             if (m->kind != STEP_ROW || (m->op != FAD_OP_multiply && m->op != FAD_OP_zmul)) continue;
@@ -448,16 +474,15 @@ static void fuse(builder *u)
             s->arg[1] = m->arg[1];
             s->n = 3;
             m->kind = STEP_NONE;
+            v->uses = 0;
             break;
         }
     }
-    count_uses(u);
 }
 
 /* Steps whose result nobody reads, now that operands were replaced. */
 static void prune(builder *u)
 {
-    count_uses(u);
     for (int32_t k = u->n_steps - 1; k >= 0; k--) {
         step *s = &u->steps[k];
         if (s->kind == STEP_GUARD || s->kind == STEP_NONE) continue;
@@ -622,7 +647,6 @@ static int group_steps(builder *u)
     fad_free(sorted);
     fad_free(start);
     /* single ones need no tiles; results that stay inside their group need no array */
-    count_uses(u);
     for (int32_t k = 0; k < n;) {
         const int32_t end = group_end(u, k);
         if (end == k + 1) u->steps[k].group = -1;
@@ -1146,7 +1170,10 @@ fad_status fad_program_build(const fad_build *b, fad_program **out)
     if (!status) {
         fuse(&u);
         prune(&u);
-        status = b->plain || group_steps(&u) ? emit(&u) : FAD_NOMEM;
+        status = FAD_OK;
+        if (!u.has_arrays || b->plain) count_uses(&u);
+        else if (!group_steps(&u)) status = FAD_NOMEM;
+        if (!status) status = emit(&u);
     }
     fad_free(u.needed);
     fad_free(u.value_of);
