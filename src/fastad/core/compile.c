@@ -18,7 +18,8 @@ typedef struct {
     double number;
 } value;
 
-/* `group` numbers the elementwise steps that run together, tile by tile; -1: none. */
+/* `group` numbers the elementwise steps that run together, tile by tile; -1: none.  Steps that are
+ * compared with later ones have 0 for the arguments that are not there. */
 enum { STEP_ROW, STEP_CALL, STEP_GUARD, STEP_MULADD, STEP_ZMULADD, STEP_FUSED, STEP_NONE };
 typedef struct {
     uint8_t kind;
@@ -43,7 +44,7 @@ typedef struct {
     int32_t n_values, cap_values, n_steps, cap_steps, n_args, cap_args, n_calls, cap_calls;
     uint32_t table_mask, noted;
     int has_arrays;             /* elementwise, or summed up */
-    int32_t held[HELD], next_held;      /* constant arrays found lately, one more than the value each */
+    int32_t held[HELD], next_held;      /* constant arrays found lately, 1 + the value each */
     int32_t cap_in, cap_out;
 } builder;
 
@@ -149,23 +150,25 @@ static int32_t value_at(builder *u, fad_index i)
 /* The value of an equal earlier step, or -1; `at` is where to note the new one.  A step stands near
  * the place that its latest operand names, so that building walks through the table as it walks
  * through the tape, in cache; those for whom there is no room stand where a hash puts them. */
-static int32_t find_equal(const builder *u, unsigned op, const int32_t *arg, int n, uint32_t *at)
+static int32_t find_equal(const builder *u, unsigned op, const int32_t arg[3], uint32_t *at)
 {
     enum { NEAR = 8 };
-    uint64_t far = op;
-    uint32_t h = 0;
-    for (int k = 0; k < n; k++) {
-        far = (far ^ (uint32_t)arg[k]) * UINT64_C(0x9E3779B97F4A7C15);
-        if (h < (uint32_t)arg[k]) h = (uint32_t)arg[k];
-    }
-    h *= 2;
-    for (uint32_t probe = 0;; probe++, h++) {
-        if (probe == NEAR) h = (uint32_t)(far >> 32);
+    int32_t latest = arg[0] > arg[1] ? arg[0] : arg[1];
+    if (latest < arg[2]) latest = arg[2];
+    uint32_t h = 2 * (uint32_t)latest;
+    for (int probe = 0;; probe++, h++) {
+        if (probe == NEAR) {
+            uint64_t far = op;
+            for (int k = 0; k < 3; k++)
+                far = (far ^ (uint32_t)arg[k]) * UINT64_C(0x9E3779B97F4A7C15);
+            h = (uint32_t)(far >> 32);
+        }
         const int32_t s = u->table[h & u->table_mask];
         if (s == EMPTY) break;
         if (s < 0) continue;
         const step *have = &u->steps[s];
-        if (have->op == op && have->n == n && !memcmp(have->arg, arg, (size_t)n * sizeof *arg))
+        if (have->op == op && have->arg[0] == arg[0] && have->arg[1] == arg[1]
+            && have->arg[2] == arg[2])
             return have->out;
     }
     *at = h & u->table_mask;
@@ -258,7 +261,7 @@ static int add_step(builder *u, step *s, fad_index i)
     const int comparable = !(u->b->tape->op[i] & FAD_ARRAY)
         || u->values[s->arg[0]].is_array || (s->n > 1 && u->values[s->arg[1]].is_array);
     if (comparable) {
-        const int32_t have = find_equal(u, s->op, s->arg, s->n, &at);
+        const int32_t have = find_equal(u, s->op, s->arg, &at);
         if (have >= 0 && same_kind(u, have, i)) {
             u->value_of[i] = have;
             return 1;
@@ -331,8 +334,8 @@ static int take_row(builder *u, fad_index i)
     if ((code == FAD_OP_add || code == FAD_OP_multiply || code == FAD_OP_zmul)
         && s.arg[0] > s.arg[1] && u->values[s.arg[0]].is_array == u->values[s.arg[1]].is_array) {
         /* equal up to the order: look for both, keep the one that was written */
-        const int32_t swapped[2] = {s.arg[1], s.arg[0]};
-        const int32_t have = find_equal(u, code, swapped, 2, &at);
+        const int32_t swapped[3] = {s.arg[1], s.arg[0], 0};
+        const int32_t have = find_equal(u, code, swapped, &at);
         if (have >= 0 && same_kind(u, have, i)) {
             u->value_of[i] = have;
             return 1;
@@ -347,6 +350,7 @@ static fad_status take_call(builder *u, fad_index i)
     const fad_call *call = fad_call_of(t, i);
     fad_vm_call what;
     step s;
+    uint32_t at = 0;
     int constant = 1;
     memset(&what, 0, sizeof what);
     memset(&s, 0, sizeof s);
@@ -371,12 +375,23 @@ static fad_status take_call(builder *u, fad_index i)
         return FAD_OK;
     }
     if (what.kind == FAD_VM_SUM_TO && !(t->op[i] & FAD_ARRAY)) what.kind = FAD_VM_SUM_ALL;
-    if (what.kind == FAD_VM_SUM_ALL)    /* the same elements in any shape */
+    if (what.kind == FAD_VM_SUM_ALL || what.kind == FAD_VM_GET)    /* the same in any shape */
         s.arg[0] = u->args[s.many] = u->values[s.arg[0]].root;
+    const int comparable = what.kind == FAD_VM_GET && what.offset <= INT32_MAX;
+    if (comparable) {
+        s.arg[1] = (int32_t)what.offset;
+        s.arg[2] = 0;
+        const int32_t have = find_equal(u, s.op, s.arg, &at);
+        if (have >= 0) {
+            u->value_of[i] = have;
+            return FAD_OK;
+        }
+    }
     s.what = u->n_calls;
     s.out = new_value(u, i, 0, u->n_steps);
     if (s.out < 0 || !FAD_PUSH(u->calls, u->n_calls, u->cap_calls, what)
         || !push_step(u, &s)) return FAD_NOMEM;
+    if (comparable) note(u, at, u->n_steps - 1);
     u->has_arrays |= what.kind == FAD_VM_SUM_ALL;
     if (what.kind == FAD_VM_ALIAS && u->values[s.arg[0]].is_array && u->values[s.out].is_array)
         u->values[s.out].root = u->values[s.arg[0]].root;
@@ -899,7 +914,8 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
     }
     ins.out = place_of(e, s->out);
     p->work += out->is_array ? out->like->size : 1;
-    if (s->kind == STEP_CALL) p->work += u->values[arg[0]].is_array ? u->values[arg[0]].like->size : 0;
+    if (s->kind == STEP_CALL && ins.kind != FAD_VM_GET && u->values[arg[0]].is_array)
+        p->work += u->values[arg[0]].like->size;
     if (!drop_dead(e, s, k, taken)) return 0;
     if (alias) return 1;                /* nothing to do when it runs */
     if (s->kind == STEP_FUSED || (s->kind == STEP_ROW && out->is_array && plain_loop(u, s))) {
@@ -919,6 +935,9 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
     }
     if (!FAD_PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
     e->latest = -1;
+    if (ins.kind == FAD_VM_GET && ins.offset <= INT32_MAX)
+        return emit_word(e, VM_GET, out->where, p->n_arrays_code - 1, ins.in[0].where,
+                         (int32_t)ins.offset);
     return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
 }
 

@@ -191,7 +191,7 @@ static int take_other(analysis *u, word i)
     }
     lane_ins ins = {.kind = i.op == VM_GUARD ? EACH_GUARD : EACH, .op = i.op, .a = i.a, .c = i.c,
                     .first = first, .n_out = l->n_place - first - n_in};
-    const array_ins *array = i.op == VM_ARRAY ? &p->arrays_code[i.a] : NULL;
+    const array_ins *array = fad_is_array_word(i.op) ? &p->arrays_code[i.a] : NULL;
     if (array && array->kind == FAD_VM_GET) ins.kind = GATHER;
     if (array && array->kind == FAD_VM_ASSEMBLE) {
         ins.kind = SCATTER;
@@ -275,7 +275,7 @@ static fad_status mark_exact(analysis *u)
             continue;
         }
         const fad_place *place = l->place + i->first;
-        const array_ins *ins = i->op == VM_ARRAY ? &p->arrays_code[i->a] : NULL;
+        const array_ins *ins = fad_is_array_word(i->op) ? &p->arrays_code[i->a] : NULL;
         const tile_step *tile = i->op == VM_LOOP ? &p->tile[i->a]
             : ins && ins->kind == VM_TILES ? p->tile + ins->first_in : NULL;
         const int32_t tiles = i->op == VM_LOOP ? 1 : tile ? ins->n_in : 0;
@@ -341,7 +341,7 @@ static fad_status analyse(analysis *u, const unsigned char *varying)
         else u->reg[p->in[k].where] = varying[k];
     memset(u->spread, 1, (size_t)p->n_constant);
     for (const word *ip = p->code; ip->op != VM_END; ip++) {
-        if (ip->op == VM_LOOP || ip->op == VM_ARRAY || ip->op == VM_GUARD) {
+        if (ip->op >= VM_LOOP) {
             if (!take_other(u, *ip)) return FAD_NOMEM;
         } else if (!take_number(u, from_registers(*ip, u->latest))) {
             return FAD_NOMEM;

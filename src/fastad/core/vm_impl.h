@@ -29,6 +29,7 @@ enum {
 #undef NAMED
     VM_LOOP,        /* elementwise step a over c elements */
     VM_ARRAY,       /* array instruction a */
+    VM_GET,         /* the same where it is FAD_VM_GET: number c of array b */
     VM_GUARD,       /* guard a */
     VM_OPS
 };
@@ -91,6 +92,8 @@ struct fad_program {
     size_t arena;
     int64_t work;
 };
+
+static inline int fad_is_array_word(int op) { return op == VM_ARRAY || op == VM_GET; }
 
 enum { ALIGN = 64 };           /* of arrays in the arena */
 
