@@ -53,7 +53,8 @@ static const int32_t *args_of(const builder *u, const step *s)
     return s->kind == STEP_CALL ? u->args + s->many : s->arg;
 }
 
-static int mark_needed(builder *u)
+/* Which nodes the outputs and guards need; returns how many. */
+static int32_t mark_needed(builder *u)
 {
     const fad_build *b = u->b;
     const fad_tape *t = b->tape;
@@ -62,8 +63,10 @@ static int mark_needed(builder *u)
         u->needed[b->guard[k].a] = 1;
         if (b->guard[k].b >= 0) u->needed[b->guard[k].b] = 1;
     }
+    int32_t count = 0;
     for (fad_index i = b->end - 1; i >= b->start; i--) {
         const unsigned code = t->op[i] & FAD_OPCODE;
+        count += u->needed[i];
         if (!u->needed[i] || code < FAD_OP_CALL) continue;
         if (code <= FAD_OP_LAST_OWNING) {
             const fad_call *call = fad_call_of(t, i);
@@ -73,22 +76,15 @@ static int mark_needed(builder *u)
             if (code >= FAD_OP_FIRST_BINARY) u->needed[t->args[i].b] = 1;
         }
     }
-    return 1;
+    return count;
 }
 
 /* A new value of the kind of tape node i; -1 without memory. */
 static int32_t new_value(builder *u, fad_index i, int constant, int32_t made_by)
 {
     const fad_tape *t = u->b->tape;
-    value v;
-    memset(&v, 0, sizeof v);
-    v.is_array = (t->op[i] & FAD_ARRAY) != 0;
-    v.constant = (uint8_t)constant;
-    v.where = -1;
-    v.root = u->n_values;
-    v.uniform = -1;
-    v.last = -1;
-    v.step = made_by;
+    value v = {.is_array = (t->op[i] & FAD_ARRAY) != 0, .constant = (uint8_t)constant,
+               .where = -1, .root = u->n_values, .uniform = -1, .last = -1, .step = made_by};
     if (v.is_array) v.like = t->value[i].arr;
     else v.number = t->value[i].f;
     return FAD_PUSH(u->values, u->n_values, u->cap_values, v) ? u->n_values - 1 : -1;
@@ -147,10 +143,12 @@ static int32_t value_at(builder *u, fad_index i)
     return v;
 }
 
-/* The value of an equal earlier step, or -1; `at` is where to note the new one.  A step stands near
+/* The value of an equal earlier step, with its first arguments in either order if it `commutes`, or
+ * -1; `at` is where to note the new one.  A step stands near
  * the place that its latest operand names, so that building walks through the table as it walks
  * through the tape, in cache; those for whom there is no room stand where a hash puts them. */
-static int32_t find_equal(const builder *u, unsigned op, const int32_t arg[3], uint32_t *at)
+static int32_t find_equal(const builder *u, unsigned op, const int32_t arg[3], int commutes,
+                          uint32_t *at)
 {
     enum { NEAR = 8 };
     int32_t latest = arg[0] > arg[1] ? arg[0] : arg[1];
@@ -158,17 +156,18 @@ static int32_t find_equal(const builder *u, unsigned op, const int32_t arg[3], u
     uint32_t h = 2 * (uint32_t)latest;
     for (int probe = 0;; probe++, h++) {
         if (probe == NEAR) {
-            uint64_t far = op;
-            for (int k = 0; k < 3; k++)
-                far = (far ^ (uint32_t)arg[k]) * UINT64_C(0x9E3779B97F4A7C15);
-            h = (uint32_t)(far >> 32);
+            uint64_t far = op ^ (uint64_t)arg[2] << 32;
+            for (int k = 0; k < 2; k++)         /* the same in either order */
+                far += ((uint64_t)arg[k] + 1) * ((uint64_t)arg[k] ^ UINT64_C(0x9E3779B97F4A7C15));
+            h = (uint32_t)((far ^ far >> 29) * UINT64_C(0xBF58476D1CE4E5B9) >> 32);
         }
         const int32_t s = u->table[h & u->table_mask];
         if (s == EMPTY) break;
         if (s < 0) continue;
         const step *have = &u->steps[s];
-        if (have->op == op && have->arg[0] == arg[0] && have->arg[1] == arg[1]
-            && have->arg[2] == arg[2])
+        if (have->op != op || have->arg[2] != arg[2]) continue;
+        if ((have->arg[0] == arg[0] && have->arg[1] == arg[1])
+            || (commutes && have->arg[0] == arg[1] && have->arg[1] == arg[0]))
             return have->out;
     }
     *at = h & u->table_mask;
@@ -261,7 +260,9 @@ static int add_step(builder *u, step *s, fad_index i)
     const int comparable = !(u->b->tape->op[i] & FAD_ARRAY)
         || u->values[s->arg[0]].is_array || (s->n > 1 && u->values[s->arg[1]].is_array);
     if (comparable) {
-        const int32_t have = find_equal(u, s->op, s->arg, &at);
+        const int commutes = (s->op == FAD_OP_add || s->op == FAD_OP_multiply || s->op == FAD_OP_zmul)
+            && u->values[s->arg[0]].is_array == u->values[s->arg[1]].is_array;
+        const int32_t have = find_equal(u, s->op, s->arg, commutes, &at);
         if (have >= 0 && same_kind(u, have, i)) {
             u->value_of[i] = have;
             return 1;
@@ -300,7 +301,6 @@ static int take_row(builder *u, fad_index i)
     const fad_tape *t = u->b->tape;
     const unsigned code = t->op[i] & FAD_OPCODE;
     step s;
-    uint32_t at = 0;
     int constant = 1;
     memset(&s, 0, sizeof s);
     s.kind = STEP_ROW;
@@ -331,16 +331,6 @@ static int take_row(builder *u, fad_index i)
                 if (s.arg[1] < 0) return 0;
                 return add_step(u, &s, i);
             }
-    if ((code == FAD_OP_add || code == FAD_OP_multiply || code == FAD_OP_zmul)
-        && s.arg[0] > s.arg[1] && u->values[s.arg[0]].is_array == u->values[s.arg[1]].is_array) {
-        /* equal up to the order: look for both, keep the one that was written */
-        const int32_t swapped[3] = {s.arg[1], s.arg[0], 0};
-        const int32_t have = find_equal(u, code, swapped, &at);
-        if (have >= 0 && same_kind(u, have, i)) {
-            u->value_of[i] = have;
-            return 1;
-        }
-    }
     return add_step(u, &s, i);
 }
 
@@ -381,7 +371,7 @@ static fad_status take_call(builder *u, fad_index i)
     if (comparable) {
         s.arg[1] = (int32_t)what.offset;
         s.arg[2] = 0;
-        const int32_t have = find_equal(u, s.op, s.arg, &at);
+        const int32_t have = find_equal(u, s.op, s.arg, 0, &at);
         if (have >= 0) {
             u->value_of[i] = have;
             return FAD_OK;
@@ -1130,6 +1120,7 @@ static fad_status emit(builder *u)
     memset(&e, 0, sizeof e);
     e.u = u;
     e.latest = -1;
+    ok = fad_reserve_vector((void **)&p->code, &e.cap_code, sizeof *p->code, u->n_steps + 1);
     /* constants first: their registers are filled once per workspace */
     for (int32_t v = 0; v < u->n_values && ok; v++) {
         value *x = &u->values[v];
@@ -1183,8 +1174,11 @@ fad_status fad_program_build(const fad_build *b, fad_program **out)
         memset(u.needed, 0, (size_t)b->end);
         memset(u.value_of, 0xff, (size_t)b->end * sizeof *u.value_of);
         memset(u.table, 0xff, (size_t)size * sizeof *u.table);
-        mark_needed(&u);
-        status = take_nodes(&u);
+        /* room for most of what follows: growing moves it each time */
+        const int32_t most = mark_needed(&u) + b->n_in;
+        if (fad_reserve_vector((void **)&u.values, &u.cap_values, sizeof *u.values, most)
+            && fad_reserve_vector((void **)&u.steps, &u.cap_steps, sizeof *u.steps, most))
+            status = take_nodes(&u);
     }
     if (!status) {
         fuse(&u);

@@ -102,15 +102,20 @@ enum { ALIGN = 64 };           /* of arrays in the arena */
     ((n) < (cap) || fad_grow_vector((void **)&(v), &(cap), sizeof *(v)) \
          ? ((v)[(n)++] = (item), 1) : 0)
 
-static inline int fad_grow_vector(void **v, int32_t *cap, size_t item)
+static inline int fad_reserve_vector(void **v, int32_t *cap, size_t item, int32_t want)
 {
-    if (*cap > INT32_MAX / 2) return 0;
-    const int32_t want = *cap ? 2 * *cap : 64;
+    if (want <= *cap) return 1;
     void *p = fad_realloc(*v, (size_t)want * item);
     if (!p) return 0;
     *v = p;
     *cap = want;
     return 1;
+}
+
+static inline int fad_grow_vector(void **v, int32_t *cap, size_t item)
+{
+    if (*cap > INT32_MAX / 2) return 0;
+    return fad_reserve_vector(v, cap, item, *cap ? 2 * *cap : 64);
 }
 
 /* For those who read code; names.c. */
