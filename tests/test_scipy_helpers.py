@@ -1,6 +1,7 @@
 """SciPy's solvers with exact derivatives, against derivatives by hand and differences."""
 
 import array
+import functools
 import random
 import sys
 import warnings
@@ -950,3 +951,77 @@ def test_a_jacobian_is_the_callers_own():
     for j in kept[:2]:
         j[:] = 0.0
     np.testing.assert_array_equal(kept[2], np.stack([T, T], axis=1))
+
+
+def angles(b, steps=400):
+    """A pendulum, as a list of numbers."""
+    angle, speed = b[0], b[1]
+    found = []
+    for k in range(steps):
+        speed = speed - 0.01 * (b[2] * np.sin(angle) + b[3] * speed)
+        if k == steps // 4 and angle > 0.0:
+            speed = speed * b[3]
+        angle = angle + 0.01 * speed
+        if k % 10 == 0:
+            found.append(angle)
+    return found
+
+
+LONG = {
+    "numbers": (angles, [0.4, 0.2, 1.1, 0.5], [-1.5, 0.2, 1.1, 0.5]),
+    "as many results as variables": (
+        lambda b: ad.stack(angles(b))[-4:] * b[0], [0.4, 0.2, 1.1, 0.5], [-1.5, 0.2, 1.1, 0.5]),
+    "many variables": (
+        lambda b: ad.exp(-b) * b[::-1] + b[0], np.linspace(0.0, 2.0, 300), np.ones(300)),
+    "large arrays": (
+        lambda b: functools.reduce(lambda y, _: y * 0.5 + b[0], range(100), np.outer(b, b)),
+        np.linspace(0.0, 2.0, 66), np.ones(66)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_jacobians_by_programs_are_those_of_ordinary_code(name):
+    from fastad.scipy import _tensor, _value_and_jacobian
+
+    f, *points = LONG[name]
+    p = ad.compile(f)
+    both = _value_and_jacobian(p)
+    for b in np.array([points[0], points[1], points[0]]):
+        y, jacobian = both(b)
+        want = ad.jacobian(lambda b: _tensor(f(b)))(b)
+        np.testing.assert_array_equal(y, _tensor(f(ad.tensor(b))).numpy())
+        np.testing.assert_allclose(jacobian, want.reshape(-1, b.size), rtol=1e-12, atol=1e-14)
+        y[...] = jacobian[...] = 0.0
+    sweep = p._derived["sweep", "scipy jacobian", 0, 1, True]
+    assert not p._derived["scipy", "jacobian"].plans
+    if name != "large arrays":
+        assert sweep.recordings == 1 + (name != "many variables")
+        assert sweep.replays >= 3 * b.size - 1
+
+
+def test_a_long_jacobian_gets_the_solvers_arguments_and_keywords():
+    from fastad.scipy import _value_and_jacobian
+
+    def f(b, factor, *, power=1.0):
+        return ad.stack(angles(b)) * factor ** power
+
+    b, factor = np.array(LONG["numbers"][1]), np.array(3.0)
+    both = _value_and_jacobian(ad.compile(f))
+    for options in ({}, {"power": 2.0}, {}):
+        y, jacobian = both(b, factor, **options)
+        want = ad.jacobian(lambda b: f(b, factor, **options))(b)
+        np.testing.assert_allclose(jacobian, want, rtol=1e-12)
+        np.testing.assert_allclose(y, f(b, factor, **options), rtol=1e-15)
+
+
+def test_hessians_of_many_variables_come_from_one_sweep():
+    def f(x):
+        return sum([ad.sin(x[k] * x[k + 1]) for k in range(x.size - 1)]) + (x ** 2).sum()
+
+    from fastad.scipy import _second
+
+    p = ad.compile(f)
+    hessian, _ = _second(p)
+    for x in (np.linspace(0.0, 1.0, 40), np.linspace(1.0, 2.0, 40)):
+        np.testing.assert_allclose(hessian(x), ad.hessian(f)(x), rtol=1e-12, atol=1e-14)
+    assert p._derived["sweep", "scipy hessian", 0, 1, True].replays >= 40

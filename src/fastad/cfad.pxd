@@ -260,7 +260,7 @@ cdef extern from "kernels.h" nogil:
 
 cdef extern from "vm_impl.h" nogil:
     enum:
-        VM_FIRST_SPECIAL, VM_LOOP, VM_ARRAY, VM_GUARD, VM_OPS, VM_TILES
+        VM_FIRST_SPECIAL, VM_LOOP, VM_ARRAY, VM_GET, VM_GUARD, VM_OPS, VM_TILES
         IN_ARRAY, IN_SCRATCH, IN_REGISTER, OUT_SUM
         FROM_ARENA, FROM_CONSTANT, FROM_INPUT, FROM_FOREIGN, FROM_ALIAS, FROM_OUTPUT
     ctypedef struct word:

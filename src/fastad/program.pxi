@@ -151,6 +151,11 @@ def is_tracing():
     return fad_trace_id != 0
 
 
+def traced_nodes():
+    """How many nodes this thread's trace has so far."""
+    return tape.n - (<Trace>TRACES[fad_trace_id]).start if fad_trace_id else 0
+
+
 class Refused(BaseException):
     """Ends the run of a function that no program can be made of; `Trace.refused` says why."""
 
@@ -955,7 +960,8 @@ cdef class Plan:
     cdef fad_workspace *idle        # workspaces that nobody uses; guarded by the interpreter lock
     cdef const fad_place *ins
     cdef const fad_place *outs
-    cdef int n_in, n_out, n_given
+    cdef int n_in, n_out
+    cdef readonly int n_given
     cdef readonly list outer        # tensors read anew in each run, after the given inputs
     cdef list likes                 # (shape, dtype) of the outer tensors
     cdef list foreign
@@ -980,15 +986,19 @@ cdef class Plan:
             fad_program_free(self.program)
         tidy()
 
+    def figures(self):
+        """Figures of the program: instructions, registers, bytes of the arena, guards."""
+        return fad_program_describe(self.program)
+
     def describe(self):
-        """Figures of the program: instructions, registers, bytes of the arena, guards.
+        """All figures, with those that take a walk through the code.
 
         ``live_bytes`` is what registers and arena must hold at least, by lifetimes.
         """
         cdef int64_t live = fad_program_live_bytes(self.program)
         if live < 0:
             fail(FAD_NOMEM, "program")
-        return {**fad_program_describe(self.program), "live_bytes": live}
+        return {**self.figures(), "live_bytes": live}
 
     def rows_at_once(self, bytes varies not None):
         """How many rows `run_rows` computes at once; 0 where rows go one by one."""

@@ -608,7 +608,7 @@ def record(
     if plan.outer_active() and _core.is_grad_enabled():
         return eager(replay, args, kwargs)      # somebody may differentiate the result
     if in_a_row > _most_recordings or (
-        in_a_row >= _long_recordings and in_a_row * plan.describe()["instructions"] > _long
+        in_a_row >= _long_recordings and in_a_row * plan.figures()["instructions"] > _long
     ):
         _give_up(
             replay, key, "a guard fails in every call, or what the function finds outside changes: "
@@ -952,26 +952,55 @@ def _by_lanes(
             return NotImplemented
     columns = x.size <= y.size
     sweep = _sweep(program, name, function, at, len(args), columns)
-    like = x if columns else y
-    units = np.eye(like.size, dtype=like.dtype).reshape(like.size, *like.shape)
-    if not sweep.plans:
-        sweep(*args, units[0])
-    longest = max((p.describe()["instructions"] for found in sweep.plans.values() for p in found),
-                  default=0)
-    if sweep.given_up or longest * like.size < _LONG_SWEEPS:
-        return NotImplemented
-    swept = sweep.map(*args, units, in_axes=(*(None,) * len(args), 0))
-    if not isinstance(swept, np.ndarray) or sweep.given_up:
-        return NotImplemented
+    found = _over_units(sweep, args, x if columns else y, _LONG_SWEEPS)
+    if found is NotImplemented:
+        return found
+    swept = found[1]
     if columns:
         swept = np.ascontiguousarray(np.moveaxis(swept, 0, -1))
     return swept.reshape(y.shape + x.shape)
 
 
+def by_lanes(
+    program: Program, name: str, function: Callable[..., Any], args: tuple[Any, ...]
+) -> Any:
+    """Value of a function made of a program's, and its derivatives in the first argument, an array.
+
+    Derivatives by an element of the argument are a row.  NotImplemented where the sweeps for the
+    elements cannot run together.
+    """
+    sweep = _sweep(program, name, function, 0, len(args), True)
+    found = _over_units(sweep, args, args[0], 0)
+    if found is NotImplemented:
+        return found
+    return np.array(found[0][0]), found[1]
+
+
+def _over_units(sweep: Replay, args: tuple[Any, ...], like: np.ndarray, long: int) -> Any:
+    """Values and derivatives that a sweep gives for each unit vector like an array.
+
+    NotImplemented where all sweeps hold fewer than `long` instructions, or do not run together.
+    """
+    units = np.eye(like.size, dtype=like.dtype).reshape(like.size, *like.shape)
+    if not sweep.plans:
+        sweep(*args, units[0])
+    plans = [plan for found in sweep.plans.values() for plan in found]
+    if sweep.given_up or not plans:
+        return NotImplemented
+    if max(plan.figures()["instructions"] for plan in plans) * like.size < long:
+        return NotImplemented
+    if not long and not plans[0].rows_at_once(bytes(plans[0].n_given - 1) + b"\1"):
+        return NotImplemented
+    found = sweep.map(*args, units, in_axes=(*(None,) * len(args), 0))
+    if sweep.given_up or not all(isinstance(x, np.ndarray) for x in found):
+        return NotImplemented
+    return found
+
+
 def _sweep(
     program: Program, name: str, function: Callable[..., Any], at: int, count: int, columns: bool
 ) -> Replay:
-    """The program of one forward or reverse sweep, whose seed is the last argument."""
+    """The program of value and one forward or reverse sweep, whose seed is the last argument."""
     key = ("sweep", name, at, count, columns)
     found = program._derived.get(key)
     if found is not None:
@@ -984,8 +1013,9 @@ def _sweep(
             return function(*args[:at], x, *args[at + 1:])
 
         if columns:
-            return transforms.jvp(moved, (args[at],), (seed,))[1]
-        return transforms.vjp(moved, args[at])[1](seed)[0]
+            return transforms.jvp(moved, (args[at],), (seed,))
+        value, pull = transforms.vjp(moved, args[at])
+        return value, pull(seed)[0]
 
     found = program._derived[key] = _new_replay(sweep, program.function, (at,))
     return found
@@ -1033,6 +1063,7 @@ class Program(Replay):
         self.source = function
         self._derived: dict[Any, Any] = {}
         self._calls: dict[Any, Any] = {}
+        self._long: dict[str, bool] = {}        # fastad.scipy: which Jacobians are, and are tall
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As functions do: in a class, a program is a method, which gets its object first."""
@@ -1198,7 +1229,7 @@ class Program(Replay):
             call = _Call(self, args)
             plan = self.plans[key][0] if self.plans.get(key) else None
             if (plan is None or type(plan.result) is not int or plan.outer or not call.floating
-                    or plan.describe()["instructions"] <= _WORTH_A_NODE):
+                    or plan.figures()["instructions"] <= _WORTH_A_NODE):
                 call = False
             self._calls[key] = call
         return call or None

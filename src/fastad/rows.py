@@ -270,7 +270,7 @@ def _run(
     """Run a program over rows; which of them it does not hold for, and its outputs."""
     failed = np.zeros(count, np.uint8)
     width = plan.rows_at_once(varies)
-    figures = plan.describe()
+    figures = plan.figures()
     each = figures["work"] + 1 + 4000 * figures["foreign"]
     if not width:
         found: list[Any] = [None] * count

@@ -28,10 +28,14 @@ from .program import Program
 
 __all__ = ["curve_fit", "least_squares", "minimize", "root", "solve_ivp"]
 
-# A dense Jacobian or Hessian of up to so many variables is one recording: it takes as long as some
-# ten Jacobians without one.  For more variables the function is recorded alone, in each call.
+# A dense Jacobian or Hessian by up to so many sweeps is one recording: it takes as long as some ten
+# Jacobians without one.  Of more sweeps, or where they are long, one is recorded and runs for many
+# unit vectors at once; where large arrays forbid that, each call records the function alone.
 _MOST_COLUMNS = 256
 _MOST_HESSIAN_COLUMNS = 32
+# A recording for each of a few columns is as short as their zeros make it.
+_FEW_COLUMNS = 4
+_MOST_NODES = 12_000            # in all sweeps
 # Where a method takes either, products with the Hessian pay for more variables than these.
 _MOST_DENSE = 8
 
@@ -154,8 +158,17 @@ def _value_and_grad(p: Program) -> Callable[..., tuple[Any, Any]]:
     return both
 
 
-def _swept(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, Any]]:
+class _Long(Exception):
+    """Ends a recording of sweeps that are many or long."""
+
+
+def _swept(
+    function: Callable[..., Any], most: int | None = None
+) -> Callable[..., tuple[Tensor, Any]]:
     """Value and Jacobian (the output's axes first) in the first argument, as tensors.
+
+    With `most`, a trace in which there would be more sweeps or many nodes ends with `_Long`, which
+    says whether the Jacobian is tall.
 
     The Jacobian is the only element of a tuple.  In a trace a tall one is made of forward sweeps,
     which `jacobian` leaves to the plain case, and a program gives its columns as rows of an array.
@@ -166,7 +179,11 @@ def _swept(function: Callable[..., Any]) -> Callable[..., tuple[Tensor, Any]]:
             inputs = transforms._Inputs("jacobian", (x,), (0,))
             (at,) = inputs.tensors
             y = _tensor(function(*inputs.args, *args, **kwargs))
-            if _core.is_tracing() and y.requires_grad and 0 < at.size <= y.size:
+            sweeps = min(at.size, y.size) if _core.is_tracing() and y.requires_grad else 0
+            if most is not None and (sweeps > most or (
+                    sweeps >= _FEW_COLUMNS and _core.traced_nodes() * sweeps > _MOST_NODES)):
+                raise _Long(at.size <= y.size)
+            if 0 < sweeps == at.size:
                 dots = transforms._unit_sweeps(y, at, True)
                 columns = [transforms._zeros(y) if d is None else d.detach() for d in dots]
                 return y.detach(), _core.Rows(columns)
@@ -192,15 +209,27 @@ def _value_and_jacobian(
     most: int = _MOST_COLUMNS,
 ) -> Callable[..., tuple[Any, Any]]:
     """Value, and Jacobian of two axes in the first argument, of p or a function made of it."""
-    both = _swept(p.function if function is None else function)
-    replay = _replay(p, name, both)
+    target = p.function if function is None else function
+    both = _swept(target)
+    replay = _replay(p, name, _swept(target, most))
 
     def value_and_jacobian(x: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         n = x.size if type(x) is np.ndarray else np.size(x)
-        y, j = (replay if n <= most else both)(x, *args, **kwargs)
-        if type(y) is not np.ndarray:
-            y = _numbers(y)
-        return y, _matrix(j, n)
+        if name not in p._long:
+            try:
+                y, j = replay(x, *args, **kwargs)
+                return y if type(y) is np.ndarray else _numbers(y), _matrix(j, n)
+            except _Long as long:
+                (p._long[name],) = long.args
+        if p._long[name] and not kwargs and type(x) is np.ndarray and x.dtype == np.float64:
+            found = program.by_lanes(
+                p, f"scipy {name}", lambda *own: _tensor(target(*own)), (x, *args)
+            )
+            if found is not NotImplemented:
+                return found[0], found[1].reshape(n, -1).T
+        at_length = _replay(p, f"{name} at length", both) if n <= most else both
+        y, j = at_length(x, *args, **kwargs)
+        return y if type(y) is np.ndarray else _numbers(y), _matrix(j, n)
 
     return value_and_jacobian
 

@@ -18,7 +18,8 @@ typedef struct {
     double number;
 } value;
 
-/* `group` numbers the elementwise steps that run together, tile by tile; -1: none. */
+/* `group` numbers the elementwise steps that run together, tile by tile; -1: none.  Steps that are
+ * compared with later ones have 0 for the arguments that are not there. */
 enum { STEP_ROW, STEP_CALL, STEP_GUARD, STEP_MULADD, STEP_ZMULADD, STEP_FUSED, STEP_NONE };
 typedef struct {
     uint8_t kind;
@@ -29,7 +30,7 @@ typedef struct {
     int32_t group;
 } step;
 
-enum { NUMBERS = 8 };
+enum { HELD = 8 };
 typedef struct {
     const fad_build *b;
     fad_program *p;
@@ -39,15 +40,21 @@ typedef struct {
     step *steps;
     int32_t *args;
     fad_vm_call *calls;
-    int32_t *table;             /* common subexpressions: hash -> step, or -1 */
+    int32_t *table;             /* common subexpressions and numbers, by where find_equal looks */
     int32_t n_values, cap_values, n_steps, cap_steps, n_args, cap_args, n_calls, cap_calls;
-    uint32_t table_mask;
-    /* constants found lately, one more than the value each: numbers, and arrays */
-    int32_t number[NUMBERS], held[NUMBERS], next_number, next_held;
+    uint32_t table_mask, noted;
+    int has_arrays;             /* elementwise, or summed up */
+    int32_t held[HELD], next_held;      /* constant arrays found lately, 1 + the value each */
     int32_t cap_in, cap_out;
 } builder;
 
-static int mark_needed(builder *u)
+static const int32_t *args_of(const builder *u, const step *s)
+{
+    return s->kind == STEP_CALL ? u->args + s->many : s->arg;
+}
+
+/* Which nodes the outputs and guards need; returns how many. */
+static int32_t mark_needed(builder *u)
 {
     const fad_build *b = u->b;
     const fad_tape *t = b->tape;
@@ -56,8 +63,10 @@ static int mark_needed(builder *u)
         u->needed[b->guard[k].a] = 1;
         if (b->guard[k].b >= 0) u->needed[b->guard[k].b] = 1;
     }
+    int32_t count = 0;
     for (fad_index i = b->end - 1; i >= b->start; i--) {
         const unsigned code = t->op[i] & FAD_OPCODE;
+        count += u->needed[i];
         if (!u->needed[i] || code < FAD_OP_CALL) continue;
         if (code <= FAD_OP_LAST_OWNING) {
             const fad_call *call = fad_call_of(t, i);
@@ -67,42 +76,49 @@ static int mark_needed(builder *u)
             if (code >= FAD_OP_FIRST_BINARY) u->needed[t->args[i].b] = 1;
         }
     }
-    return 1;
+    return count;
 }
 
 /* A new value of the kind of tape node i; -1 without memory. */
 static int32_t new_value(builder *u, fad_index i, int constant, int32_t made_by)
 {
     const fad_tape *t = u->b->tape;
-    value v;
-    memset(&v, 0, sizeof v);
-    v.is_array = (t->op[i] & FAD_ARRAY) != 0;
-    v.constant = (uint8_t)constant;
-    v.where = -1;
-    v.root = u->n_values;
-    v.uniform = -1;
-    v.last = -1;
-    v.step = made_by;
+    value v = {.is_array = (t->op[i] & FAD_ARRAY) != 0, .constant = (uint8_t)constant,
+               .where = -1, .root = u->n_values, .uniform = -1, .last = -1, .step = made_by};
     if (v.is_array) v.like = t->value[i].arr;
     else v.number = t->value[i].f;
     return FAD_PUSH(u->values, u->n_values, u->cap_values, v) ? u->n_values - 1 : -1;
 }
 
-/* A constant that is a number, which the tape need not hold; -1 without memory. */
+enum { EMPTY = -1, NUMBER = -2 };       /* in the table; number v stands there as NUMBER - v */
+
+/* Enter what find_equal or number_value did not find; a full table knows the earlier ones alone. */
+static void note(builder *u, uint32_t at, int32_t entry)
+{
+    if (u->noted >= u->table_mask / 4 * 3 || u->table[at] != EMPTY) return;
+    u->table[at] = entry;
+    u->noted++;
+}
+
+/* The constant with these bits; -1 without memory. */
 static int32_t number_value(builder *u, double number)
 {
+    uint64_t bits;
     value v;
-    for (int32_t k = 0; k < NUMBERS && u->number[k] > 0; k++)
-        if (!memcmp(&u->values[u->number[k] - 1].number, &number, sizeof number))
-            return u->number[k] - 1;
+    memcpy(&bits, &number, sizeof bits);
+    uint32_t h = (uint32_t)((bits * UINT64_C(0x9E3779B97F4A7C15)) >> 32) & u->table_mask;
+    for (; u->table[h] != EMPTY; h = (h + 1) & u->table_mask) {
+        const int32_t have = NUMBER - u->table[h];
+        if (have >= 0 && !memcmp(&u->values[have].number, &number, sizeof number)) return have;
+    }
     memset(&v, 0, sizeof v);
     v.constant = 1;
     v.number = number;
     v.where = v.last = v.step = v.uniform = -1;
     v.root = u->n_values;
     if (!FAD_PUSH(u->values, u->n_values, u->cap_values, v)) return -1;
-    u->number[u->next_number++ % NUMBERS] = u->n_values;
-    return u->n_values - 1;
+    note(u, h, NUMBER - v.root);
+    return v.root;
 }
 
 /* The value of a node; one that nothing in the program makes is a constant. */
@@ -110,16 +126,13 @@ static int32_t value_at(builder *u, fad_index i)
 {
     const fad_tape *t = u->b->tape;
     if (u->value_of[i] >= 0) return u->value_of[i];
-    if (t->op[i] & FAD_ARRAY) {         /* several nodes may hold one array */
-        const fad_array *arr = t->value[i].arr;
-        for (int32_t k = 0; k < NUMBERS && u->held[k] > 0; k++)
-            if (u->values[u->held[k] - 1].like == arr)
-                return u->value_of[i] = u->held[k] - 1;
-    }
-    const int32_t v = u->value_of[i] = new_value(u, i, 1, -1);
-    if (v < 0 || !(t->op[i] & FAD_ARRAY)) return v;
-    u->held[u->next_held++ % NUMBERS] = v + 1;
+    if (!(t->op[i] & FAD_ARRAY)) return u->value_of[i] = number_value(u, t->value[i].f);
     const fad_array *arr = t->value[i].arr;
+    for (int32_t k = 0; k < HELD && u->held[k] > 0; k++)    /* several nodes may hold one array */
+        if (u->values[u->held[k] - 1].like == arr) return u->value_of[i] = u->held[k] - 1;
+    const int32_t v = u->value_of[i] = new_value(u, i, 1, -1);
+    if (v < 0) return v;
+    u->held[u->next_held++ % HELD] = v + 1;
     const double *x = arr->data;
     if (arr->dtype == FAD_F64 && arr->size > 0 && !arr->hollow && x
         && !memcmp(x, x + 1, (size_t)(arr->size - 1) * sizeof *x)) {
@@ -130,26 +143,44 @@ static int32_t value_at(builder *u, fad_index i)
     return v;
 }
 
-static uint32_t hash_step(unsigned op, const int32_t *arg, int n)
+/* The value of an equal earlier step, with its first arguments in either order if it `commutes`, or
+ * -1; `at` is where to note the new one.  A step stands near
+ * the place that its latest operand names, so that building walks through the table as it walks
+ * through the tape, in cache; those for whom there is no room stand where a hash puts them. */
+static int32_t find_equal(const builder *u, unsigned op, const int32_t arg[3], int commutes,
+                          uint32_t *at)
 {
-    uint64_t h = op;
-    for (int k = 0; k < n; k++) h = (h ^ (uint32_t)arg[k]) * UINT64_C(0x9E3779B97F4A7C15);
-    return (uint32_t)(h >> 32);
-}
-
-/* The value of an equal earlier step, or -1; `at` is where to note the new one. */
-static int32_t find_equal(builder *u, unsigned op, const int32_t *arg, int n, uint32_t *at)
-{
-    uint32_t h = hash_step(op, arg, n) & u->table_mask;
-    for (;; h = (h + 1) & u->table_mask) {
-        const int32_t s = u->table[h];
-        if (s < 0) break;
+    enum { NEAR = 8 };
+    int32_t latest = arg[0] > arg[1] ? arg[0] : arg[1];
+    if (latest < arg[2]) latest = arg[2];
+    uint32_t h = 2 * (uint32_t)latest;
+    for (int probe = 0;; probe++, h++) {
+        if (probe == NEAR) {
+            uint64_t far = op ^ (uint64_t)arg[2] << 32;
+            for (int k = 0; k < 2; k++)         /* the same in either order */
+                far += ((uint64_t)arg[k] + 1) * ((uint64_t)arg[k] ^ UINT64_C(0x9E3779B97F4A7C15));
+            h = (uint32_t)((far ^ far >> 29) * UINT64_C(0xBF58476D1CE4E5B9) >> 32);
+        }
+        const int32_t s = u->table[h & u->table_mask];
+        if (s == EMPTY) break;
+        if (s < 0) continue;
         const step *have = &u->steps[s];
-        if (have->op == op && have->n == n && !memcmp(have->arg, arg, (size_t)n * sizeof *arg))
+        if (have->op != op || have->arg[2] != arg[2]) continue;
+        if ((have->arg[0] == arg[0] && have->arg[1] == arg[1])
+            || (commutes && have->arg[0] == arg[1] && have->arg[1] == arg[0]))
             return have->out;
     }
-    *at = h;
+    *at = h & u->table_mask;
     return -1;
+}
+
+/* Append a step to the code and count what it reads.  0 without memory. */
+static int push_step(builder *u, const step *s)
+{
+    if (!FAD_PUSH(u->steps, u->n_steps, u->cap_steps, *s)) return 0;
+    const int32_t *arg = args_of(u, s);
+    for (int32_t j = 0; j < s->n; j++) u->values[arg[j]].uses++;
+    return 1;
 }
 
 /* Whether a value has the kind of tape node i. */
@@ -229,7 +260,9 @@ static int add_step(builder *u, step *s, fad_index i)
     const int comparable = !(u->b->tape->op[i] & FAD_ARRAY)
         || u->values[s->arg[0]].is_array || (s->n > 1 && u->values[s->arg[1]].is_array);
     if (comparable) {
-        const int32_t have = find_equal(u, s->op, s->arg, s->n, &at);
+        const int commutes = (s->op == FAD_OP_add || s->op == FAD_OP_multiply || s->op == FAD_OP_zmul)
+            && u->values[s->arg[0]].is_array == u->values[s->arg[1]].is_array;
+        const int32_t have = find_equal(u, s->op, s->arg, commutes, &at);
         if (have >= 0 && same_kind(u, have, i)) {
             u->value_of[i] = have;
             return 1;
@@ -237,9 +270,10 @@ static int add_step(builder *u, step *s, fad_index i)
     }
     s->group = -1;
     s->out = new_value(u, i, 0, u->n_steps);
-    if (s->out < 0 || !FAD_PUSH(u->steps, u->n_steps, u->cap_steps, *s)) return 0;
+    if (s->out < 0 || !push_step(u, s)) return 0;
+    u->has_arrays |= u->values[s->out].is_array;
     u->values[s->out].plus_zero = (uint8_t)gives_plus_zero(u, s);
-    if (comparable && u->table[at] < 0) u->table[at] = u->n_steps - 1;
+    if (comparable) note(u, at, u->n_steps - 1);
     u->value_of[i] = s->out;
     return 1;
 }
@@ -267,7 +301,6 @@ static int take_row(builder *u, fad_index i)
     const fad_tape *t = u->b->tape;
     const unsigned code = t->op[i] & FAD_OPCODE;
     step s;
-    uint32_t at = 0;
     int constant = 1;
     memset(&s, 0, sizeof s);
     s.kind = STEP_ROW;
@@ -281,7 +314,7 @@ static int take_row(builder *u, fad_index i)
         constant &= u->values[s.arg[k]].constant;
     }
     if (s.n < 2) s.arg[1] = s.arg[0];
-    if (constant) return (u->value_of[i] = new_value(u, i, 1, -1)) >= 0;
+    if (constant) return value_at(u, i) >= 0;
     if ((t->op[i] & FAD_ARRAY) && t->value[i].arr->dtype == FAD_F64) unspread(u, &s, i);
     const int32_t same = passed_on(u, code, s.arg, i);
     if (same >= 0) {
@@ -298,16 +331,6 @@ static int take_row(builder *u, fad_index i)
                 if (s.arg[1] < 0) return 0;
                 return add_step(u, &s, i);
             }
-    if ((code == FAD_OP_add || code == FAD_OP_multiply || code == FAD_OP_zmul)
-        && s.arg[0] > s.arg[1] && u->values[s.arg[0]].is_array == u->values[s.arg[1]].is_array) {
-        /* equal up to the order: look for both, keep the one that was written */
-        const int32_t swapped[2] = {s.arg[1], s.arg[0]};
-        const int32_t have = find_equal(u, code, swapped, 2, &at);
-        if (have >= 0 && same_kind(u, have, i)) {
-            u->value_of[i] = have;
-            return 1;
-        }
-    }
     return add_step(u, &s, i);
 }
 
@@ -317,6 +340,7 @@ static fad_status take_call(builder *u, fad_index i)
     const fad_call *call = fad_call_of(t, i);
     fad_vm_call what;
     step s;
+    uint32_t at = 0;
     int constant = 1;
     memset(&what, 0, sizeof what);
     memset(&s, 0, sizeof s);
@@ -335,9 +359,9 @@ static fad_status take_call(builder *u, fad_index i)
     const int32_t uniform = what.kind == FAD_VM_BROADCAST && !u->values[s.arg[0]].is_array
         ? s.arg[0] : -1;
     if (constant && what.pure) {
-        const int32_t v = u->value_of[i] = new_value(u, i, 1, -1);
+        const int32_t v = value_at(u, i);
         if (v < 0) return FAD_NOMEM;
-        u->values[v].uniform = uniform;
+        if (uniform >= 0) u->values[v].uniform = uniform;
         return FAD_OK;
     }
     if (what.kind == FAD_VM_ROW) {
@@ -352,12 +376,24 @@ static fad_status take_call(builder *u, fad_index i)
         return add_step(u, &s, i) ? FAD_OK : FAD_NOMEM;
     }
     if (what.kind == FAD_VM_SUM_TO && !(t->op[i] & FAD_ARRAY)) what.kind = FAD_VM_SUM_ALL;
-    if (what.kind == FAD_VM_SUM_ALL)    /* the same elements in any shape */
+    if (what.kind == FAD_VM_SUM_ALL || what.kind == FAD_VM_GET)    /* the same in any shape */
         s.arg[0] = u->args[s.many] = u->values[s.arg[0]].root;
+    const int comparable = what.kind == FAD_VM_GET && what.offset <= INT32_MAX;
+    if (comparable) {
+        s.arg[1] = (int32_t)what.offset;
+        s.arg[2] = 0;
+        const int32_t have = find_equal(u, s.op, s.arg, 0, &at);
+        if (have >= 0) {
+            u->value_of[i] = have;
+            return FAD_OK;
+        }
+    }
     s.what = u->n_calls;
     s.out = new_value(u, i, 0, u->n_steps);
     if (s.out < 0 || !FAD_PUSH(u->calls, u->n_calls, u->cap_calls, what)
-        || !FAD_PUSH(u->steps, u->n_steps, u->cap_steps, s)) return FAD_NOMEM;
+        || !push_step(u, &s)) return FAD_NOMEM;
+    if (comparable) note(u, at, u->n_steps - 1);
+    u->has_arrays |= what.kind == FAD_VM_SUM_ALL;
     if (what.kind == FAD_VM_ALIAS && u->values[s.arg[0]].is_array && u->values[s.out].is_array)
         u->values[s.out].root = u->values[s.arg[0]].root;
     u->values[s.out].uniform = uniform;
@@ -379,7 +415,7 @@ static fad_status take_guard(builder *u, int32_t k)
     s.arg[1] = g->b >= 0 ? value_at(u, g->b) : 0;
     if (s.arg[0] < 0 || s.arg[1] < 0) return FAD_NOMEM;
     if (u->values[s.arg[0]].constant && u->values[s.arg[1]].constant) return FAD_OK;
-    return FAD_PUSH(u->steps, u->n_steps, u->cap_steps, s) ? FAD_OK : FAD_NOMEM;
+    return push_step(u, &s) ? FAD_OK : FAD_NOMEM;
 }
 
 static fad_status take_nodes(builder *u)
@@ -420,11 +456,7 @@ static fad_status take_nodes(builder *u)
 
 /* ---- from steps to code ---------------------------------------------------------------------- */
 
-static const int32_t *args_of(const builder *u, const step *s)
-{
-    return s->kind == STEP_CALL ? u->args + s->many : s->arg;
-}
-
+/* Who reads each value last, and how often it is read. */
 static void count_uses(builder *u)
 {
     for (int32_t k = 0; k < u->n_values; k++) u->values[k].uses = 0;
@@ -444,12 +476,11 @@ static void count_uses(builder *u)
 /* A sum with a product that nobody else reads becomes one step. */
 static void fuse(builder *u)
 {
-    count_uses(u);
     for (int32_t k = 0; k < u->n_steps; k++) {
         step *s = &u->steps[k];
         if (s->kind != STEP_ROW || s->op != FAD_OP_add || u->values[s->out].is_array) continue;
         for (int side = 1; side >= 0; side--) {
-            const value *v = &u->values[s->arg[side]];
+            value *v = &u->values[s->arg[side]];
             if (v->uses != 1 || v->pinned || v->step < 0) continue;
             step *m = &u->steps[v->step];
             if (m->kind != STEP_ROW || (m->op != FAD_OP_multiply && m->op != FAD_OP_zmul)) continue;
@@ -459,16 +490,15 @@ static void fuse(builder *u)
             s->arg[1] = m->arg[1];
             s->n = 3;
             m->kind = STEP_NONE;
+            v->uses = 0;
             break;
         }
     }
-    count_uses(u);
 }
 
 /* Steps whose result nobody reads, now that operands were replaced. */
 static void prune(builder *u)
 {
-    count_uses(u);
     for (int32_t k = u->n_steps - 1; k >= 0; k--) {
         step *s = &u->steps[k];
         if (s->kind == STEP_GUARD || s->kind == STEP_NONE) continue;
@@ -633,7 +663,6 @@ static int group_steps(builder *u)
     fad_free(sorted);
     fad_free(start);
     /* single ones need no tiles; results that stay inside their group need no array */
-    count_uses(u);
     for (int32_t k = 0; k < n;) {
         const int32_t end = group_end(u, k);
         if (end == k + 1) u->steps[k].group = -1;
@@ -886,7 +915,8 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
     }
     ins.out = place_of(e, s->out);
     p->work += out->is_array ? out->like->size : 1;
-    if (s->kind == STEP_CALL) p->work += u->values[arg[0]].is_array ? u->values[arg[0]].like->size : 0;
+    if (s->kind == STEP_CALL && ins.kind != FAD_VM_GET && u->values[arg[0]].is_array)
+        p->work += u->values[arg[0]].like->size;
     if (!drop_dead(e, s, k, taken)) return 0;
     if (alias) return 1;                /* nothing to do when it runs */
     if (s->kind == STEP_FUSED || (s->kind == STEP_ROW && out->is_array && plain_loop(u, s))) {
@@ -906,6 +936,9 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
     }
     if (!FAD_PUSH(p->arrays_code, p->n_arrays_code, e->cap_arrays_code, ins)) return 0;
     e->latest = -1;
+    if (ins.kind == FAD_VM_GET && ins.offset <= INT32_MAX)
+        return emit_word(e, VM_GET, out->where, p->n_arrays_code - 1, ins.in[0].where,
+                         (int32_t)ins.offset);
     return emit_word(e, VM_ARRAY, 0, p->n_arrays_code - 1, 0, 0);
 }
 
@@ -1098,6 +1131,7 @@ static fad_status emit(builder *u)
     memset(&e, 0, sizeof e);
     e.u = u;
     e.latest = -1;
+    ok = fad_reserve_vector((void **)&p->code, &e.cap_code, sizeof *p->code, u->n_steps + 1);
     /* constants first: their registers are filled once per workspace */
     for (int32_t v = 0; v < u->n_values && ok; v++) {
         value *x = &u->values[v];
@@ -1151,13 +1185,19 @@ fad_status fad_program_build(const fad_build *b, fad_program **out)
         memset(u.needed, 0, (size_t)b->end);
         memset(u.value_of, 0xff, (size_t)b->end * sizeof *u.value_of);
         memset(u.table, 0xff, (size_t)size * sizeof *u.table);
-        mark_needed(&u);
-        status = take_nodes(&u);
+        /* room for most of what follows: growing moves it each time */
+        const int32_t most = mark_needed(&u) + b->n_in;
+        if (fad_reserve_vector((void **)&u.values, &u.cap_values, sizeof *u.values, most)
+            && fad_reserve_vector((void **)&u.steps, &u.cap_steps, sizeof *u.steps, most))
+            status = take_nodes(&u);
     }
     if (!status) {
         fuse(&u);
         prune(&u);
-        status = b->plain || group_steps(&u) ? emit(&u) : FAD_NOMEM;
+        status = FAD_OK;
+        if (!u.has_arrays || b->plain) count_uses(&u);
+        else if (!group_steps(&u)) status = FAD_NOMEM;
+        if (!status) status = emit(&u);
     }
     fad_free(u.needed);
     fad_free(u.value_of);

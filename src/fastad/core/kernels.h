@@ -73,8 +73,11 @@ static inline double where(double c, double p, double q) { return c != 0.0 ? p :
 /* `out` may be an operand itself: each element is read before it is written. */
 #if defined(__GNUC__) && !defined(__clang__)
 #define FAD_IVDEP _Pragma("GCC ivdep")
+/* loops over a constant few elements are vectorized only while they are loops */
+#define FAD_ROLLED _Pragma("GCC unroll 1")
 #else
 #define FAD_IVDEP
+#define FAD_ROLLED
 #endif
 
 #endif

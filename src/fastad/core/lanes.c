@@ -191,7 +191,7 @@ static int take_other(analysis *u, word i)
     }
     lane_ins ins = {.kind = i.op == VM_GUARD ? EACH_GUARD : EACH, .op = i.op, .a = i.a, .c = i.c,
                     .first = first, .n_out = l->n_place - first - n_in};
-    const array_ins *array = i.op == VM_ARRAY ? &p->arrays_code[i.a] : NULL;
+    const array_ins *array = fad_is_array_word(i.op) ? &p->arrays_code[i.a] : NULL;
     if (array && array->kind == FAD_VM_GET) ins.kind = GATHER;
     if (array && array->kind == FAD_VM_ASSEMBLE) {
         ins.kind = SCATTER;
@@ -275,7 +275,7 @@ static fad_status mark_exact(analysis *u)
             continue;
         }
         const fad_place *place = l->place + i->first;
-        const array_ins *ins = i->op == VM_ARRAY ? &p->arrays_code[i->a] : NULL;
+        const array_ins *ins = fad_is_array_word(i->op) ? &p->arrays_code[i->a] : NULL;
         const tile_step *tile = i->op == VM_LOOP ? &p->tile[i->a]
             : ins && ins->kind == VM_TILES ? p->tile + ins->first_in : NULL;
         const int32_t tiles = i->op == VM_LOOP ? 1 : tile ? ins->n_in : 0;
@@ -341,7 +341,7 @@ static fad_status analyse(analysis *u, const unsigned char *varying)
         else u->reg[p->in[k].where] = varying[k];
     memset(u->spread, 1, (size_t)p->n_constant);
     for (const word *ip = p->code; ip->op != VM_END; ip++) {
-        if (ip->op == VM_LOOP || ip->op == VM_ARRAY || ip->op == VM_GUARD) {
+        if (ip->op >= VM_LOOP) {
             if (!take_other(u, *ip)) return FAD_NOMEM;
         } else if (!take_number(u, from_registers(*ip, u->latest))) {
             return FAD_NOMEM;
@@ -415,15 +415,16 @@ fad_status fad_lane_workspace_new(const fad_lanes *l, fad_lane_workspace **out)
     fad_lane_workspace *w = *out = fad_malloc(sizeof *w);
     if (!w) return FAD_NOMEM;
     memset(w, 0, sizeof *w);
-    w->reg = fad_malloc(((size_t)p->n_reg + 1) * width * sizeof *w->reg);
+    w->numbers = fad_malloc(((size_t)p->n_reg + 1) * width * sizeof *w->reg + ALIGN);
     w->arena = fad_malloc(l->arena + ALIGN);
     w->failed = fad_malloc(width);
     w->given = fad_malloc(((size_t)p->n_in + 1) * sizeof *w->given);
-    if (!w->reg || !w->arena || !w->failed || !w->given || fad_workspace_new(p, &w->shared)) {
+    if (!w->numbers || !w->arena || !w->failed || !w->given || fad_workspace_new(p, &w->shared)) {
         fad_lane_workspace_free(l, w);
         *out = NULL;
         return FAD_NOMEM;
     }
+    w->reg = (double *)(w->numbers + (ALIGN - (uintptr_t)w->numbers % ALIGN) % ALIGN);
     for (int32_t k = 0; k < p->n_constant; k++)
         for (size_t i = 0; i < width; i++) w->reg[(size_t)k * width + i] = p->constants[k];
     for (int32_t k = 0; k < p->n_array; k++)
@@ -435,7 +436,7 @@ fad_status fad_lane_workspace_new(const fad_lanes *l, fad_lane_workspace **out)
 void fad_lane_workspace_free(const fad_lanes *l, fad_lane_workspace *w)
 {
     if (w->shared) fad_workspace_free(l->p, w->shared);
-    fad_free(w->reg);
+    fad_free(w->numbers);
     fad_free(w->arena);
     fad_free(w->failed);
     fad_free(w->given);
@@ -456,6 +457,29 @@ FAD_CLONES static void zero_product_of_lanes(const double *a, const double *b, c
 {
     FAD_IVDEP
     for (int32_t i = 0; i < n; i++) out[i] = c[i] + zmul(a[i], b[i]);
+}
+
+/* A row that is one operation, or a sum with a product, over a single vector of lanes, as when a
+ * sweep runs for the columns of a Jacobian: here a call and a loop would take most of the time.
+ * 0: another row. */
+static inline int single_vector(int op, const double *a, const double *b, const double *c,
+                                double *out)
+{
+#define EACH(value) \
+        FAD_IVDEP FAD_ROLLED for (int k = 0; k < VECTOR; k++) out[k] = value; \
+        break
+    switch (op) {
+    case FAD_OP_add: EACH(a[k] + b[k]);
+    case FAD_OP_subtract: EACH(a[k] - b[k]);
+    case FAD_OP_multiply: EACH(a[k] * b[k]);
+    case FAD_OP_negative: EACH(-a[k]);
+    case FAD_OP_zmul: EACH(zmul(a[k], b[k]));
+    case VM_MULADD: EACH(a[k] * b[k] + c[k]);
+    case VM_ZMULADD: EACH(c[k] + zmul(a[k], b[k]));
+    default: return 0;
+    }
+#undef EACH
+    return 1;
 }
 
 /* NumPy's loop over n lanes.  A result may stand in the place of an operand, which loops take for
@@ -543,8 +567,8 @@ static void loop_over_all(const fad_lanes *l, fad_lane_workspace *w, const lane_
 }
 
 /* Run n lanes; failed lanes go on with whatever numbers they have. */
-static fad_status run(const fad_lanes *l, fad_lane_workspace *w, int32_t n,
-                      const fad_vm_calls *calls)
+FAD_CLONES static fad_status run(const fad_lanes *l, fad_lane_workspace *w, int32_t n,
+                                 const fad_vm_calls *calls)
 {
     const size_t width = (size_t)l->width;
     double *const reg = w->reg;
@@ -563,12 +587,17 @@ static fad_status run(const fad_lanes *l, fad_lane_workspace *w, int32_t n,
         case ROW: {
             const double *a = reg + (size_t)i->a * width, *b = reg + (size_t)i->b * width;
             double *out = reg + (size_t)i->d * width;
+            if (n == VECTOR && single_vector(i->op, a, b, b, out)) break;
             const fad_loop loop = i->exact ? NULL : fad_loop_of(i->op, FAD_F64, &data);
             if (loop) numpy_row(i, loop, data, a, b, out, n);
             else fad_values[i->op](a, b, reg + (size_t)i->c * width, out, n);
             break;
         }
         case PRODUCT:
+            if (n == VECTOR
+                && single_vector(i->op, reg + (size_t)i->a * width, reg + (size_t)i->b * width,
+                                 reg + (size_t)i->c * width, reg + (size_t)i->d * width))
+                break;
             (i->op == VM_MULADD ? product_of_lanes : zero_product_of_lanes)(
                 reg + (size_t)i->a * width, reg + (size_t)i->b * width,
                 reg + (size_t)i->c * width, reg + (size_t)i->d * width, n);

@@ -42,10 +42,10 @@ static void step_back(living *l, const word *w)
     } else if (w->op == VM_LOOP) {
         tiles = &p->tile[w->a];
         n = 1;
-    } else if (w->op == VM_ARRAY && p->arrays_code[w->a].kind == VM_TILES) {
+    } else if (fad_is_array_word(w->op) && p->arrays_code[w->a].kind == VM_TILES) {
         tiles = &p->tile[p->arrays_code[w->a].first_in];
         n = p->arrays_code[w->a].n_in;
-    } else if (w->op == VM_ARRAY) {
+    } else if (fad_is_array_word(w->op)) {
         const array_ins *ins = &p->arrays_code[w->a];
         mark(l, ins->out, 0);
         for (int32_t k = 0; k < ins->n_in; k++) mark(l, p->arglist[ins->first_in + k], 1);

@@ -392,7 +392,8 @@ fad_status fad_vm_words(const fad_program *p, fad_workspace *w, const word *ip,
 #define NAMED(name, code) [VM_##name] = &&at_VM_##name,
         SPECIAL_OPS(NAMED)
 #undef NAMED
-        [VM_LOOP] = &&at_VM_LOOP, [VM_ARRAY] = &&at_VM_ARRAY, [VM_GUARD] = &&at_VM_GUARD
+        [VM_LOOP] = &&at_VM_LOOP, [VM_ARRAY] = &&at_VM_ARRAY, [VM_GUARD] = &&at_VM_GUARD,
+        [VM_GET] = &&at_VM_GET
     };
 #define AT(name, opcode) at_##name:
 #define NEXT goto *labels[(++ip)->op]
@@ -436,6 +437,10 @@ fad_status fad_vm_words(const fad_program *p, fad_workspace *w, const word *ip,
         }
         SPECIAL_OPS(NAMED)
 #undef NAMED
+        AT(VM_GET, VM_GET) {
+            reg[ip->d] = ((const double *)w->array[ip->b]->data)[ip->c];
+            NEXT;
+        }
         AT(VM_GUARD, VM_GUARD) {
             if (!fad_vm_guard_holds(&p->guard[ip->a], w)) {
                 w->failed = ip->a;

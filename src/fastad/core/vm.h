@@ -122,9 +122,9 @@ typedef struct fad_lanes fad_lanes;
  * that do not vary there before each run. */
 typedef struct fad_lane_workspace {
     fad_workspace *shared;
-    double *reg;                /* [register][lane] */
+    double *reg;                /* [register][lane], in `numbers` */
     double *given;              /* by input: numbers that do not vary */
-    char *arena;                /* arrays, each [lane][element] */
+    char *arena, *numbers;      /* arrays, each [lane][element]; what reg points into */
     unsigned char *failed;      /* by lane: whether a guard did not hold */
     struct fad_lane_workspace *next;
 } fad_lane_workspace;

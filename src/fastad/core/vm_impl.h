@@ -29,6 +29,7 @@ enum {
 #undef NAMED
     VM_LOOP,        /* elementwise step a over c elements */
     VM_ARRAY,       /* array instruction a */
+    VM_GET,         /* the same where it is FAD_VM_GET: number c of array b */
     VM_GUARD,       /* guard a */
     VM_OPS
 };
@@ -92,6 +93,8 @@ struct fad_program {
     int64_t work;
 };
 
+static inline int fad_is_array_word(int op) { return op == VM_ARRAY || op == VM_GET; }
+
 enum { ALIGN = 64 };           /* of arrays in the arena */
 
 /* A vector that grows; `n` counts elements.  0 without memory. */
@@ -99,15 +102,20 @@ enum { ALIGN = 64 };           /* of arrays in the arena */
     ((n) < (cap) || fad_grow_vector((void **)&(v), &(cap), sizeof *(v)) \
          ? ((v)[(n)++] = (item), 1) : 0)
 
-static inline int fad_grow_vector(void **v, int32_t *cap, size_t item)
+static inline int fad_reserve_vector(void **v, int32_t *cap, size_t item, int32_t want)
 {
-    if (*cap > INT32_MAX / 2) return 0;
-    const int32_t want = *cap ? 2 * *cap : 64;
+    if (want <= *cap) return 1;
     void *p = fad_realloc(*v, (size_t)want * item);
     if (!p) return 0;
     *v = p;
     *cap = want;
     return 1;
+}
+
+static inline int fad_grow_vector(void **v, int32_t *cap, size_t item)
+{
+    if (*cap > INT32_MAX / 2) return 0;
+    return fad_reserve_vector(v, cap, item, *cap ? 2 * *cap : 64);
 }
 
 /* For those who read code; names.c. */
