@@ -20,11 +20,7 @@ from . import (
     linalg,
     modes,
     numpy_api,
-    numpy_arrangement,
-    numpy_polynomials,
-    numpy_signal,
-    numpy_statistics,
-    numpy_ufuncs,
+    numpy_coverage,
     rules,
     scipy,
     transforms,
@@ -32,7 +28,7 @@ from . import (
 from ._core import Tensor, release_memory, tensor
 from .graph import Graph, GuardError, load, name, record
 from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
-from .numpy_api import *  # noqa: F403
+from .numpy_coverage import *  # noqa: F403
 from .program import Program, ProgramWarning, compile
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
 
@@ -57,10 +53,11 @@ _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
-    "complex128", "complex64", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
-    "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
+    "complex128", "complex64", "e", "enable_grad", "float32", "float64", "get_include", "grad",
+    "hessian", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp",
+    "linalg", "load", "modes",
     "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
     "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp",
-    *numpy_api.__all__,
+    *numpy_coverage.__all__,
 ]

@@ -2010,8 +2010,11 @@ cdef class Tensor:
     def __array_function__(self, func, types, args, kwargs):
         return array_function_(func, types, args, kwargs)
 
-    def item(self):
-        """The value as a Python number; the tensor must have one element."""
+    def item(self, *index):
+        """The value, or that of an element, as a Python number; a tensor must have one element."""
+        if index:
+            return self.flat[index[0]].item() if len(index) == 1 and type(index[0]) is not tuple \
+                else self[index if len(index) > 1 else index[0]].item()
         if fad_trace_id:
             look(self)
         if self.arr == NULL:

@@ -1803,7 +1803,7 @@ _VALUE_FUNCTIONS = (
     "argpartition lexsort nanargmax nanargmin result_type can_cast "
     "min_scalar_type common_type shares_memory may_share_memory array_repr array_str "
     "array2string ravel_multi_index unravel_index tril_indices_from triu_indices_from "
-    "diag_indices_from ix_"
+    "diag_indices_from ix_ packbits unpackbits einsum_path"
 ).split()
 
 
@@ -2032,6 +2032,8 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
             y = GENERAL["call"](ufunc, inputs, kwargs)
             if y is not NotImplemented:
                 return y
+        elif (refused := GENERAL["refuse_ufunc"](ufunc)) is not None:
+            return refused(*inputs, **kwargs)
         return without_gradient(ufunc, inputs, kwargs)
     standard = _METHODS_OF_UFUNCS.get((ufunc, method))
     if standard is not None and kwargs.get("out") is None:
@@ -2040,11 +2042,13 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
         y = GENERAL["method"](ufunc, method, inputs, kwargs)
         if y is not NotImplemented:
             return y
+    elif (refused := GENERAL["refuse_ufunc"](ufunc)) is not None:
+        return refused(*inputs, **kwargs)
     named = getattr(ufunc, method)
     return without_gradient(_Named(f"{ufunc.__name__}.{method}", named), inputs, kwargs)
 
 
-# What a floor above does: calls of any ufunc with options, and its methods.
+# What floors above do: calls of any ufunc with options, its methods, and what is not supported.
 GENERAL: dict = {}
 
 
@@ -2087,7 +2091,7 @@ def array_function(function, types, args, kwargs):
     for kind in types:
         if kind is not Tensor and not issubclass(kind, np.ndarray):
             return NotImplemented
-    ours = FUNCTIONS.get(function)
+    ours = FUNCTIONS.get(function) or GENERAL["refuse"](function)
     if ours is None:
         return without_gradient(function, args, kwargs)
     if kwargs:

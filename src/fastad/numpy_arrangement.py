@@ -74,6 +74,21 @@ def partition(a, kth, axis=-1, kind="introselect", order=None):
     return rules.gather(t, partition_places(t, numpy_api._values(kth), axis))
 
 
+def sort_complex(a) -> Tensor:
+    """Return the elements in ascending order along the last axis, as complex numbers.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.sort_complex(ad.tensor([3.0, 1.0])).tolist()
+    [(1+0j), (3+0j)]
+    """
+    t = sort(numpy_api.atleast_1d(a))
+    if t.dtype.kind == "c":
+        return t
+    return _core.astype(t, np.complex64 if t.dtype.char in "bhBH" else np.complex128)
+
+
 # Choices.
 
 
@@ -835,9 +850,7 @@ def cumulative_prod(x, /, *, axis=None, dtype=None, out=None, include_initial=Fa
 __all__ = register("""
 append apply_along_axis apply_over_axes block choose compress cumulative_prod cumulative_sum delete
 diagflat extract insert intersect1d meshgrid pad partition piecewise resize rollaxis rot90 select
-setdiff1d setxor1d sort trim_zeros union1d unique unique_all unique_counts unique_inverse
+setdiff1d setxor1d sort sort_complex trim_zeros union1d unique unique_all unique_counts unique_inverse
 unique_values
 """.split(), globals())
 numpy_api.FUNCTIONS[np.lib.stride_tricks.sliding_window_view] = sliding_window_view
-numpy_api.METHODS.update(choose=choose, compress=lambda t, condition, axis=None, out=None: compress(
-    condition, t, axis, out))

@@ -539,8 +539,10 @@ def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None):
     [1.0, 0.0]
     """
     t = _tensor(x)
-    if t.dtype.kind != "f":
-        return t
+    if t.dtype.kind == "c":
+        parts = [nan_to_num.__wrapped__(part, True, nan, posinf, neginf)
+                 for part in (_core.real(t), _core.imag(t))]
+        return parts[0] + 1j * parts[1]
     kinds, limits = kinds_of_numbers(t), np.finfo(t.dtype)
     posinf = float(limits.max) if posinf is None else posinf
     neginf = float(limits.min) if neginf is None else neginf
@@ -810,5 +812,3 @@ average bincount corrcoef cov cumprod histogram histogram2d histogram_bin_edges 
 nan_to_num nancumprod nancumsum nanmax nanmean nanmedian nanmin nanpercentile nanprod nanquantile
 nanstd nansum nanvar percentile ptp quantile
 """.split(), globals())
-for _name in ("cumprod",):
-    numpy_api.METHODS[_name] = globals()[_name]

@@ -462,6 +462,7 @@ _GENERALIZED = {np.matmul: _matmul}
 for _name in ("vecdot", "matvec", "vecmat"):
     if globals()[_name] is not None:
         UFUNCS[getattr(np, _name)] = _GENERALIZED[getattr(np, _name)] = globals()[_name]
+UFUNCS[np._core.umath._ones_like] = numpy_api.ones_like
 UFUNCS[np._core.umath.clip] = _elementwise["clip"]
 numpy_api.FUNCTIONS[np.fix] = fix
 
