@@ -43,7 +43,7 @@ def _flat_places(index, axis):
 
 
 @defines(np.sort)
-def sort(a, axis=-1, kind=None, order=None, *, stable=None):
+def sort(a, axis=-1, kind=None, order=None, *, stable=None) -> Tensor:
     """Return the elements in ascending order along `axis` (None: of the flat tensor).
 
     Examples
@@ -59,7 +59,7 @@ def sort(a, axis=-1, kind=None, order=None, *, stable=None):
 
 
 @defines(np.partition)
-def partition(a, kth, axis=-1, kind="introselect", order=None):
+def partition(a, kth, axis=-1, kind="introselect", order=None) -> Tensor:
     """Return the elements with the k-th smallest in its place and smaller ones before it.
 
     Examples
@@ -442,7 +442,7 @@ def _layout(function, *shapes, options):
 
 
 @defines(np.delete)
-def delete(arr, obj, axis=None):
+def delete(arr, obj, axis=None) -> Tensor:
     """Return the tensor without some slices along `axis` (None: elements of the flat tensor).
 
     Examples
@@ -457,7 +457,7 @@ def delete(arr, obj, axis=None):
 
 
 @defines(np.insert)
-def insert(arr, obj, values, axis=None):
+def insert(arr, obj, values, axis=None) -> Tensor:
     """Return the tensor with values inserted before some indices along `axis`.
 
     Examples
@@ -478,7 +478,7 @@ def insert(arr, obj, values, axis=None):
 
 
 @defines(np.resize)
-def resize(a, new_shape):
+def resize(a, new_shape) -> Tensor:
     """Return the elements, repeated as often as needed, in another shape.
 
     Examples
@@ -495,12 +495,12 @@ def resize(a, new_shape):
 @defines(np.lib.stride_tricks.sliding_window_view)
 def sliding_window_view(
     x, window_shape, axis=None, *, subok=False, writeable=False
-):
+) -> Tensor:
     """Return all windows of a shape over a tensor, as a copy: windows share no memory.
 
     Examples
     --------
-    >>> import fastad as ad
+    >>> import fastad as ad, numpy as np
     >>> np.lib.stride_tricks.sliding_window_view(ad.tensor([1.0, 2.0, 3.0]), 2).tolist()
     [[1.0, 2.0], [2.0, 3.0]]
     """
@@ -519,8 +519,8 @@ def block(arrays) -> Tensor:
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.block([[ad.eye(1), [[2.0]]], [[[3.0, 4.0]]]]).tolist()
-    [[1.0, 2.0], [3.0, 4.0]]
+    >>> ad.block([[ad.eye(2), ad.ones((2, 1))]]).tolist()
+    [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     """
     depth = _block_depth(arrays)
     ndim = max(depth, _block_ndim(arrays))

@@ -193,6 +193,7 @@ def classify(function):
     Examples
     --------
     >>> import numpy as np
+    >>> from fastad.numpy_coverage import classify
     >>> classify(np.sin), classify(np.argsort), classify(np.savez)
     ('differentiable', 'value only', 'not supported')
     """

