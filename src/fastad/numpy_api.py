@@ -2063,6 +2063,14 @@ class _Named:
         return self.function(*args, **kwargs)
 
 
+def _accumulated_sum(array, axis=0, dtype=None, out=None):
+    """``np.add.accumulate``, which does not flatten."""
+    t = _tensor(array)
+    if not t.ndim:
+        raise TypeError("add.accumulate: cannot accumulate on a scalar")
+    return cumsum(t, axis, dtype)
+
+
 _METHODS_OF_UFUNCS = {
     (np.add, "reduce"): sum,
     (np.multiply, "reduce"): prod,
@@ -2070,7 +2078,7 @@ _METHODS_OF_UFUNCS = {
     (np.minimum, "reduce"): min,
     (np.logical_and, "reduce"): all,
     (np.logical_or, "reduce"): any,
-    (np.add, "accumulate"): cumsum,
+    (np.add, "accumulate"): _accumulated_sum,
 }
 
 

@@ -83,7 +83,7 @@ def sort_complex(a) -> Tensor:
     >>> ad.sort_complex(ad.tensor([3.0, 1.0])).tolist()
     [(1+0j), (3+0j)]
     """
-    t = sort(numpy_api.atleast_1d(a))
+    t = sort(a)
     if t.dtype.kind == "c":
         return t
     return _core.astype(t, np.complex64 if t.dtype.char in "bhBH" else np.complex128)
@@ -651,6 +651,8 @@ def _widths(pad_width, ndim):
         given = {normalize_axis_index(k, ndim, "pad"): w for k, w in pad_width.items()}
         pad_width = [given.get(k, 0) for k in range(ndim)]
         pad_width = [(w, w) if np.ndim(w) == 0 else w for w in pad_width]
+    if np.asarray(pad_width).dtype.kind not in "iu":
+        raise TypeError("pad: `pad_width` must be of integral type.")
     pairs = np.broadcast_to(np.asarray(pad_width), (ndim, 2)).tolist()
     return tuple(map(tuple, pairs))
 
@@ -745,7 +747,8 @@ def pad(array, pad_width, mode="constant", **kwargs) -> Tensor:
             kwargs.keys() - {"constant_values"}):
         values = numpy_api._values(kwargs.get("constant_values", 0))
         values = np.array(values) if np.ndim(values) else values
-        return rules.pad(t, _widths(pad_width, t.ndim), values)
+        width = _widths(pad_width, t.ndim)
+        return rules.pad(t, width, values) if t.ndim else numpy_api._copied(t)
     if mode in ("edge", "wrap") or (
             mode in ("reflect", "symmetric") and kwargs.get("reflect_type", "even") == "even"):
         for k, w in enumerate(_widths(pad_width, t.ndim)):

@@ -45,7 +45,7 @@ def asfortranarray(a, dtype=None) -> Tensor:
     >>> ad.asfortranarray([[1.0, 2.0]]).tolist()
     [[1.0, 2.0]]
     """
-    return numpy_api.array(a, dtype, copy=False)
+    return numpy_api.array(a, dtype, copy=False, ndmin=1)
 
 
 def require(a, dtype=None, requirements=None) -> Tensor:

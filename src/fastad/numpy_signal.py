@@ -384,7 +384,11 @@ def _valid(a, v):
 
 
 def _slide(rule, a, v, mode):
-    a, v = numpy_api.atleast_1d(a, v)
+    a, v = _tensor(a), _tensor(v)
+    if rule is _CONVOLVE:
+        a, v = numpy_api.atleast_1d(a, v)
+    elif not a.ndim or not v.ndim:
+        raise ValueError("correlate: wants vectors, got a number")
     if a.ndim > 1 or v.ndim > 1:
         raise ValueError(f"{rule.name}: wants vectors, got shapes {a.shape} and {v.shape}")
     return rules.record(rule, tuple(numpy_api._same_dtype((a, v))), {"mode": mode})

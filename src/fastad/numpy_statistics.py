@@ -609,8 +609,8 @@ def _as_density(y, edges):
 
 @defines(np.histogram, part=0)
 def _histogram(a, bins=10, range=None, density=None, weights=None):
+    edges = histogram_bin_edges.__wrapped__(a, bins, range, weights)
     t = _core.reshape(_tensor(a), (-1,))
-    edges = histogram_bin_edges.__wrapped__(t, bins, range, weights)
     weights = numpy_api.ones_like(t, float) if weights is None else _tensor(weights)
     weights = _floating(_core.reshape(weights, (-1,)))
     y = _counted(bin_places(t, edges), weights, (edges.shape[0] - 1,))
