@@ -6,7 +6,9 @@ with a complex step where the function continues into the complex plane; second 
 differences of the first; programs with ordinary code.
 """
 
+import importlib.util
 import warnings
+from pathlib import Path
 
 import numpy as np
 import numpy_examples
@@ -14,8 +16,8 @@ import pytest
 from numpy_examples import EXAMPLES, METHODS, Example, function_of, present
 
 import fastad as ad
-from fastad import numpy_api, numpy_coverage, numpy_methods
-from fastad.numpy_coverage import DIFFERENTIABLE, UNSUPPORTED, VALUE_ONLY, classify
+from fastad import numpy_api, numpy_coverage
+from fastad.numpy_coverage import UNSUPPORTED, classify
 
 ALL = present(EXAMPLES + METHODS)
 BY_NAME = {}
@@ -40,7 +42,7 @@ def test_every_overridable_function_has_a_class():
 
 def test_a_function_that_no_table_has_is_found():
     assert classify(np.busday_count) == UNSUPPORTED
-    assert classify(np.ones((1,)).sum) is None if False else classify(np.show_config) is None
+    assert classify(np.show_config) is None
     assert classify(np.frompyfunc(abs, 1, 1)) is None
 
 
@@ -83,25 +85,23 @@ def test_what_is_not_supported_computes_with_values_where_it_can():
         assert sorted(np.roots(x.detach().requires_grad_()).tolist()) == [1.0, 2.0]
 
 
-VALUES = {
-    "value only": [
-        lambda x: np.packbits(np.greater(x, 0.0)), lambda x: np.digitize(x, [0.0, 1.0]),
-        lambda x: np.bincount(x > 0), lambda x: np.histogram(x, 3)[0],
-        lambda x: np.unique_counts(x).counts, lambda x: np.unique_inverse(x).inverse_indices,
-        lambda x: np.frexp(x)[1], lambda x: np.argpartition(x, 1), lambda x: np.nanargmax(x),
-        lambda x: np.unpackbits(np.packbits(x > 0)), lambda x: np.isnan(x),
-        lambda x: np.logical_xor.reduce(x > 0), lambda x: np.bitwise_or.accumulate(x > 0),
-        lambda x: np.ones(3, like=x), lambda x: np.arange(3.0, like=x),
-        lambda x: np.fromiter([1.0, 2.0], float, like=x), lambda x: np.tri(2, like=x),
-        lambda x: np.logical_and(x, x, where=True),
-    ],
-}
+VALUES = [
+    lambda x: np.packbits(np.greater(x, 0.0)), lambda x: np.digitize(x, [0.0, 1.0]),
+    lambda x: np.bincount(x > 0), lambda x: np.histogram(x, 3)[0],
+    lambda x: np.unique_counts(x).counts, lambda x: np.unique_inverse(x).inverse_indices,
+    lambda x: np.frexp(x)[1], lambda x: np.argpartition(x, 1), lambda x: np.nanargmax(x),
+    lambda x: np.unpackbits(np.packbits(x > 0)), lambda x: np.isnan(x),
+    lambda x: np.logical_xor.reduce(x > 0), lambda x: np.bitwise_or.accumulate(x > 0),
+    lambda x: np.ones(3, like=x), lambda x: np.arange(3.0, like=x),
+    lambda x: np.fromiter([1.0, 2.0], float, like=x), lambda x: np.tri(2, like=x),
+    lambda x: np.logical_and(x, x, where=True),
+]
 
 
 def test_value_only_results_are_numpys_and_carry_no_gradient():
     values = np.array([0.5, -1.0, 2.0])
     x = ad.tensor(values, requires_grad=True)
-    for k, call in enumerate(VALUES["value only"]):
+    for k, call in enumerate(VALUES):
         got, want = call(x), call(values)
         if isinstance(got, ad.Tensor):
             assert not got.requires_grad, k
@@ -109,10 +109,28 @@ def test_value_only_results_are_numpys_and_carry_no_gradient():
         assert same_bits(got, want), k
 
 
-def test_the_table_in_the_docs_is_what_its_script_writes(helper):
-    script = helper("coverage_table")
-    assert script.DOCUMENT.read_text() == script.document(), (
-        "run: python .ci/coverage_table.py --write")
+@pytest.fixture
+def table_script():
+    path = Path(__file__).resolve().parent.parent / ".ci" / "coverage_table.py"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_in_the_docs_is_what_its_script_writes(table_script):
+    page = table_script.DOCUMENT.read_text()
+    assert table_script.stale(page) == [], "run: python .ci/coverage_table.py --write"
+
+
+def test_a_stale_table_is_found(table_script):
+    page = table_script.DOCUMENT.read_text()
+    assert table_script.stale(page.replace("| `sort` | differentiable", "| `sort` | value only"))
+    assert table_script.stale(page + "| `sort` | value only | |\n")
+    assert table_script.stale(page.replace("* Tensors are in C order", "* Tensors are in any order"))
+    assert not table_script.stale(page + "| `brand_new` | value only |  |\n")
 
 
 # ---- values --------------------------------------------------------------------------------------
@@ -185,10 +203,18 @@ def value_faults(example, dtypes=(np.float64, np.float32, np.complex128)):
                     faults.append(f"{where}: {len(got)} results, NumPy has {len(want)}")
                 else:
                     allowed = example.number_ulps if name == "numbers" else example.ulps
+                    if name in LAYOUTS:
+                        faults += order_faults(example, arrays, got, where)
                     for g, w in zip(got, want):
                         if not same_bits(g, w) and not 0 < apart(g, w) <= allowed:
                             faults.append(f"{where}: {g.dtype}{g.shape}, {apart(g, w):.3g} ulp")
     return faults
+
+
+def order_faults(example, arrays, got, where):
+    """Values may differ from NumPy's of the same layout by the order in which sums are added up."""
+    return [f"{where}: {apart(g, w):.3g} ulp from NumPy's for this layout"
+            for g, w in zip(got, parts(example.call(*arrays))) if not apart(g, w) <= 4]
 
 
 def test_values_are_numpys_bit_for_bit_for_all_kinds_of_operands():
@@ -343,11 +369,6 @@ def test_programs_give_what_ordinary_code_gives():
 
 
 def test_the_check_of_derivatives_sees_a_wrong_one():
-    def halved(x):
-        return x**2 - 0.5 * (x**2).detach() + 0.5 * x**2 if isinstance(x, ad.Tensor) else 1.5 * x**2
-
-    assert any("gradient" in fault for fault in derivative_faults(Example("wrong", halved, ("n",)))
-               ) is False
     cut = Example("cut", lambda x: x**2 + x.detach() if isinstance(x, ad.Tensor) else x**2 + x, ("n",))
     assert any("gradient" in fault for fault in derivative_faults(cut))
 

@@ -466,6 +466,9 @@ _GENERALIZED = {np.matmul: _matmul}
 for _name in ("vecdot", "matvec", "vecmat"):
     if hasattr(np, _name):
         UFUNCS[getattr(np, _name)] = _GENERALIZED[getattr(np, _name)] = globals()[_name]
+for _name in ("real", "imag"):          # functions before NumPy 2.5
+    if isinstance(getattr(np._core.umath, _name, None), np.ufunc):
+        UFUNCS[getattr(np._core.umath, _name)] = getattr(numpy_api, _name)
 UFUNCS[np._core.umath._ones_like] = numpy_api.ones_like
 UFUNCS[np._core.umath.clip] = _elementwise["clip"]
 numpy_api.FUNCTIONS[np.fix] = fix
