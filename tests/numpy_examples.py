@@ -32,16 +32,18 @@ class Example:
         Whether the call makes sense for empty operands, and for numbers instead of arrays.
     number_ulps : int
         As `ulps`, for operands that are numbers.
+    real : bool
+        Whether operands have to be real.
     zero : bool
         Whether the derivative is 0 almost everywhere.
     """
 
     def __init__(self, name, call, *shapes, positive=False, ulps=0, reason="", forms=True,
-                 zero=False, bounds=None, number_ulps=0, bench=True):
+                 zero=False, bounds=None, number_ulps=0, real=False, bench=True):
         self.name, self.call, self.shapes = name, call, shapes
         self.positive, self.ulps, self.reason = positive, ulps, reason
         self.forms, self.zero, self.bounds, self.bench = forms, zero, bounds, bench
-        self.number_ulps = number_ulps
+        self.number_ulps, self.real = number_ulps, real
         if (ulps or number_ulps) and not reason:
             raise ValueError(f"{name}: a tolerance needs a reason")
 
@@ -189,12 +191,14 @@ EXAMPLES = [
       positive=True),
     E("cov", lambda x: np.cov(x, rowvar=False), (N, 4)),
     E("cov", lambda x, y, w: np.cov(x, y, aweights=w, fweights=[1, 2, 1, 1]), (2, 4), (4,), (4,),
-      positive=True),
+      positive=True, real=True),
     E("corrcoef", lambda x: np.corrcoef(x, rowvar=False), (N, 4), forms=False),
     E("histogram", lambda w: np.histogram(np.linspace(0, 1, w.size), 5, weights=w)[0], (N,),
       positive=True),
-    E("histogram", lambda x: np.histogram(x, [-3, -1, 1, 3], weights=x**2, density=True), (N, 4)),
-    E("histogram", lambda x: np.histogram(np.exp(x), 4, density=True), (7,)),
+    E("histogram", lambda x: np.histogram(x, [-3, -1, 1, 3], weights=x**2, density=True), (N, 4),
+      real=True),
+    E("histogram", lambda x: np.histogram(np.exp(x), 4, density=True), (7,),
+      real=True),
     E("histogram_bin_edges", lambda x: np.histogram_bin_edges(x, 4), (N, 4)),
     E("histogram_bin_edges", lambda x: np.histogram_bin_edges(x, "sqrt"), (3, 4)),
     E("histogram2d", lambda x, y: np.histogram2d(x, y, 3, weights=x**2), (N,), (N,)),
@@ -235,7 +239,7 @@ EXAMPLES = [
     E("interp", lambda x, d, f: np.interp(x, GRID + 0.1 * d, f, left=f[1]), (5,), (4,), (4,),
       forms=False),
     E("interp", lambda x, f: np.interp(5 * x, [1.0, 4.0, 3.1], f, period=4.5), (5,), (3,),
-      forms=False),
+      forms=False, real=True),
     E("unwrap", lambda x: np.unwrap(4.0 * x), (N,)),
     E("gradient", lambda x: np.gradient(x), (3, 4)),
     E("gradient", lambda x: np.gradient(x, 0.5, axis=0), (N, 4), bench=False),

@@ -181,7 +181,7 @@ def outcome(call, operands):
 def value_faults(example, dtypes=(np.float64, np.float32, np.complex128)):
     """Sentences about values of an example that are not NumPy's."""
     faults = []
-    for dtype in dtypes:
+    for dtype in dtypes[: 2 if example.real else None]:
         kinds = {name: [layout(a) for a in example.arrays(dtype=dtype)]
                  for name, layout in LAYOUTS.items()}
         if example.forms:
@@ -376,6 +376,8 @@ def test_the_check_of_derivatives_sees_a_wrong_one():
 def test_gradients_of_complex_operands_are_those_of_their_parts():
     faults, seen = [], 0
     for example in ALL:
+        if example.real:
+            continue
         try:
             loss = Loss(example, complex)
             value = loss(loss.start)

@@ -502,7 +502,8 @@ def nanvar(
     deviation = _where(kept, t - middle, 0.0)
     count = _core.sum(_core.astype(kept, t.dtype), axis, keepdims)
     freedom = ddof if correction is _NOT_GIVEN else correction
-    return _core.sum(deviation * deviation, axis, keepdims) / (count - float(freedom))
+    squares = np.real(deviation * np.conjugate(deviation))
+    return _core.sum(squares, axis, keepdims) / (np.real(count) - float(freedom))
 
 
 @defines(np.nanstd)
