@@ -204,6 +204,7 @@ EXAMPLES = [
     E("histogram2d", lambda x, y: np.histogram2d(x, y, 3, weights=x**2), (N,), (N,)),
     E("histogramdd", lambda x: np.histogramdd(x, (2, 3), weights=x[:, 0] ** 2, density=True),
       (N, 2)),
+    E("histogramdd", lambda x, y: np.histogramdd([x, y], 2, weights=x * y), (4,), (4,)),
     E("bincount", lambda w: np.bincount(np.arange(w.size) % 3, w), (N,)),
     # products
     E("dot", lambda a, b: np.dot(a, b), (N, 4), (4,), number_ulps=4, reason=_NUMBERS),
@@ -333,7 +334,8 @@ EXAMPLES = [
     E("diag", lambda x: np.diag(x, -1), (4,)),
     E("diagflat", lambda x: np.diagflat(x), (R,)),
     E("diagonal", lambda x: np.diagonal(x), (R, R)),
-    E("lib.stride_tricks.sliding_window_view", lambda x: windows(x, (2, 3)), (N, 4), forms=False),
+    E("lib.stride_tricks.sliding_window_view", lambda x: windows(x, 3), (N,), forms=False),
+    E("lib.stride_tricks.sliding_window_view", lambda x: windows(x, (2, 3)), (3, 4), forms=False),
     *[E("pad", lambda x, m=m: np.pad(x, ((1, 2), (3, 7)), m), (3, 4))
       for m in "constant edge linear_ramp maximum mean median minimum reflect symmetric "
                "wrap".split()],

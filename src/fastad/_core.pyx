@@ -9,8 +9,9 @@ push onto the tape: across extension modules the same push costs twice the time.
 cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AS_DOUBLE
-from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyObject_RichCompare
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyCallable_Check, PyObject, \
+    PyObject_RichCompare
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
@@ -3752,3 +3753,4 @@ include "program.pxi"
 include "graph.pxi"
 include "native.pxi"
 include "lanes.pxi"
+include "values.pxi"

@@ -163,3 +163,4 @@ __all__ += ["vectorize"]
 for _name in MADE:
     _ours = globals()[_name] if _name in __all__ else getattr(numpy_api, _name, None)
     numpy_api.FUNCTIONS[getattr(np, _name)] = _like(_name, _ours)
+    numpy_api.OWN_WAY.add(getattr(np, _name))

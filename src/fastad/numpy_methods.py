@@ -31,6 +31,11 @@ def _choose(t, choices, out=None, mode="raise"):
     return numpy_arrangement.choose(t, choices, out, mode)
 
 
+def _cumprod(t, axis=None, dtype=None, out=None):
+    """Return the products of all elements up to each along an axis."""
+    return numpy_statistics.cumprod(t, axis, dtype, out)
+
+
 def _plain(t, name):
     """Return the values of a tensor, which leave the graph."""
     if t.requires_grad:
@@ -80,7 +85,7 @@ def _strides(t):
 
 METHODS.update(
     argpartition=_argpartition, choose=_choose, compress=_compress,
-    cumprod=numpy_statistics.cumprod, dump=_dump, dumps=_dumps, searchsorted=_searchsorted,
+    cumprod=_cumprod, dump=_dump, dumps=_dumps, searchsorted=_searchsorted,
     tobytes=_tobytes, tofile=_tofile,
     flat=property(_flat), mT=property(_mT), strides=property(_strides),
 )

@@ -106,16 +106,11 @@ def _divided(u, v):
     return quotient or [np.zeros((), u.dtype)], rest
 
 
-@defines(np.polydiv, name="polydiv: quotient", part=0)
-def _quotient(u, v):
-    return numpy_api.stack(_divided(u, v)[0])
-
-
-@defines(np.polydiv, name="polydiv: remainder", part=1)
-def _remainder(u, v):
-    rest = _divided(u, v)[1]
+@defines(np.polydiv)
+def _polydiv(u, v):
+    quotient, rest = _divided(u, v)
     length = int(rest_length(_tensor(u).detach(), _tensor(v).detach()))
-    return rest[rest.shape[0] - length :]
+    return numpy_api.stack(quotient), rest[rest.shape[0] - length :]
 
 
 def polydiv(u, v) -> tuple:
@@ -131,7 +126,7 @@ def polydiv(u, v) -> tuple:
     u, v = _coefficients(u), _coefficients(v)
     if _core.is_tracing():
         int(rest_length(u.detach(), v.detach()))        # the shape depends on the values
-    return _quotient(u, v), _remainder(u, v)
+    return _polydiv(u, v)
 
 
 def polyder(p, m=1) -> Tensor:

@@ -35,14 +35,9 @@ def _linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axi
     delta = stop - start
     steps = _steps(num, endpoint, delta.ndim, delta.dtype)
     y = _where(steps == 1.0, stop, start + steps * delta)
-    return y if axis == 0 else numpy_api.moveaxis(y, 0, axis)
-
-
-@defines(np.linspace, name="linspace: step", part=1)
-def _step(start, stop, num=50, endpoint=True, retstep=True):
+    y = y if axis == 0 else numpy_api.moveaxis(y, 0, axis)
     count = num - 1 if endpoint else num
-    start, stop = _floating(_tensor(start)), _floating(_tensor(stop))
-    return (stop - start) / float(count) if count > 0 else (stop - start) * np.nan
+    return (y, delta / float(count) if count > 0 else delta * np.nan) if retstep else y
 
 
 def linspace(
@@ -56,12 +51,13 @@ def linspace(
     >>> ad.linspace(0.0, 1.0, 3).tolist()
     [0.0, 0.5, 1.0]
     """
-    y = _linspace(start, stop, num, endpoint, False, _floating_dtype("linspace", start, stop, dtype),
-                  axis)
+    dtype = _floating_dtype("linspace", start, stop, dtype)
+    y = _linspace(start, stop, num, endpoint, retstep, dtype, axis)
     if requires_grad:
-        y = y.detach()
-        y.requires_grad_()
-    return (y, _step(start, stop, num, endpoint, True)) if retstep else y
+        y, *step = y if retstep else (y,)
+        y = y.detach().requires_grad_()
+        return (y, *step) if retstep else y
+    return y
 
 
 def _floating_dtype(name, start, stop, dtype):

@@ -270,24 +270,6 @@ def _weights_for(t, axis, weights):
 
 
 @defines(np.average)
-def _average(a, axis=None, weights=None, returned=False, *, keepdims=_NOT_GIVEN):
-    t, keepdims = _floating(_tensor(a)), _given(keepdims)
-    if weights is None:
-        return numpy_api.mean(t, axis, keepdims=keepdims)
-    w = _weights_for(t, axis, weights)
-    w = _core.broadcast_to(w, t.shape)
-    return _core.sum(t * w, axis, keepdims) / _core.sum(_floating(w), axis, keepdims)
-
-
-@defines(np.average, name="average: sum of weights", part=1)
-def _sum_of_weights(a, axis=None, weights=None, returned=True, *, keepdims=_NOT_GIVEN):
-    t = _tensor(a)
-    if weights is None:
-        return _core.sum(numpy_api.ones_like(t), axis, _given(keepdims))
-    w = _core.broadcast_to(_weights_for(t, axis, weights), t.shape)
-    return _core.sum(w, axis, _given(keepdims))
-
-
 def average(a, axis=None, weights=None, returned=False, *, keepdims=_NOT_GIVEN):
     """Return the average over `axis`, weighted or not; with `returned` the weights' sum as well.
 
@@ -297,9 +279,14 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=_NOT_GIVEN):
     >>> ad.average(ad.tensor([1.0, 4.0]), weights=[2.0, 1.0]).item()
     2.0
     """
-    options = {} if keepdims is _NOT_GIVEN else {"keepdims": keepdims}
-    y = _average(a, axis, weights, **options)
-    return (y, _sum_of_weights(a, axis, weights, True, **options)) if returned else y
+    t, keepdims = _floating(_tensor(a)), _given(keepdims)
+    if weights is None:
+        y = numpy_api.mean(t, axis, keepdims=keepdims)
+        return (y, None) if returned else y
+    w = _core.broadcast_to(_weights_for(t, axis, weights), t.shape)
+    total = _core.sum(_floating(w), axis, keepdims)
+    y = _core.sum(t * w, axis, keepdims) / total
+    return (y, total) if returned else y
 
 
 # before NumPy 2.2 one row stayed one
@@ -570,30 +557,6 @@ def bin_places(x, edges):
     return np.where((x < edges[0]) | (x > edges[-1]) | (x != x), bins, found)
 
 
-@defines(np.histogram_bin_edges)
-def histogram_bin_edges(a, bins=10, range=None, weights=None) -> Tensor:
-    """Return the edges of a histogram's bins, which move with the extremes of `a`.
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> ad.histogram_bin_edges(ad.tensor([1.0, 2.0, 4.0]), 3).tolist()
-    [1.0, 2.0, 3.0, 4.0]
-    """
-    t = _tensor(a)
-    bins, range = numpy_api._values((bins, range))
-    if np.ndim(bins) or range is not None or not t.size:
-        edges = np.histogram_bin_edges(values_of(t), bins, range, numpy_api._values(weights))
-        return _core.wrap(edges)
-    t, count = _floating(t), bins
-    if isinstance(bins, str):
-        count = len(np.histogram_bin_edges(values_of(t), bins)) - 1
-    low, high = numpy_api.min(t), numpy_api.max(t)
-    if bool(low == high):
-        low, high = low - 0.5, high + 0.5
-    return _between(low, high, operator.index(count) + 1)
-
-
 def _counted(places, weights, sizes):
     """Return the sums of weights in each cell of a grid, whose last cells in each axis are cut."""
     grown = tuple([n + 1 for n in sizes])
@@ -608,14 +571,55 @@ def _as_density(y, edges):
     return y
 
 
-@defines(np.histogram, part=0)
+def _edges(a, bins, range, weights=None):
+    """Return the edges of a histogram's bins; they follow the extremes of `a`."""
+    t = _tensor(a)
+    bins, range = numpy_api._values((bins, range))
+    if np.ndim(bins) or range is not None or not t.size:
+        edges = np.histogram_bin_edges(values_of(t), bins, range, numpy_api._values(weights))
+        return _core.wrap(edges)
+    t, count = _floating(t), bins
+    if isinstance(bins, str):
+        count = len(np.histogram_bin_edges(values_of(t), bins)) - 1
+    low, high = numpy_api.min(t), numpy_api.max(t)
+    if bool(low == high):
+        low, high = low - 0.5, high + 0.5
+    return _between(low, high, operator.index(count) + 1)
+
+
+def _guard_bins(bins, *operands):
+    """Let a program look at what the number of bins depends on."""
+    if _core.is_tracing() and isinstance(bins, str):
+        for a in operands:
+            values_of(a)
+
+
+@defines(np.histogram_bin_edges)
+def _histogram_bin_edges(a, bins=10, range=None, weights=None):
+    return _edges(a, bins, range, weights)
+
+
+def histogram_bin_edges(a, bins=10, range=None, weights=None) -> Tensor:
+    """Return the edges of a histogram's bins, which move with the extremes of `a`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.histogram_bin_edges(ad.tensor([1.0, 2.0, 4.0]), 3).tolist()
+    [1.0, 2.0, 3.0, 4.0]
+    """
+    _guard_bins(bins, a)
+    return _histogram_bin_edges(a, bins, range, weights)
+
+
+@defines(np.histogram)
 def _histogram(a, bins=10, range=None, density=None, weights=None):
-    edges = histogram_bin_edges.__wrapped__(a, bins, range, weights)
+    edges = _edges(a, bins, range, weights)
     t = _core.reshape(_tensor(a), (-1,))
     weights = numpy_api.ones_like(t, float) if weights is None else _tensor(weights)
     weights = _floating(_core.reshape(weights, (-1,)))
     y = _counted(bin_places(t, edges), weights, (edges.shape[0] - 1,))
-    return _as_density(y, [edges]) / _core.sum(y) if density else y
+    return (_as_density(y, [edges]) / _core.sum(y) if density else y), edges
 
 
 def histogram(a, bins=10, range=None, density=None, weights=None):
@@ -632,18 +636,14 @@ def histogram(a, bins=10, range=None, density=None, weights=None):
     >>> counts.tolist(), edges.tolist()
     ([0.75, 1.0], [1.0, 2.5, 4.0])
     """
-    if type(bins) is str:
-        values_of(a)        # the number of bins depends on the values
-    return (_histogram(a, bins, range, density, weights),
-            histogram_bin_edges(a, bins, range, weights))
+    _guard_bins(bins, a)
+    return _histogram(a, bins, range, density, weights)
 
 
 def _sample_columns(sample):
     """Return the columns of a sample: coordinates of its points, one after the other."""
-    if isinstance(sample, (list, tuple)) or _tensor(sample).ndim < 2:
-        t = numpy_api.atleast_2d(_tensor(sample))
-        return list(numpy_api.unstack(t)) if isinstance(sample, (list, tuple)) else [t[0]]
-    return list(numpy_api.unstack(_tensor(sample), axis=1))
+    t = _tensor(sample)
+    return list(numpy_api.unstack(t, axis=1)) if t.ndim > 1 else [t]
 
 
 def _grid(columns, bins, range):
@@ -651,20 +651,10 @@ def _grid(columns, bins, range):
     count = len(columns)
     bins = list(bins) if np.ndim(bins) or isinstance(bins, (list, tuple)) else [bins] * count
     ranges = [None] * count if range is None else list(range)
-    return [histogram_bin_edges.__wrapped__(x, b, r) for x, b, r in zip(columns, bins, ranges)]
+    return [_edges(x, b, r) for x, b, r in zip(columns, bins, ranges)]
 
 
-def _edges_along(sample, bins, range, axis):
-    """NumPy's edges along one axis of a grid of bins."""
-    return np.histogramdd(sample, bins, range)[1][axis]
-
-
-@defines(_edges_along, name="histogramdd edges")
-def _edges(sample, bins, range, axis):
-    return _grid(_sample_columns(sample), numpy_api._values(bins), numpy_api._values(range))[axis]
-
-
-@defines(np.histogramdd, part=0)
+@defines(np.histogramdd)
 def _histogramdd(sample, bins=10, range=None, density=None, weights=None):
     columns = _sample_columns(sample)
     grid = _grid(columns, numpy_api._values(bins), numpy_api._values(range))
@@ -675,7 +665,7 @@ def _histogramdd(sample, bins=10, range=None, density=None, weights=None):
     if weights is None:
         weights = numpy_api.ones_like(columns[0], float)
     y = _counted(places, _floating(_tensor(weights)), sizes)
-    return _as_density(y, grid) / _core.sum(y) if density else y
+    return (_as_density(y, grid) / _core.sum(y) if density else y), grid
 
 
 def histogramdd(sample, bins=10, range=None, density=None, weights=None):
@@ -689,14 +679,8 @@ def histogramdd(sample, bins=10, range=None, density=None, weights=None):
     [[1.0, 0.0], [0.0, 1.0]]
     """
     if isinstance(sample, (list, tuple)):
-        axes = len(sample)
         sample = numpy_api.stack([_tensor(x) for x in sample], 1)
-    else:
-        t = _tensor(sample)
-        axes = t.shape[1] if t.ndim > 1 else 1
-        sample = t if t.ndim > 1 else _core.reshape(t, (-1, 1))
-    y = _histogramdd(sample, bins, range, density, weights)
-    return y, [_edges(sample, bins, range, k) for k in np.arange(axes).tolist()]
+    return _histogramdd(sample, bins, range, density, weights)
 
 
 def histogram2d(x, y, bins=10, range=None, density=None, weights=None):
@@ -711,12 +695,18 @@ def histogram2d(x, y, bins=10, range=None, density=None, weights=None):
     """
     if np.ndim(bins) == 1 and len(bins) not in (1, 2):
         bins = [bins, bins]
-    counts, edges = histogramdd((x, y), bins, range, density, weights)
-    return counts, *edges
+    return _histogram2d(x, y, bins, range, density, weights)
+
+
+@defines(np.histogram2d)
+def _histogram2d(x, y, bins=10, range=None, density=None, weights=None):
+    sample = numpy_api.stack([_tensor(x), _tensor(y)], 1)
+    counts, grid = _histogramdd.__wrapped__(sample, bins, range, density, weights)
+    return counts, *grid
 
 
 @defines(np.bincount)
-def _bincount(x, weights, minlength=0):
+def _bincount(x, weights=None, minlength=0):
     places = _tensor(x)
     size = max(int(values_of(places).max(initial=-1)) + 1, minlength)
     return rules.spread_out(_floating(_tensor(weights)), places, (size,))
@@ -733,9 +723,8 @@ def bincount(x, /, weights=None, minlength=0) -> Tensor:
     >>> ad.bincount([0, 2, 2], ad.tensor([0.5, 1.0, 2.0])).tolist()
     [0.5, 0.0, 3.0]
     """
-    values_of(_tensor(x))       # the length depends on the values
-    if weights is None:
-        return numpy_api._by_numpy(np.bincount, (_tensor(x), None, minlength), {})
+    if _core.is_tracing():
+        values_of(x)            # the length depends on the values
     return _bincount(x, weights, minlength)
 
 

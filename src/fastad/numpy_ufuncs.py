@@ -23,17 +23,7 @@ _elementwise = _core.elementwise
 # Parts and neighbours of floats.
 
 
-@defines(np.modf, name="modf: fraction", part=0)
-def _fraction(x):
-    x = _tensor(x)
-    return x - _elementwise["trunc"](x)
-
-
-@defines(np.modf, name="modf: whole", part=1)
-def _whole(x):
-    return _elementwise["trunc"](_tensor(x))
-
-
+@defines(np.modf)
 def modf(x, /) -> tuple:
     """Return the fractions and the whole parts, both with the sign of `x`.
 
@@ -43,7 +33,9 @@ def modf(x, /) -> tuple:
     >>> [t.item() for t in ad.modf(ad.tensor(-2.5))]
     [-0.5, -2.0]
     """
-    return _fraction(x), _whole(x)
+    x = _tensor(x)
+    whole = _elementwise["trunc"](x)
+    return x - whole, whole
 
 
 @defines(np.ldexp)
@@ -66,12 +58,7 @@ def exponents(x):
     return np.frexp(x)[1]
 
 
-@defines(np.frexp, name="frexp: mantissa", part=0)
-def _mantissa(x):
-    x = _tensor(x)
-    return ldexp.__wrapped__(x, -exponents(x))
-
-
+@defines(np.frexp)
 def frexp(x, /) -> tuple:
     """Return mantissas of 1/2 to 1, and integer exponents of 2.
 
@@ -81,8 +68,8 @@ def frexp(x, /) -> tuple:
     >>> [t.item() for t in ad.frexp(ad.tensor(12.0))]
     [0.75, 4]
     """
-    t = _floating(_tensor(x))
-    return _mantissa(t), exponents(t.detach())
+    x = _tensor(x)
+    return ldexp.__wrapped__(x, -exponents(x)), None
 
 
 @defines(np.nextafter)
@@ -472,5 +459,6 @@ for _name in ("real", "imag"):          # functions before NumPy 2.5
 UFUNCS[np._core.umath._ones_like] = numpy_api.ones_like
 UFUNCS[np._core.umath.clip] = _elementwise["clip"]
 numpy_api.FUNCTIONS[np.fix] = fix
+numpy_api.OWN_WAY.add(np.fix)           # deprecated in NumPy 2.5: it would warn
 
 __all__ = "fix frexp ldexp matvec modf nextafter spacing vecdot vecmat".split()
