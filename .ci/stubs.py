@@ -18,7 +18,7 @@ import textwrap
 from pathlib import Path
 
 import fastad as ad
-from fastad import _core, numpy_api
+from fastad import _core, numpy_api, numpy_coverage
 
 STUB = Path(__file__).resolve().parent.parent / "src" / "fastad" / "__init__.pyi"
 
@@ -146,7 +146,7 @@ def from_signature(name: str, function: object) -> str:
 def on_values(function: object) -> bool:
     """Whether NumPy computes this on plain values, with a signature of its own."""
     return getattr(function, "__name__", "") == "on_values" or (
-        hasattr(function, "__wrapped__") and function.__module__ != numpy_api.__name__)
+        hasattr(function, "__wrapped__") and not hasattr(function, "rule"))
 
 
 def wrapped(line: str) -> str:
@@ -173,7 +173,7 @@ def split_outside_brackets(text: str) -> list[str]:
 
 def imports() -> list[str]:
     """Names that other modules declare, as they are."""
-    own = set(numpy_api.__all__)
+    own = set(numpy_coverage.__all__)
     lines = []
     for name in sorted(set(ad.__all__) - own):
         value = getattr(ad, name)
@@ -206,7 +206,7 @@ def stub() -> str:
         "Functions that NumPy computes from the values; they have no gradient.": [],
     }
     table, aliases, structured, values = groups.values()
-    for name in sorted(numpy_api.__all__):
+    for name in sorted(numpy_coverage.__all__):
         function = getattr(ad, name)
         if name in BY_HAND:
             structured.append(textwrap.dedent(BY_HAND[name]).strip())

@@ -361,7 +361,6 @@ SCIPY = {
     "special.softmax": "(scipy.special.softmax(x, axis=1)**3).sum()",
     "optimize.rosen": "scipy.optimize.rosen(x[:, 0])",
     "integrate.trapezoid": "scipy.integrate.trapezoid(x[:, 0]**3)",
-    "integrate.simpson": "scipy.integrate.simpson(x[:, 0]**3, dx=0.5)",
     "integrate.cumulative_trapezoid": "(scipy.integrate.cumulative_trapezoid(x[:, 0])**2).sum()",
     "stats.skew": "scipy.stats.skew(x[:, 0])",
     "stats.kurtosis": "scipy.stats.kurtosis(x[:, 0])",

@@ -10,7 +10,8 @@ cimport cython
 cimport numpy as cnp
 from cpython.buffer cimport PyObject_GetBuffer
 from cpython.float cimport PyFloat_AS_DOUBLE
-from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyObject_RichCompare
+from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyCallable_Check, PyObject, \
+    PyObject_RichCompare
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.stdlib cimport calloc, free
@@ -2100,8 +2101,11 @@ cdef class Tensor:
     def __array_function__(self, func, types, args, kwargs):
         return array_function_(func, types, args, kwargs)
 
-    def item(self):
-        """The value as a Python number; the tensor must have one element."""
+    def item(self, *index):
+        """The value, or that of an element, as a Python number; a tensor must have one element."""
+        if index:
+            return self.flat[index[0]].item() if len(index) == 1 and type(index[0]) is not tuple \
+                else self[index if len(index) > 1 else index[0]].item()
         if fad_trace_id:
             look(self)
         if self.arr == NULL:
@@ -3837,3 +3841,4 @@ include "program.pxi"
 include "graph.pxi"
 include "native.pxi"
 include "lanes.pxi"
+include "values.pxi"

@@ -10,7 +10,8 @@ function is written here as these few lines, over tensors:
 
 `ptp` then computes its value by ``np.ptp``, whatever NumPy does there, warnings and errors included,
 and records one node.  A sweep that meets the node runs the definition on the node's inputs and sweeps
-through that; in a sweep that records itself both are recorded, so every order works.
+through that; in a sweep that records itself both are recorded, so every order works.  A call that
+nothing depends on is NumPy's alone.
 """
 
 from __future__ import annotations
@@ -19,60 +20,46 @@ import functools
 
 import numpy as np
 
-from . import _core, numpy_api, rules
+from . import _core, assignment, numpy_api, rules
 from ._core import Tensor
 from ._core import array as _primal
 
 _positive = _core.elementwise["positive"]
 
 
-def defines(function, *, name=None, method=None, part=None):
+def defines(function, *, name=None):
     """Declare that the decorated definition says what a NumPy function computes.
 
-    Parameters
-    ----------
-    function : callable
-        NumPy's function, which computes the value.
-    name : str, optional
-        Name of the primitive, if it is not the function's.
-    method : str, optional
-        Name of the attribute of `function` that computes the value: a ufunc's ``reduce`` ...
-    part : int, optional
-        Which one of several results this is; the definition returns it alone.
+    `function` computes the value; `name` is the primitive's, if it is not the function's.  The
+    definition gives as many results as the function, in the same nesting; those without a
+    derivative may be None.
     """
     name = name or function.__name__
-    value = getattr(function, method) if method else function
 
     def declare(definition):
-        rule = _declared(name, value, part, definition)
-
-        @functools.wraps(definition)
-        def defined(*args, **kwargs):
-            if _core.is_grad_enabled() and _requires_grad(args, kwargs) or _core.is_tracing():
-                return _recorded(rule, args, kwargs)
-            return _by_value(value, part, args, kwargs)
-
-        defined.rule = rule
-        return defined
+        defined = _core.Defined(function, _declared(name, function, definition))
+        return functools.update_wrapper(defined, definition)
 
     return declare
 
 
-def _declared(name, value, part, definition):
+def _declared(name, value, definition):
     """Declare the primitive of a function with a definition."""
 
     @rules.primitive(name, reads_inputs=True)
     class DEFINED:
-        def forward(*xs, args, kwargs, places):
-            args, kwargs = _filled(xs, args, kwargs, places)
+        def forward(*xs, args, kwargs, places, part):
+            args, kwargs = _core.filled_in(xs, args, kwargs, places)
             y = value(*args, **kwargs)
-            return np.asarray(y if part is None else y[part])
+            for k in part:
+                y = y[k]
+            return np.asarray(y)
 
-        def vjp(g, y, inputs, needs, args, kwargs, places):
+        def vjp(g, y, inputs, needs, args, kwargs, places, part):
             recorded = _is_recorded(g, *inputs)
             with _Recording():
                 xs = [_copy(x, recorded) if need else x for x, need in zip(inputs, needs)]
-                again = _evaluated(definition, xs, args, kwargs, places, y)
+                again = _evaluated(definition, xs, args, kwargs, places, part, y)
                 live = [x for x, need in zip(xs, needs) if need and x.requires_grad]
                 if not live or not again.requires_grad:
                     return (None,) * len(xs)
@@ -81,12 +68,12 @@ def _declared(name, value, part, definition):
                     next(bars) if need and x.requires_grad else None for x, need in zip(xs, needs)
                 ])
 
-        def jvp(tangents, y, inputs, args, kwargs, places):
+        def jvp(tangents, y, inputs, args, kwargs, places, part):
             given = [t for t in tangents if t is not None]
             recorded = _is_recorded(*given, *inputs)
             with _Recording():
                 xs = [x if t is None else _copy(x, recorded) for x, t in zip(inputs, tangents)]
-                again = _evaluated(definition, xs, args, kwargs, places, y)
+                again = _evaluated(definition, xs, args, kwargs, places, part, y)
                 pairs = [(x, t) for x, t in zip(xs, tangents) if t is not None and x.requires_grad]
                 if not pairs or not again.requires_grad:
                     return None
@@ -124,61 +111,16 @@ def _copy(x, recorded):
     return x.requires_grad_() if x.dtype.kind in "fc" else x
 
 
-def _evaluated(definition, xs, args, kwargs, places, y):
-    """Return the definition's result, in the dtype of the value `y`."""
-    args, kwargs = _filled(xs, args, kwargs, places)
+def _evaluated(definition, xs, args, kwargs, places, part, y):
+    """Return the definition's result, or part of it, in the dtype of the value `y`."""
+    args, kwargs = _core.filled_in(xs, args, kwargs, places)
     again = definition(*args, **kwargs)
+    for k in part:
+        again = again[k]
     return again if again.dtype == y.dtype else _core.astype(again, y.dtype)
 
 
-def _filled(xs, args, kwargs, places):
-    """Return a call's arguments with the inputs in their places."""
-    args, kwargs = list(args), dict(kwargs)
-    for x, place in zip(xs, places):
-        (args if type(place) is int else kwargs)[place] = x
-    return args, kwargs
-
-
-def _requires_grad(args, kwargs):
-    for x in args:
-        if numpy_api._requires_grad(x):
-            return True
-    return bool(kwargs) and any([numpy_api._requires_grad(x) for x in kwargs.values()])
-
-
-def _recorded(rule, args, kwargs):
-    """Compute a function's value from tensors and record the call."""
-    inputs, places, args, kwargs = [], [], list(args), dict(kwargs)
-    for place in [*range(len(args)), *kwargs]:
-        holder = args if type(place) is int else kwargs
-        x = holder[place]
-        if isinstance(x, (list, tuple)) and numpy_api._holds_tensor(x):
-            x = numpy_api._tensor(x)
-        if type(x) is Tensor:
-            inputs.append(x)
-            places.append(place)
-            holder[place] = None
-        else:
-            holder[place] = _frozen(x)
-    if kwargs.get("out") is not None or "out" in places:
-        numpy_api._no_out(rule.name, True)
-    params = {"args": tuple(args), "kwargs": kwargs, "places": tuple(places)}
-    return rules.record(rule, tuple(inputs), params)
-
-
-def _frozen(x):
-    """Return an argument that is no tensor in a form that nobody else can change."""
-    if isinstance(x, np.ndarray):
-        return x.copy()
-    if isinstance(x, (list, tuple)):
-        return type(x)([_frozen(item) for item in x]) if type(x) in (list, tuple) else x
-    return x
-
-
-def _by_value(value, part, args, kwargs):
-    """Return a function's value, which nothing depends on, as a tensor."""
-    y = value(*numpy_api._values(args), **numpy_api._values(kwargs))
-    return numpy_api._wrapped(y if part is None else y[part])
+_core.register_definitions(rules.named, numpy_api._tensor, assignment.into)
 
 
 # What definitions are made of.
@@ -208,6 +150,7 @@ def values_of(t):
 
 def register(names, scope):
     """Make functions of a module those that NumPy calls for tensors; return their names."""
+    numpy_api.take_out(scope)
     for name in names:
         if hasattr(np, name):           # some came after NumPy 2.0
             numpy_api.FUNCTIONS[getattr(np, name)] = scope[name]

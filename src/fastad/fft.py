@@ -107,9 +107,7 @@ def _half_inverse(t, n, axis, norm):
 # What comes in.
 
 
-def _operand(name, a, out):
-    if out is not None:
-        numpy_api._no_out(name, out)
+def _operand(a):
     t = a if type(a) is Tensor else numpy_api._tensor(a)
     return t if t.dtype.kind in "fc" else _core.astype(t, np.float64)
 
@@ -121,9 +119,9 @@ def _known(name, norm):
     return norm
 
 
-def _one_axis(name, a, n, axis, norm, out, complete=lambda n: n):
+def _one_axis(name, a, n, axis, norm, complete=lambda n: n):
     """Return operand, length, non-negative axis and norm of a transform along one axis."""
-    t = _operand(name, a, out)
+    t = _operand(a)
     axis = normalize_axis_index(operator.index(axis), t.ndim, name)
     n = complete(t.shape[axis]) if n is None else operator.index(n)
     return t, n, axis, _known(name, norm)
@@ -174,7 +172,7 @@ def fft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
     >>> ad.fft.fft([1.0, 0.0, 0.0, 0.0]).tolist()
     [(1+0j), (1+0j), (1+0j), (1+0j)]
     """
-    return _transform(*_one_axis("fft", a, n, axis, norm, out), False)
+    return _transform(*_one_axis("fft", a, n, axis, norm), False)
 
 
 def ifft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
@@ -186,7 +184,7 @@ def ifft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
     >>> ad.fft.ifft([4.0, 0.0, 0.0, 0.0]).tolist()
     [(1+0j), (1+0j), (1+0j), (1+0j)]
     """
-    return _transform(*_one_axis("ifft", a, n, axis, norm, out), True)
+    return _transform(*_one_axis("ifft", a, n, axis, norm), True)
 
 
 def rfft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
@@ -208,7 +206,7 @@ def rfft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
     >>> x.grad.tolist()
     [12.0, 20.0, 20.0, 28.0]
     """
-    return _half_transform(*_one_axis("rfft", a, n, axis, norm, out))
+    return _half_transform(*_one_axis("rfft", a, n, axis, norm))
 
 
 def irfft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
@@ -225,7 +223,7 @@ def irfft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
     >>> ad.fft.irfft([4.0, 0.0, 0.0]).tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
-    return _half_inverse(*_one_axis("irfft", a, n, axis, norm, out, _to_real))
+    return _half_inverse(*_one_axis("irfft", a, n, axis, norm, _to_real))
 
 
 def _to_real(n):
@@ -247,7 +245,7 @@ def hfft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
     >>> ad.fft.hfft([1.0, 0.0, 0.0]).tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
-    t, n, axis, norm = _one_axis("hfft", a, n, axis, norm, out, _to_real)
+    t, n, axis, norm = _one_axis("hfft", a, n, axis, norm, _to_real)
     return _half_inverse(_core.conjugate(t), n, axis, _OPPOSITE[norm])
 
 
@@ -265,7 +263,7 @@ def ihfft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
     >>> ad.fft.ihfft([1.0, 1.0, 1.0, 1.0]).tolist()
     [(1-0j), -0j, -0j]
     """
-    t, n, axis, norm = _one_axis("ihfft", a, n, axis, norm, out)
+    t, n, axis, norm = _one_axis("ihfft", a, n, axis, norm)
     return _core.conjugate(_half_transform(t, n, axis, _OPPOSITE[norm]))
 
 
@@ -288,7 +286,7 @@ def fftn(a, s=None, axes=None, norm=None, out=None) -> Tensor:
     >>> ad.fft.fftn(ad.ones((2, 2))).tolist()
     [[(4+0j), 0j], [0j, 0j]]
     """
-    return _all_axes("fftn", fft, a, s, axes, norm, out)
+    return _all_axes("fftn", fft, a, s, axes, norm)
 
 
 def ifftn(a, s=None, axes=None, norm=None, out=None) -> Tensor:
@@ -300,11 +298,11 @@ def ifftn(a, s=None, axes=None, norm=None, out=None) -> Tensor:
     >>> ad.fft.ifftn([[4.0, 0.0], [0.0, 0.0]]).tolist()
     [[(1+0j), (1+0j)], [(1+0j), (1+0j)]]
     """
-    return _all_axes("ifftn", ifft, a, s, axes, norm, out)
+    return _all_axes("ifftn", ifft, a, s, axes, norm)
 
 
-def _all_axes(name, function, a, s, axes, norm, out):
-    t = _operand(name, a, out)
+def _all_axes(name, function, a, s, axes, norm):
+    t = _operand(a)
     _known(name, norm)
     s, axes = _lengths_and_axes(name, t, s, axes)
     for n, axis in zip(reversed(s), reversed(axes), strict=True):
@@ -328,11 +326,11 @@ def rfftn(a, s=None, axes=None, norm=None, out=None) -> Tensor:
     >>> ad.fft.rfftn(ad.ones((2, 2))).tolist()
     [[(4+0j), 0j], [0j, 0j]]
     """
-    return _real_axes("rfftn", a, s, axes, norm, out)
+    return _real_axes("rfftn", a, s, axes, norm)
 
 
-def _real_axes(name, a, s, axes, norm, out):
-    t = _operand(name, a, out)
+def _real_axes(name, a, s, axes, norm):
+    t = _operand(a)
     s, axes = _lengths_and_axes(name, t, s, axes)
     t = rfft(t, s[-1], axes[-1], norm)
     for n, axis in zip(s[-2::-1], axes[-2::-1], strict=True):
@@ -354,11 +352,11 @@ def irfftn(a, s=None, axes=None, norm=None, out=None) -> Tensor:
     >>> ad.fft.irfftn([[4.0, 0.0], [0.0, 0.0]]).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    return _to_real_axes("irfftn", a, s, axes, norm, out)
+    return _to_real_axes("irfftn", a, s, axes, norm)
 
 
-def _to_real_axes(name, a, s, axes, norm, out):
-    t = _operand(name, a, out)
+def _to_real_axes(name, a, s, axes, norm):
+    t = _operand(a)
     s, axes = _lengths_and_axes(name, t, s, axes, True)
     for n, axis in zip(s[:-1], axes[:-1], strict=True):
         t = ifft(t, n, axis, norm)
@@ -374,7 +372,7 @@ def fft2(a, s=None, axes=(-2, -1), norm=None, out=None) -> Tensor:
     >>> ad.fft.fft2(ad.ones((2, 2))).tolist()
     [[(4+0j), 0j], [0j, 0j]]
     """
-    return _all_axes("fft2", fft, a, s, axes, norm, out)
+    return _all_axes("fft2", fft, a, s, axes, norm)
 
 
 def ifft2(a, s=None, axes=(-2, -1), norm=None, out=None) -> Tensor:
@@ -386,7 +384,7 @@ def ifft2(a, s=None, axes=(-2, -1), norm=None, out=None) -> Tensor:
     >>> ad.fft.ifft2([[4.0, 0.0], [0.0, 0.0]]).tolist()
     [[(1+0j), (1+0j)], [(1+0j), (1+0j)]]
     """
-    return _all_axes("ifft2", ifft, a, s, axes, norm, out)
+    return _all_axes("ifft2", ifft, a, s, axes, norm)
 
 
 def rfft2(a, s=None, axes=(-2, -1), norm=None, out=None) -> Tensor:
@@ -398,7 +396,7 @@ def rfft2(a, s=None, axes=(-2, -1), norm=None, out=None) -> Tensor:
     >>> ad.fft.rfft2(ad.ones((2, 2))).tolist()
     [[(4+0j), 0j], [0j, 0j]]
     """
-    return _real_axes("rfft2", a, s, axes, norm, out)
+    return _real_axes("rfft2", a, s, axes, norm)
 
 
 def irfft2(a, s=None, axes=(-2, -1), norm=None, out=None) -> Tensor:
@@ -410,7 +408,7 @@ def irfft2(a, s=None, axes=(-2, -1), norm=None, out=None) -> Tensor:
     >>> ad.fft.irfft2([[4.0, 0.0], [0.0, 0.0]]).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    return _to_real_axes("irfft2", a, s, axes, norm, out)
+    return _to_real_axes("irfft2", a, s, axes, norm)
 
 
 # Shifts and frequencies.
@@ -449,7 +447,7 @@ def _shifted(x, axes, sign):
     return numpy_api.roll(t, [sign * (t.shape[k] // 2) for k in axes], axes) if axes else t
 
 
-def fftfreq(n, d=1.0, device=None) -> Tensor:
+def fftfreq(n, d=1.0, device=None, *, dtype=None) -> Tensor:
     """Return the frequencies of the points of an `fft` of n samples that lie `d` apart.
 
     Raises
@@ -463,11 +461,11 @@ def fftfreq(n, d=1.0, device=None) -> Tensor:
     >>> ad.fft.fftfreq(4, 0.5).tolist()
     [0.0, 0.5, -1.0, -0.5]
     """
-    return _frequencies("fftfreq", n, d, device, lambda n: np.fft.ifftshift(
+    return _frequencies("fftfreq", n, d, device, dtype, lambda n: np.fft.ifftshift(
         np.arange(-(n // 2), (n - 1) // 2 + 1)))
 
 
-def rfftfreq(n, d=1.0, device=None) -> Tensor:
+def rfftfreq(n, d=1.0, device=None, *, dtype=None) -> Tensor:
     """Return the frequencies of the points of an `rfft` of n samples that lie `d` apart.
 
     Raises
@@ -481,17 +479,19 @@ def rfftfreq(n, d=1.0, device=None) -> Tensor:
     >>> ad.fft.rfftfreq(4, 0.5).tolist()
     [0.0, 0.5, 1.0]
     """
-    return _frequencies("rfftfreq", n, d, device, lambda n: np.arange(n // 2 + 1))
+    return _frequencies("rfftfreq", n, d, device, dtype, lambda n: np.arange(n // 2 + 1))
 
 
-def _frequencies(name, n, d, device, numbers):
+def _frequencies(name, n, d, device, dtype, numbers):
     if not isinstance(n, (int, np.integer)):
         raise ValueError(f"{name}: n should be an integer, got {type(n).__name__}")
     if device not in (None, "cpu"):
         raise ValueError(f"{name}: the device is \"cpu\", got {device!r}")
-    return numpy_api._tensor(numbers(int(n)) * (1.0 / (n * d)))
+    found = numpy_api._tensor(numbers(int(n)) * (1.0 / (n * d)))
+    return found if dtype is None else numpy_api.astype(found, dtype, copy=False)
 
 
+numpy_api.take_out(globals())
 numpy_api.FUNCTIONS.update({
     getattr(np.fft, name): globals()[name] for name in __all__ if not name.endswith("freq")
 })

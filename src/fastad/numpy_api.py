@@ -1880,7 +1880,7 @@ _VALUE_FUNCTIONS = (
     "argpartition lexsort nanargmax nanargmin result_type can_cast "
     "min_scalar_type common_type shares_memory may_share_memory array_repr array_str "
     "array2string ravel_multi_index unravel_index tril_indices_from triu_indices_from "
-    "diag_indices_from ix_"
+    "diag_indices_from ix_ packbits unpackbits einsum_path"
 ).split()
 
 
@@ -2118,6 +2118,8 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
             y = GENERAL["call"](ufunc, inputs, kwargs)
             if y is not NotImplemented:
                 return y
+        elif (refused := GENERAL["refuse_ufunc"](ufunc)) is not None:
+            return refused(*inputs, **kwargs)
         return without_gradient(ufunc, inputs, kwargs)
     standard = _METHODS_OF_UFUNCS.get((ufunc, method))
     if standard is not None and kwargs.get("out") is None:
@@ -2126,11 +2128,13 @@ def array_ufunc(tensor_type, ufunc, method, inputs, kwargs):
         y = GENERAL["method"](ufunc, method, inputs, kwargs)
         if y is not NotImplemented:
             return y
+    elif (refused := GENERAL["refuse_ufunc"](ufunc)) is not None:
+        return refused(*inputs, **kwargs)
     named = getattr(ufunc, method)
     return without_gradient(_Named(f"{ufunc.__name__}.{method}", named), inputs, kwargs)
 
 
-# What a floor above does: calls of any ufunc with options, and its methods.
+# What floors above do: calls of any ufunc with options, its methods, and what is not supported.
 GENERAL: dict = {}
 
 
@@ -2158,6 +2162,14 @@ class _Named:
         return self.function(*args, **kwargs)
 
 
+def _accumulated_sum(array, axis=0, dtype=None, out=None):
+    """``np.add.accumulate``, which does not flatten."""
+    t = _tensor(array)
+    if not t.ndim:
+        raise TypeError("add.accumulate: cannot accumulate on a scalar")
+    return cumsum(t, axis, dtype)
+
+
 _METHODS_OF_UFUNCS = {
     (np.add, "reduce"): sum,
     (np.multiply, "reduce"): prod,
@@ -2165,7 +2177,7 @@ _METHODS_OF_UFUNCS = {
     (np.minimum, "reduce"): min,
     (np.logical_and, "reduce"): all,
     (np.logical_or, "reduce"): any,
-    (np.add, "accumulate"): cumsum,
+    (np.add, "accumulate"): _accumulated_sum,
 }
 
 
@@ -2186,9 +2198,14 @@ def array_function(function, types, args, kwargs):
     for kind in types:
         if kind is not Tensor and not issubclass(kind, np.ndarray):
             return NotImplemented
-    ours = FUNCTIONS.get(function)
-    if ours is None or (function.__name__ in TARGETS and type(args[0]) is not Tensor):
+    ours = FUNCTIONS.get(function) or GENERAL["refuse"](function)
+    targets = function.__name__ in TARGETS
+    if ours is None or (targets and type(args[0]) is not Tensor):
         return without_gradient(function, args, kwargs)
+    if not targets and function not in OWN_WAY:
+        y = _core.by_value(function, args, kwargs)
+        if y is not NotImplemented:
+            return y
     if kwargs:
         code = getattr(getattr(ours, "__wrapped__", ours), "__code__", None)
         if code is not None and not code.co_flags & _TAKES_ANY_KEYWORD:
@@ -2222,13 +2239,23 @@ def _takes_out(function):
     return with_out
 
 
-for _name, _function in list(globals().items()):
-    _code = getattr(_function, "__code__", None)
-    if _code is not None and not _name.startswith("_") and _function.__module__ == __name__ and (
-            "out" in _code.co_varnames[: _code.co_argcount + _code.co_kwonlyargcount]
-            and "into" not in _code.co_names):
-        globals()[_name] = _takes_out(_function)
+def take_out(scope):
+    """Let the public functions of a module that have an argument ``out`` put their results there."""
+    for name, function in list(scope.items()):
+        code = getattr(function, "__code__", None)
+        if code is not None and not name.startswith("_") and (
+                function.__module__ == scope["__name__"]
+                and "out" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+                and "into" not in code.co_names):
+            scope[name] = _takes_out(function)
+
+
+take_out(globals())
 amax, amin, around = max, min, round
+
+
+# Functions that are not NumPy's own even where no gradient is needed.
+OWN_WAY: set = set()
 
 
 # Methods of Tensor.

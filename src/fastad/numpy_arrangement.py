@@ -43,7 +43,12 @@ def _flat_places(index, axis):
     return np.take_along_axis(places, index, axis)
 
 
-@defines(np.sort)
+def _sorted(a, axis=-1, kind=None, order=None, *, stable=None, descending=False):
+    y = np.sort(a, axis, kind, order, stable=stable)
+    return np.flip(y, 0 if axis is None else axis) if descending else y
+
+
+@defines(_sorted, name="sort")
 def sort(a, axis=-1, kind=None, order=None, *, stable=None, descending=False):
     """Return the elements in ascending order along `axis` (None: of the flat tensor).
 
@@ -62,7 +67,7 @@ def sort(a, axis=-1, kind=None, order=None, *, stable=None, descending=False):
 
 
 @defines(np.partition)
-def partition(a, kth, axis=-1, kind="introselect", order=None):
+def partition(a, kth, axis=-1, kind="introselect", order=None) -> Tensor:
     """Return the elements with the k-th smallest in its place and smaller ones before it.
 
     Examples
@@ -75,6 +80,21 @@ def partition(a, kth, axis=-1, kind="introselect", order=None):
     if axis is None:
         t, axis = _core.reshape(t, (-1,)), 0
     return rules.gather(t, partition_places(t, numpy_api._values(kth), axis))
+
+
+def sort_complex(a) -> Tensor:
+    """Return the elements in ascending order along the last axis, as complex numbers.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.sort_complex(ad.tensor([3.0, 1.0])).tolist()
+    [(1+0j), (3+0j)]
+    """
+    t = sort(a)
+    if t.dtype.kind == "c":
+        return t
+    return _core.astype(t, np.complex64 if t.dtype.char in "bhBH" else np.complex128)
 
 
 # Choices.
@@ -105,7 +125,6 @@ def choose(a, choices, out=None, mode="raise") -> Tensor:
     >>> ad.choose([1, 0], [ad.tensor([1.0, 2.0]), [5.0, 6.0]]).tolist()
     [5.0, 2.0]
     """
-    numpy_api._no_out("choose", out)
     index = _tensor(a)
     if index.dtype.kind not in "iub":
         raise TypeError(f"choose: indices must be integers, got {index.dtype}")
@@ -188,7 +207,6 @@ def compress(condition, a, axis=None, out=None) -> Tensor:
     >>> ad.compress([True, False, True], ad.tensor([1.0, 2.0, 3.0])).tolist()
     [1.0, 3.0]
     """
-    numpy_api._no_out("compress", out)
     t = _tensor(a)
     if axis is None:
         t, axis = _core.reshape(t, (-1,)), 0
@@ -430,7 +448,7 @@ def _layout(function, *shapes, options):
 
 
 @defines(np.delete)
-def delete(arr, obj, axis=None):
+def delete(arr, obj, axis=None) -> Tensor:
     """Return the tensor without some slices along `axis` (None: elements of the flat tensor).
 
     Examples
@@ -445,7 +463,7 @@ def delete(arr, obj, axis=None):
 
 
 @defines(np.insert)
-def insert(arr, obj, values, axis=None):
+def insert(arr, obj, values, axis=None) -> Tensor:
     """Return the tensor with values inserted before some indices along `axis`.
 
     Examples
@@ -466,7 +484,7 @@ def insert(arr, obj, values, axis=None):
 
 
 @defines(np.resize)
-def resize(a, new_shape):
+def resize(a, new_shape) -> Tensor:
     """Return the elements, repeated as often as needed, in another shape.
 
     Examples
@@ -483,12 +501,12 @@ def resize(a, new_shape):
 @defines(np.lib.stride_tricks.sliding_window_view)
 def sliding_window_view(
     x, window_shape, axis=None, *, subok=False, writeable=False
-):
+) -> Tensor:
     """Return all windows of a shape over a tensor, as a copy: windows share no memory.
 
     Examples
     --------
-    >>> import fastad as ad
+    >>> import fastad as ad, numpy as np
     >>> np.lib.stride_tricks.sliding_window_view(ad.tensor([1.0, 2.0, 3.0]), 2).tolist()
     [[1.0, 2.0], [2.0, 3.0]]
     """
@@ -507,8 +525,8 @@ def block(arrays) -> Tensor:
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.block([[ad.eye(1), [[2.0]]], [[[3.0, 4.0]]]]).tolist()
-    [[1.0, 2.0], [3.0, 4.0]]
+    >>> ad.block([[ad.eye(2), ad.ones((2, 1))]]).tolist()
+    [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     """
     depth = _block_depth(arrays)
     ndim = max(depth, _block_ndim(arrays))
@@ -639,6 +657,8 @@ def _widths(pad_width, ndim):
         given = {normalize_axis_index(k, ndim, "pad"): w for k, w in pad_width.items()}
         pad_width = [given.get(k, 0) for k in range(ndim)]
         pad_width = [(w, w) if np.ndim(w) == 0 else w for w in pad_width]
+    if np.asarray(pad_width).dtype.kind not in "iu":
+        raise TypeError("pad: `pad_width` must be of integral type.")
     pairs = np.broadcast_to(np.asarray(pad_width), (ndim, 2)).tolist()
     return tuple(map(tuple, pairs))
 
@@ -733,7 +753,8 @@ def pad(array, pad_width, mode="constant", **kwargs) -> Tensor:
             kwargs.keys() - {"constant_values"}):
         values = numpy_api._values(kwargs.get("constant_values", 0))
         values = np.array(values) if np.ndim(values) else values
-        return rules.pad(t, _widths(pad_width, t.ndim), values)
+        width = _widths(pad_width, t.ndim)
+        return rules.pad(t, width, values) if t.ndim else numpy_api._copied(t)
     if mode in ("edge", "wrap") or (
             mode in ("reflect", "symmetric") and kwargs.get("reflect_type", "even") == "even"):
         for k, w in enumerate(_widths(pad_width, t.ndim)):
@@ -795,8 +816,7 @@ def apply_over_axes(func, a, axes) -> Tensor:
 # Sums and products up to each element.
 
 
-def _cumulative(name, function, x, axis, dtype, out, include_initial, start):
-    numpy_api._no_out(name, out)
+def _cumulative(name, function, x, axis, dtype, include_initial, start):
     t = numpy_api.atleast_1d(x)
     if axis is None:
         if t.ndim != 1:
@@ -819,7 +839,7 @@ def cumulative_sum(x, /, *, axis=None, dtype=None, out=None, include_initial=Fal
     >>> ad.cumulative_sum(ad.tensor([1.0, 2.0]), include_initial=True).tolist()
     [0.0, 1.0, 3.0]
     """
-    return _cumulative("cumulative_sum", numpy_api.cumsum, x, axis, dtype, out, include_initial, 0)
+    return _cumulative("cumulative_sum", numpy_api.cumsum, x, axis, dtype, include_initial, 0)
 
 
 def cumulative_prod(x, /, *, axis=None, dtype=None, out=None, include_initial=False) -> Tensor:
@@ -832,15 +852,13 @@ def cumulative_prod(x, /, *, axis=None, dtype=None, out=None, include_initial=Fa
     [1.0, 2.0, 6.0]
     """
     products = numpy_api.FUNCTIONS[np.cumprod]
-    return _cumulative("cumulative_prod", products, x, axis, dtype, out, include_initial, 1)
+    return _cumulative("cumulative_prod", products, x, axis, dtype, include_initial, 1)
 
 
 __all__ = register("""
 append apply_along_axis apply_over_axes block choose compress cumulative_prod cumulative_sum delete
 diagflat extract insert intersect1d meshgrid pad partition piecewise resize rollaxis rot90 select
-setdiff1d setxor1d sort trim_zeros union1d unique unique_all unique_counts unique_inverse
+setdiff1d setxor1d sort sort_complex trim_zeros union1d unique unique_all unique_counts unique_inverse
 unique_values
 """.split(), globals())
 numpy_api.FUNCTIONS[np.lib.stride_tricks.sliding_window_view] = sliding_window_view
-numpy_api.METHODS.update(choose=choose, compress=lambda t, condition, axis=None, out=None: compress(
-    condition, t, axis, out))

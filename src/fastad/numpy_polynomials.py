@@ -6,7 +6,7 @@ import numpy as np
 
 from . import _core, numpy_api, rules
 from ._core import Tensor
-from .definitions import register
+from .definitions import defines, followed, register
 from .numpy_api import _floating, _tensor
 from .numpy_signal import convolve
 
@@ -67,6 +67,8 @@ def polysub(a1, a2) -> Tensor:
 def _without_leading_zeros(p):
     """Return a polynomial from its first coefficient on that is not 0, as ``poly1d`` keeps it."""
     p = numpy_api.atleast_1d(_coefficients(p))
+    if not p.shape[0]:
+        return _tensor(np.zeros(1, p.dtype))
     first = 0
     while first < p.shape[0] - 1 and bool(p[first] == 0):
         first += 1
@@ -85,6 +87,32 @@ def polymul(a1, a2) -> Tensor:
     return convolve(_without_leading_zeros(a1), _without_leading_zeros(a2))
 
 
+@followed
+def rest_length(u, v):
+    """How many coefficients the remainder of a division has."""
+    return len(np.polydiv(u, v)[1])
+
+
+def _divided(u, v):
+    """Return the coefficients of the quotient, and the rest with zeros in front."""
+    u, v = numpy_api.atleast_1d(_coefficients(u) + 0.0, _coefficients(v) + 0.0)
+    u, v = numpy_api._same_dtype((u, v))
+    m, n = u.shape[0] - 1, v.shape[0] - 1
+    scale, quotient, rest = 1.0 / v[0], [], u
+    for k in range(m - n + 1):
+        d = scale * rest[k]
+        quotient.append(d)
+        rest = rest - rules.pad(d * v, ((k, m - n - k),), 0)
+    return quotient or [np.zeros((), u.dtype)], rest
+
+
+@defines(np.polydiv)
+def _polydiv(u, v):
+    quotient, rest = _divided(u, v)
+    length = int(rest_length(_tensor(u).detach(), _tensor(v).detach()))
+    return numpy_api.stack(quotient), rest[rest.shape[0] - length :]
+
+
 def polydiv(u, v) -> tuple:
     """Return the quotient and the remainder of two polynomials.
 
@@ -95,19 +123,10 @@ def polydiv(u, v) -> tuple:
     >>> q.tolist(), r.tolist()
     ([1.5, 1.75], [0.25])
     """
-    u, v = numpy_api.atleast_1d(_coefficients(u) + 0.0, _coefficients(v) + 0.0)
-    u, v = numpy_api._same_dtype((u, v))
-    m, n = u.shape[0] - 1, v.shape[0] - 1
-    scale, quotient, rest = 1.0 / v[0], [], u
-    for k in range(m - n + 1):
-        d = scale * rest[k]
-        quotient.append(d)
-        rest = rest - rules.pad(d * v, ((k, m - n - k),), 0)
-    while rest.shape[0] > 1 and bool(abs(rest[0]) <= 1e-8):
-        rest = rest[1:]
-    if not quotient:
-        quotient = [np.zeros((), u.dtype)]
-    return numpy_api.stack(quotient), rest
+    u, v = _coefficients(u), _coefficients(v)
+    if _core.is_tracing():
+        int(rest_length(u.detach(), v.detach()))        # the shape depends on the values
+    return _polydiv(u, v)
 
 
 def polyder(p, m=1) -> Tensor:

@@ -9,7 +9,8 @@ import operator
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from . import _core, numpy_api, rules
+from . import _core, exchange, numpy_api, rules
+from ._core import Tensor
 from .definitions import defines, followed, register
 from .numpy_api import _floating, _tensor
 from .rules import take_index
@@ -34,14 +35,9 @@ def _linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axi
     delta = stop - start
     steps = _steps(num, endpoint, delta.ndim, delta.dtype)
     y = _where(steps == 1.0, stop, start + steps * delta)
-    return y if axis == 0 else numpy_api.moveaxis(y, 0, axis)
-
-
-@defines(np.linspace, name="linspace: step", part=1)
-def _step(start, stop, num=50, endpoint=True, retstep=True):
+    y = y if axis == 0 else numpy_api.moveaxis(y, 0, axis)
     count = num - 1 if endpoint else num
-    start, stop = _floating(_tensor(start)), _floating(_tensor(stop))
-    return (stop - start) / float(count) if count > 0 else (stop - start) * np.nan
+    return (y, delta / float(count) if count > 0 else delta * np.nan) if retstep else y
 
 
 def linspace(
@@ -57,12 +53,13 @@ def linspace(
     [0.0, 0.5, 1.0]
     """
     exchange.check_device("linspace", device)
-    y = _linspace(start, stop, num, endpoint, False, _floating_dtype("linspace", start, stop, dtype),
-                  axis)
+    dtype = _floating_dtype("linspace", start, stop, dtype)
+    y = _linspace(start, stop, num, endpoint, retstep, dtype, axis)
     if requires_grad:
-        y = y.detach()
-        y.requires_grad_()
-    return (y, _step(start, stop, num, endpoint, True)) if retstep else y
+        y, *step = y if retstep else (y,)
+        y = y.detach().requires_grad_()
+        return (y, *step) if retstep else y
+    return y
 
 
 def _floating_dtype(name, start, stop, dtype):
@@ -85,7 +82,7 @@ def _logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0)
     return base ** _linspace.__wrapped__(start, stop, num, endpoint, axis=axis)
 
 
-def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0):
+def logspace(start, stop, num=50, endpoint=True, base=10.0, dtype=None, axis=0) -> Tensor:
     """Return powers of `base` whose exponents are evenly spaced from `start` to `stop`.
 
     Examples
@@ -106,7 +103,7 @@ def _geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
     return y if axis == 0 else numpy_api.moveaxis(y, 0, axis)
 
 
-def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0):
+def geomspace(start, stop, num=50, endpoint=True, dtype=None, axis=0) -> Tensor:
     """Return `num` numbers from `start` to `stop` with the same ratio of neighbours everywhere.
 
     Examples
@@ -145,7 +142,7 @@ def period_order(xp):
 
 
 @defines(np.interp)
-def interp(x, xp, fp, left=None, right=None, period=None):
+def interp(x, xp, fp, left=None, right=None, period=None) -> Tensor:
     """Return the values at `x` of the curve that joins the points (`xp`, `fp`) by straight lines.
 
     Differentiable in `x`, `xp`, `fp`, `left` and `right`.  At a point the slope is the mean of the
@@ -193,14 +190,14 @@ def turns(p, discont, axis, period):
 
 
 @defines(np.unwrap)
-def unwrap(p, discont=None, axis=-1, *, period=6.283185307179586):
+def unwrap(p, discont=None, axis=-1, *, period=6.283185307179586) -> Tensor:
     """Return angles with whole periods added, so that neighbours differ by half a period at most.
 
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.unwrap(ad.tensor([0.0, 3.0, 5.0]), period=4.0).tolist()
-    [0.0, -1.0, -3.0]
+    >>> ad.unwrap(ad.tensor([0.0, 3.0, 6.0]), period=4.0).tolist()
+    [0.0, -1.0, -2.0]
     """
     p = _tensor(p)
     period = _tensor(period)
@@ -280,7 +277,7 @@ def gradient(f, *varargs, axis=None, edge_order=1):
 
 
 @defines(np.trapezoid)
-def trapezoid(y, x=None, dx=1.0, axis=-1):
+def trapezoid(y, x=None, dx=1.0, axis=-1) -> Tensor:
     """Return the area under sampled values by the trapezoidal rule.
 
     Examples
@@ -304,7 +301,7 @@ def trapezoid(y, x=None, dx=1.0, axis=-1):
 
 
 @defines(np.ediff1d)
-def ediff1d(ary, to_end=None, to_begin=None):
+def ediff1d(ary, to_end=None, to_begin=None) -> Tensor:
     """Return the differences of neighbours of the flat tensor, between given numbers.
 
     Examples
@@ -385,13 +382,17 @@ def _valid(a, v):
 
 
 def _slide(rule, a, v, mode):
-    a, v = numpy_api.atleast_1d(a, v)
+    a, v = _tensor(a), _tensor(v)
+    if rule is _CONVOLVE:
+        a, v = numpy_api.atleast_1d(a, v)
+    elif not a.ndim or not v.ndim:
+        raise ValueError("correlate: wants vectors, got a number")
     if a.ndim > 1 or v.ndim > 1:
         raise ValueError(f"{rule.name}: wants vectors, got shapes {a.shape} and {v.shape}")
     return rules.record(rule, tuple(numpy_api._same_dtype((a, v))), {"mode": mode})
 
 
-def convolve(a, v, mode="full"):
+def convolve(a, v, mode="full") -> Tensor:
     """Return the sums of products of `a` and the reversed `v` at all offsets.
 
     Examples
@@ -403,7 +404,7 @@ def convolve(a, v, mode="full"):
     return _slide(_CONVOLVE, a, v, mode)
 
 
-def correlate(a, v, mode="valid"):
+def correlate(a, v, mode="valid") -> Tensor:
     """Return the sums of products of `a` and the conjugate of `v` at all offsets.
 
     Examples
@@ -419,7 +420,7 @@ def correlate(a, v, mode="valid"):
 
 
 @defines(np.cross)
-def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
+def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None) -> Tensor:
     """Return the vectors perpendicular to those in `a` and `b`.
 
     Examples
@@ -449,7 +450,7 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
 
 
 @defines(np.kron)
-def kron(a, b):
+def kron(a, b) -> Tensor:
     """Return the Kronecker product: every element of `a` times all of `b`, as blocks.
 
     Examples
@@ -468,7 +469,7 @@ def kron(a, b):
 
 
 @defines(np.vander)
-def vander(x, N=None, increasing=False):
+def vander(x, N=None, increasing=False) -> Tensor:
     """Return the matrix of the powers of a vector's elements.
 
     Examples
@@ -531,7 +532,7 @@ def _bessel(n, x):
     return (np.where(x < 0, (-1.0) ** n * y, y)).astype(x.dtype)
 
 
-def i0(x):
+def i0(x) -> Tensor:
     """Return the modified Bessel function of the first kind and order 0.
 
     Examples

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from . import _core, numpy_api, rules
+from ._core import Tensor
 from .definitions import defines, followed, register, values_of
 from .numpy_api import _floating, _tensor, root_or_zero
 
@@ -127,7 +128,7 @@ def quantile_by_weight(a, q, axis, out, overwrite, method, keepdims, weights):
 
 
 @defines(np.median)
-def median(a, axis=None, out=None, overwrite_input=False, keepdims=False):
+def median(a, axis=None, out=None, overwrite_input=False, keepdims=False) -> Tensor:
     """Return the median over `axis`: the middle number, or the mean of the two in the middle.
 
     Examples
@@ -146,7 +147,7 @@ def median(a, axis=None, out=None, overwrite_input=False, keepdims=False):
 def quantile(
     a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=False, *,
     weights=None,
-):
+) -> Tensor:
     """Return the numbers below which the fractions `q` of the elements over `axis` lie.
 
     Differentiable in `a`, and in `q` where the method interpolates; constant in `weights`.
@@ -167,7 +168,7 @@ def quantile(
 def percentile(
     a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=False, *,
     weights=None,
-):
+) -> Tensor:
     """Return the numbers below which `q` percent of the elements over `axis` lie.
 
     Examples
@@ -183,7 +184,7 @@ def percentile(
 
 
 @defines(np.nanmedian)
-def nanmedian(a, axis=None, out=None, overwrite_input=False, keepdims=_NOT_GIVEN):
+def nanmedian(a, axis=None, out=None, overwrite_input=False, keepdims=_NOT_GIVEN) -> Tensor:
     """Return the median over `axis` of the elements that are not nan.
 
     Examples
@@ -199,7 +200,7 @@ def nanmedian(a, axis=None, out=None, overwrite_input=False, keepdims=_NOT_GIVEN
 def nanquantile(
     a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=_NOT_GIVEN, *,
     weights=None,
-):
+) -> Tensor:
     """Return the numbers below which the fractions `q` of the elements lie that are not nan.
 
     Examples
@@ -223,7 +224,7 @@ def nanquantile_by_weight(a, q, axis, out, overwrite, method, keepdims, weights)
 def nanpercentile(
     a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=_NOT_GIVEN, *,
     weights=None,
-):
+) -> Tensor:
     """Return the numbers below which `q` percent of the elements lie that are not nan.
 
     Examples
@@ -240,7 +241,7 @@ def nanpercentile(
 
 
 @defines(np.ptp)
-def ptp(a, axis=None, out=None, keepdims=_NOT_GIVEN):
+def ptp(a, axis=None, out=None, keepdims=_NOT_GIVEN) -> Tensor:
     """Return the maximum over `axis` less the minimum.
 
     Examples
@@ -269,24 +270,6 @@ def _weights_for(t, axis, weights):
 
 
 @defines(np.average)
-def _average(a, axis=None, weights=None, returned=False, *, keepdims=_NOT_GIVEN):
-    t, keepdims = _floating(_tensor(a)), _given(keepdims)
-    if weights is None:
-        return numpy_api.mean(t, axis, keepdims=keepdims)
-    w = _weights_for(t, axis, weights)
-    w = _core.broadcast_to(w, t.shape)
-    return _core.sum(t * w, axis, keepdims) / _core.sum(_floating(w), axis, keepdims)
-
-
-@defines(np.average, name="average: sum of weights", part=1)
-def _sum_of_weights(a, axis=None, weights=None, returned=True, *, keepdims=_NOT_GIVEN):
-    t = _tensor(a)
-    if weights is None:
-        return _core.sum(numpy_api.ones_like(t), axis, _given(keepdims))
-    w = _core.broadcast_to(_weights_for(t, axis, weights), t.shape)
-    return _core.sum(w, axis, _given(keepdims))
-
-
 def average(a, axis=None, weights=None, returned=False, *, keepdims=_NOT_GIVEN):
     """Return the average over `axis`, weighted or not; with `returned` the weights' sum as well.
 
@@ -296,9 +279,14 @@ def average(a, axis=None, weights=None, returned=False, *, keepdims=_NOT_GIVEN):
     >>> ad.average(ad.tensor([1.0, 4.0]), weights=[2.0, 1.0]).item()
     2.0
     """
-    options = {} if keepdims is _NOT_GIVEN else {"keepdims": keepdims}
-    y = _average(a, axis, weights, **options)
-    return (y, _sum_of_weights(a, axis, weights, True, **options)) if returned else y
+    t, keepdims = _floating(_tensor(a)), _given(keepdims)
+    if weights is None:
+        y = numpy_api.mean(t, axis, keepdims=keepdims)
+        return (y, None) if returned else y
+    w = _core.broadcast_to(_weights_for(t, axis, weights), t.shape)
+    total = _core.sum(_floating(w), axis, keepdims)
+    y = _core.sum(t * w, axis, keepdims) / total
+    return (y, total) if returned else y
 
 
 # before NumPy 2.2 one row stayed one
@@ -308,7 +296,7 @@ _OLD_COV = np.cov([[1.0, 2.0]], rowvar=False, ddof=0).ndim == 0
 @defines(np.cov)
 def cov(
     m, y=None, rowvar=True, bias=False, ddof=None, fweights=None, aweights=None, *, dtype=None
-):
+) -> Tensor:
     """Return the covariances of the rows of `m`, or of its columns without `rowvar`.
 
     Differentiable in the observations and in `aweights`.
@@ -362,13 +350,13 @@ def _observations(obj, rowvar):
 
 
 @defines(np.corrcoef)
-def corrcoef(x, y=None, rowvar=True, bias=_NOT_GIVEN, ddof=_NOT_GIVEN, *, dtype=None):
+def corrcoef(x, y=None, rowvar=True, bias=_NOT_GIVEN, ddof=_NOT_GIVEN, *, dtype=None) -> Tensor:
     """Return the correlation coefficients of the rows of `x`, or of its columns.
 
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.corrcoef(ad.tensor([[1.0, 3.0], [2.0, 0.0]])).tolist()
+    >>> ad.corrcoef(ad.tensor([[1.0, 3.0], [2.0, 0.0]])).round(6).tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
     c = cov.__wrapped__(x, y, rowvar, dtype=dtype)
@@ -396,7 +384,7 @@ def _kept(t, where):
 @defines(np.nansum)
 def nansum(
     a, axis=None, dtype=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN
-):
+) -> Tensor:
     """Return the sum over `axis` of the elements that are not nan.
 
     Examples
@@ -413,7 +401,7 @@ def nansum(
 @defines(np.nanprod)
 def nanprod(
     a, axis=None, dtype=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN
-):
+) -> Tensor:
     """Return the product over `axis` of the elements that are not nan.
 
     Examples
@@ -428,7 +416,7 @@ def nanprod(
 
 
 @defines(np.nanmax)
-def nanmax(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN):
+def nanmax(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN) -> Tensor:
     """Return the maximum over `axis` of the elements that are not nan.
 
     Examples
@@ -443,7 +431,7 @@ def nanmax(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, wher
 
 
 @defines(np.nanmin)
-def nanmin(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN):
+def nanmin(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN) -> Tensor:
     """Return the minimum over `axis` of the elements that are not nan.
 
     Examples
@@ -464,7 +452,7 @@ def _nanmean(t, kept, axis, keepdims):
 
 
 @defines(np.nanmean)
-def nanmean(a, axis=None, dtype=None, out=None, keepdims=_NOT_GIVEN, *, where=_NOT_GIVEN):
+def nanmean(a, axis=None, dtype=None, out=None, keepdims=_NOT_GIVEN, *, where=_NOT_GIVEN) -> Tensor:
     """Return the mean over `axis` of the elements that are not nan.
 
     Examples
@@ -486,7 +474,7 @@ def _in_dtype(a, dtype):
 def nanvar(
     a, axis=None, dtype=None, out=None, ddof=0, keepdims=_NOT_GIVEN, *, where=_NOT_GIVEN,
     mean=_NOT_GIVEN, correction=_NOT_GIVEN,
-):
+) -> Tensor:
     """Return the variance over `axis` of the elements that are not nan.
 
     Examples
@@ -501,14 +489,15 @@ def nanvar(
     deviation = _where(kept, t - middle, 0.0)
     count = _core.sum(_core.astype(kept, t.dtype), axis, keepdims)
     freedom = ddof if correction is _NOT_GIVEN else correction
-    return _core.sum(deviation * deviation, axis, keepdims) / (count - float(freedom))
+    squares = np.real(deviation * np.conjugate(deviation))
+    return _core.sum(squares, axis, keepdims) / (np.real(count) - float(freedom))
 
 
 @defines(np.nanstd)
 def nanstd(
     a, axis=None, dtype=None, out=None, ddof=0, keepdims=_NOT_GIVEN, *, where=_NOT_GIVEN,
     mean=_NOT_GIVEN, correction=_NOT_GIVEN,
-):
+) -> Tensor:
     """Return the standard deviation over `axis` of the elements that are not nan.
 
     Examples
@@ -529,7 +518,7 @@ def kinds_of_numbers(x):
 
 
 @defines(np.nan_to_num)
-def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None):
+def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None) -> Tensor:
     """Return `x` with numbers in place of nan and of infinities; the slope there is 0.
 
     Examples
@@ -539,8 +528,10 @@ def nan_to_num(x, copy=True, nan=0.0, posinf=None, neginf=None):
     [1.0, 0.0]
     """
     t = _tensor(x)
-    if t.dtype.kind != "f":
-        return t
+    if t.dtype.kind == "c":
+        parts = [nan_to_num.__wrapped__(part, True, nan, posinf, neginf)
+                 for part in (_core.real(t), _core.imag(t))]
+        return parts[0] + 1j * parts[1]
     kinds, limits = kinds_of_numbers(t), np.finfo(t.dtype)
     posinf = float(limits.max) if posinf is None else posinf
     neginf = float(limits.min) if neginf is None else neginf
@@ -566,30 +557,6 @@ def bin_places(x, edges):
     return np.where((x < edges[0]) | (x > edges[-1]) | (x != x), bins, found)
 
 
-@defines(np.histogram_bin_edges)
-def histogram_bin_edges(a, bins=10, range=None, weights=None):
-    """Return the edges of a histogram's bins, which move with the extremes of `a`.
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> ad.histogram_bin_edges(ad.tensor([1.0, 2.0, 4.0]), 3).tolist()
-    [1.0, 2.0, 3.0, 4.0]
-    """
-    t = _tensor(a)
-    bins, range = numpy_api._values((bins, range))
-    if np.ndim(bins) or range is not None or not t.size:
-        edges = np.histogram_bin_edges(values_of(t), bins, range, numpy_api._values(weights))
-        return _core.wrap(edges)
-    t, count = _floating(t), bins
-    if isinstance(bins, str):
-        count = len(np.histogram_bin_edges(values_of(t), bins)) - 1
-    low, high = numpy_api.min(t), numpy_api.max(t)
-    if bool(low == high):
-        low, high = low - 0.5, high + 0.5
-    return _between(low, high, operator.index(count) + 1)
-
-
 def _counted(places, weights, sizes):
     """Return the sums of weights in each cell of a grid, whose last cells in each axis are cut."""
     grown = tuple([n + 1 for n in sizes])
@@ -604,14 +571,55 @@ def _as_density(y, edges):
     return y
 
 
-@defines(np.histogram, part=0)
+def _edges(a, bins, range, weights=None):
+    """Return the edges of a histogram's bins; they follow the extremes of `a`."""
+    t = _tensor(a)
+    bins, range = numpy_api._values((bins, range))
+    if np.ndim(bins) or range is not None or not t.size:
+        edges = np.histogram_bin_edges(values_of(t), bins, range, numpy_api._values(weights))
+        return _core.wrap(edges)
+    t, count = _floating(t), bins
+    if isinstance(bins, str):
+        count = len(np.histogram_bin_edges(values_of(t), bins)) - 1
+    low, high = numpy_api.min(t), numpy_api.max(t)
+    if bool(low == high):
+        low, high = low - 0.5, high + 0.5
+    return _between(low, high, operator.index(count) + 1)
+
+
+def _guard_bins(bins, *operands):
+    """Let a program look at what the number of bins depends on."""
+    if _core.is_tracing() and isinstance(bins, str):
+        for a in operands:
+            values_of(a)
+
+
+@defines(np.histogram_bin_edges)
+def _histogram_bin_edges(a, bins=10, range=None, weights=None):
+    return _edges(a, bins, range, weights)
+
+
+def histogram_bin_edges(a, bins=10, range=None, weights=None) -> Tensor:
+    """Return the edges of a histogram's bins, which move with the extremes of `a`.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.histogram_bin_edges(ad.tensor([1.0, 2.0, 4.0]), 3).tolist()
+    [1.0, 2.0, 3.0, 4.0]
+    """
+    _guard_bins(bins, a)
+    return _histogram_bin_edges(a, bins, range, weights)
+
+
+@defines(np.histogram)
 def _histogram(a, bins=10, range=None, density=None, weights=None):
+    edges = _edges(a, bins, range, weights)
     t = _core.reshape(_tensor(a), (-1,))
-    edges = histogram_bin_edges.__wrapped__(t, bins, range, weights)
     weights = numpy_api.ones_like(t, float) if weights is None else _tensor(weights)
     weights = _floating(_core.reshape(weights, (-1,)))
     y = _counted(bin_places(t, edges), weights, (edges.shape[0] - 1,))
-    return _as_density(y, [edges]) / _core.sum(y) if density else y
+    return (_as_density(y, [edges]) / _core.sum(y) if density else y), edges
 
 
 def histogram(a, bins=10, range=None, density=None, weights=None):
@@ -628,18 +636,14 @@ def histogram(a, bins=10, range=None, density=None, weights=None):
     >>> counts.tolist(), edges.tolist()
     ([0.75, 1.0], [1.0, 2.5, 4.0])
     """
-    if type(bins) is str:
-        values_of(a)        # the number of bins depends on the values
-    return (_histogram(a, bins, range, density, weights),
-            histogram_bin_edges(a, bins, range, weights))
+    _guard_bins(bins, a)
+    return _histogram(a, bins, range, density, weights)
 
 
 def _sample_columns(sample):
     """Return the columns of a sample: coordinates of its points, one after the other."""
-    if isinstance(sample, (list, tuple)) or _tensor(sample).ndim < 2:
-        t = numpy_api.atleast_2d(_tensor(sample))
-        return list(numpy_api.unstack(t)) if isinstance(sample, (list, tuple)) else [t[0]]
-    return list(numpy_api.unstack(_tensor(sample), axis=1))
+    t = _tensor(sample)
+    return list(numpy_api.unstack(t, axis=1)) if t.ndim > 1 else [t]
 
 
 def _grid(columns, bins, range):
@@ -647,20 +651,10 @@ def _grid(columns, bins, range):
     count = len(columns)
     bins = list(bins) if np.ndim(bins) or isinstance(bins, (list, tuple)) else [bins] * count
     ranges = [None] * count if range is None else list(range)
-    return [histogram_bin_edges.__wrapped__(x, b, r) for x, b, r in zip(columns, bins, ranges)]
+    return [_edges(x, b, r) for x, b, r in zip(columns, bins, ranges)]
 
 
-def _edges_along(sample, bins, range, axis):
-    """NumPy's edges along one axis of a grid of bins."""
-    return np.histogramdd(sample, bins, range)[1][axis]
-
-
-@defines(_edges_along, name="histogramdd edges")
-def _edges(sample, bins, range, axis):
-    return _grid(_sample_columns(sample), numpy_api._values(bins), numpy_api._values(range))[axis]
-
-
-@defines(np.histogramdd, part=0)
+@defines(np.histogramdd)
 def _histogramdd(sample, bins=10, range=None, density=None, weights=None):
     columns = _sample_columns(sample)
     grid = _grid(columns, numpy_api._values(bins), numpy_api._values(range))
@@ -671,7 +665,7 @@ def _histogramdd(sample, bins=10, range=None, density=None, weights=None):
     if weights is None:
         weights = numpy_api.ones_like(columns[0], float)
     y = _counted(places, _floating(_tensor(weights)), sizes)
-    return _as_density(y, grid) / _core.sum(y) if density else y
+    return (_as_density(y, grid) / _core.sum(y) if density else y), grid
 
 
 def histogramdd(sample, bins=10, range=None, density=None, weights=None):
@@ -685,14 +679,8 @@ def histogramdd(sample, bins=10, range=None, density=None, weights=None):
     [[1.0, 0.0], [0.0, 1.0]]
     """
     if isinstance(sample, (list, tuple)):
-        axes = len(sample)
         sample = numpy_api.stack([_tensor(x) for x in sample], 1)
-    else:
-        t = _tensor(sample)
-        axes = t.shape[1] if t.ndim > 1 else 1
-        sample = t if t.ndim > 1 else _core.reshape(t, (-1, 1))
-    y = _histogramdd(sample, bins, range, density, weights)
-    return y, [_edges(sample, bins, range, k) for k in np.arange(axes).tolist()]
+    return _histogramdd(sample, bins, range, density, weights)
 
 
 def histogram2d(x, y, bins=10, range=None, density=None, weights=None):
@@ -707,18 +695,24 @@ def histogram2d(x, y, bins=10, range=None, density=None, weights=None):
     """
     if np.ndim(bins) == 1 and len(bins) not in (1, 2):
         bins = [bins, bins]
-    counts, edges = histogramdd((x, y), bins, range, density, weights)
-    return counts, *edges
+    return _histogram2d(x, y, bins, range, density, weights)
+
+
+@defines(np.histogram2d)
+def _histogram2d(x, y, bins=10, range=None, density=None, weights=None):
+    sample = numpy_api.stack([_tensor(x), _tensor(y)], 1)
+    counts, grid = _histogramdd.__wrapped__(sample, bins, range, density, weights)
+    return counts, *grid
 
 
 @defines(np.bincount)
-def _bincount(x, weights, minlength=0):
+def _bincount(x, weights=None, minlength=0):
     places = _tensor(x)
     size = max(int(values_of(places).max(initial=-1)) + 1, minlength)
     return rules.spread_out(_floating(_tensor(weights)), places, (size,))
 
 
-def bincount(x, /, weights=None, minlength=0):
+def bincount(x, /, weights=None, minlength=0) -> Tensor:
     """Return how often each integer stands in `x`, or the sum of the weights where it does.
 
     Differentiable in `weights`.
@@ -729,9 +723,8 @@ def bincount(x, /, weights=None, minlength=0):
     >>> ad.bincount([0, 2, 2], ad.tensor([0.5, 1.0, 2.0])).tolist()
     [0.5, 0.0, 3.0]
     """
-    values_of(_tensor(x))       # the length depends on the values
-    if weights is None:
-        return numpy_api._by_numpy(np.bincount, (_tensor(x), None, minlength), {})
+    if _core.is_tracing():
+        values_of(x)            # the length depends on the values
     return _bincount(x, weights, minlength)
 
 
@@ -762,7 +755,7 @@ def _floats_in(t, dtype):
 
 
 @defines(np.cumprod)
-def cumprod(a, axis=None, dtype=None, out=None):
+def cumprod(a, axis=None, dtype=None, out=None) -> Tensor:
     """Return the products of all elements up to each along `axis` (None: of the flat tensor).
 
     Examples
@@ -778,7 +771,7 @@ def cumprod(a, axis=None, dtype=None, out=None):
 
 
 @defines(np.nancumprod)
-def nancumprod(a, axis=None, dtype=None, out=None):
+def nancumprod(a, axis=None, dtype=None, out=None) -> Tensor:
     """Return the products up to each element, in which nan counts as 1.
 
     Examples
@@ -792,7 +785,7 @@ def nancumprod(a, axis=None, dtype=None, out=None):
 
 
 @defines(np.nancumsum)
-def nancumsum(a, axis=None, dtype=None, out=None):
+def nancumsum(a, axis=None, dtype=None, out=None) -> Tensor:
     """Return the sums up to each element, in which nan counts as 0.
 
     Examples
@@ -810,5 +803,3 @@ average bincount corrcoef cov cumprod histogram histogram2d histogram_bin_edges 
 nan_to_num nancumprod nancumsum nanmax nanmean nanmedian nanmin nanpercentile nanprod nanquantile
 nanstd nansum nanvar percentile ptp quantile
 """.split(), globals())
-for _name in ("cumprod",):
-    numpy_api.METHODS[_name] = globals()[_name]

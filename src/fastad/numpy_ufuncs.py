@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from . import _core, numpy_api, rules
+from ._core import Tensor
 from .definitions import defines, followed
 from .numpy_api import UFUNCS, _floating, _tensor
 from .numpy_statistics import _running
@@ -22,17 +23,7 @@ _elementwise = _core.elementwise
 # Parts and neighbours of floats.
 
 
-@defines(np.modf, name="modf: fraction", part=0)
-def _fraction(x):
-    x = _tensor(x)
-    return x - _elementwise["trunc"](x)
-
-
-@defines(np.modf, name="modf: whole", part=1)
-def _whole(x):
-    return _elementwise["trunc"](_tensor(x))
-
-
+@defines(np.modf)
 def modf(x, /) -> tuple:
     """Return the fractions and the whole parts, both with the sign of `x`.
 
@@ -42,11 +33,13 @@ def modf(x, /) -> tuple:
     >>> [t.item() for t in ad.modf(ad.tensor(-2.5))]
     [-0.5, -2.0]
     """
-    return _fraction(x), _whole(x)
+    x = _tensor(x)
+    whole = _elementwise["trunc"](x)
+    return x - whole, whole
 
 
 @defines(np.ldexp)
-def ldexp(x1, x2, /):
+def ldexp(x1, x2, /) -> Tensor:
     """Return ``x1 * 2**x2``; differentiable in `x1`, the exponent is an integer.
 
     Examples
@@ -65,12 +58,7 @@ def exponents(x):
     return np.frexp(x)[1]
 
 
-@defines(np.frexp, name="frexp: mantissa", part=0)
-def _mantissa(x):
-    x = _tensor(x)
-    return ldexp.__wrapped__(x, -exponents(x))
-
-
+@defines(np.frexp)
 def frexp(x, /) -> tuple:
     """Return mantissas of 1/2 to 1, and integer exponents of 2.
 
@@ -80,12 +68,12 @@ def frexp(x, /) -> tuple:
     >>> [t.item() for t in ad.frexp(ad.tensor(12.0))]
     [0.75, 4]
     """
-    t = _floating(_tensor(x))
-    return _mantissa(t), exponents(t.detach())
+    x = _tensor(x)
+    return ldexp.__wrapped__(x, -exponents(x)), None
 
 
 @defines(np.nextafter)
-def nextafter(x1, x2, /):
+def nextafter(x1, x2, /) -> Tensor:
     """Return the floats next to `x1` towards `x2`; the slope in `x1` is 1, that in `x2` 0.
 
     Examples
@@ -99,7 +87,7 @@ def nextafter(x1, x2, /):
 
 
 @defines(np.spacing)
-def spacing(x, /):
+def spacing(x, /) -> Tensor:
     """Return the distances to the next floats; the slope is 0.
 
     Examples
@@ -111,7 +99,7 @@ def spacing(x, /):
     return _elementwise["floor"](_tensor(x))
 
 
-def fix(x, out=None):
+def fix(x, out=None) -> Tensor:
     """Return the numbers rounded towards zero; the slope is 0.
 
     Examples
@@ -120,7 +108,6 @@ def fix(x, out=None):
     >>> ad.fix(ad.tensor([1.7, -1.7])).tolist()
     [1.0, -1.0]
     """
-    numpy_api._no_out("fix", out)
     return _elementwise["trunc"](_tensor(x))
 
 
@@ -142,11 +129,8 @@ def _operands(x1, x2, cores, axis, axes):
 
 def _vector_product(name, cores, product):
     """Declare a ufunc that multiplies vectors or matrices at the ends of its operands' axes."""
-    ufunc = getattr(np, name, None)
-    if ufunc is None:                   # some came after NumPy 2.0
-        return None
 
-    @defines(ufunc, name=name)
+    @defines(getattr(np, name, None) or _BEFORE[name], name=name)
     def multiplied(x1, x2, /, *, axis=None, axes=None, keepdims=False, dtype=None):
         x1, x2, place = _operands(x1, x2, cores, axis, axes)
         if dtype is not None:
@@ -160,6 +144,13 @@ def _vector_product(name, cores, product):
         return numpy_api.moveaxis(y, ends, place)
 
     return multiplied
+
+
+# Two ufuncs came with NumPy 2.2.
+_BEFORE = {
+    "matvec": lambda x1, x2: np.matmul(x1, x2[..., None])[..., 0],
+    "vecmat": lambda x1, x2: np.matmul(np.conjugate(x1)[..., None, :], x2)[..., 0, :],
+}
 
 
 def _column(t):
@@ -188,7 +179,7 @@ for _name, _text in {
     Examples
     --------
     >>> import fastad as ad
-    >>> np.vecdot(ad.tensor([[1.0, 2.0], [3.0, 4.0]]), [1.0, 1.0]).tolist()
+    >>> ad.vecdot(ad.tensor([[1.0, 2.0], [3.0, 4.0]]), [1.0, 1.0]).tolist()
     [3.0, 7.0]
     """,
     "matvec": """Return the products of matrices and vectors at the ends of the axes.
@@ -208,9 +199,8 @@ for _name, _text in {
     [4.0, 6.0]
     """,
 }.items():
-    if globals()[_name] is not None:
-        globals()[_name].__doc__ = _text
-        globals()[_name].__name__ = globals()[_name].__qualname__ = _name
+    globals()[_name].__doc__ = _text
+    globals()[_name].__name__ = globals()[_name].__qualname__ = _name
 
 
 # Reductions.
@@ -460,10 +450,15 @@ UFUNCS[np.nextafter] = nextafter
 UFUNCS[np.spacing] = spacing
 _GENERALIZED = {np.matmul: _matmul}
 for _name in ("vecdot", "matvec", "vecmat"):
-    if globals()[_name] is not None:
+    if hasattr(np, _name):
         UFUNCS[getattr(np, _name)] = _GENERALIZED[getattr(np, _name)] = globals()[_name]
+for _name in ("real", "imag"):          # functions before NumPy 2.5
+    if isinstance(getattr(np._core.umath, _name, None), np.ufunc):
+        UFUNCS[getattr(np._core.umath, _name)] = getattr(numpy_api, _name)
+UFUNCS[np._core.umath._ones_like] = numpy_api.ones_like
 UFUNCS[np._core.umath.clip] = _elementwise["clip"]
+numpy_api.take_out(globals())
 numpy_api.FUNCTIONS[np.fix] = fix
+numpy_api.OWN_WAY.add(np.fix)           # deprecated in NumPy 2.5: it would warn
 
-__all__ = ["fix", "frexp", "ldexp", "modf", "nextafter", "spacing"]
-__all__ += [name for name in ("matvec", "vecdot", "vecmat") if globals()[name] is not None]
+__all__ = "fix frexp ldexp matvec modf nextafter spacing vecdot vecmat".split()

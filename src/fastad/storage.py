@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, numpy_api, rules
+from . import _core, definitions, numpy_api, rules
 from ._core import Nodes
 
 __all__ = ["Reader", "Writer", "checked"]
@@ -319,6 +319,7 @@ def _functions() -> dict[str, Any]:
     """What a file may name: NumPy's ufuncs, and the functions of values that fastad knows."""
     named = {name: f for name, f in vars(np).items() if isinstance(f, np.ufunc)}
     named |= {f.__name__: f for f in numpy_api.FUNCTIONS}
+    named |= definitions.FOLLOWED
     named["as_dtype"] = _core.as_dtype
     return named
 

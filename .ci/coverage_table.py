@@ -1,0 +1,115 @@
+"""Write docs/numpy.md: what each of NumPy's functions does with tensors, from the tables in code.
+
+    python .ci/coverage_table.py            print the page
+    python .ci/coverage_table.py --write    write it
+
+A test compares the page with what this prints.  Make the page with the newest NumPy, so that all
+functions that came after NumPy 2.0 stand in it; the test lets an older one have fewer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from fastad import numpy_coverage, numpy_methods
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "numpy.md"
+
+HEAD = """\
+# NumPy's functions over tensors
+
+Written by `.ci/coverage_table.py` from the tables that calls go by; change those instead.
+
+`np.<name>(tensor)` and `ad.<name>(tensor)` are the same function. Every function and ufunc that NumPy
+lets other types override is in one of three classes:
+
+* *differentiable*: {differentiable} of them. Values are NumPy's, bit for bit, and derivatives of any
+  order flow, in programs too.
+* *value only*: {value_only}. The result (truth values, integers, indices, text, new arrays) has no
+  derivative; a tensor that requires gradients may be passed.
+* *not supported*: {not_supported}. Called with a tensor that requires gradients, it raises a TypeError
+  with the reason. With other tensors it computes with their values, unless it is a function of text,
+  of dates or of structured arrays.
+
+What holds for all:
+
+* Tensors are in C order, whatever the order of the array they were made of. A sum over an array in
+  another order adds in another order, so its last bits may differ.
+* Of equal elements that compete (maxima, sums over ties) all share a cotangent equally in `max`, `min`
+  and what is made of them; in `sort`, `median`, `partition` and `unique` the first one has it.
+* `out=` is for arrays: a tensor's value never changes under the tape.
+* Functions whose results have a shape that depends on values (`unique`, `extract`, `trim_zeros`,
+  `bincount`) are recorded again by programs when that shape changes.
+* `reduce`, `accumulate`, `reduceat` and `outer` of every differentiable ufunc of two operands are
+  differentiable, but for `power.reduce`, `arctan2.reduce` and their `reduceat`, which NumPy itself
+  computes wrongly on processors with wide registers.
+* `where=` of a ufunc without `out=` gives 0 where the mask does not hold; NumPy leaves there what was
+  in memory.
+* `np.vectorize` puts results into NumPy arrays, where gradients end; `ad.vectorize` does not.
+* Numbers, tensors without axes, are computed by libm, whose last bit may differ from that of NumPy's
+  loops in `arcsin`, `tanh`, `arccosh` and the like.
+"""
+
+METHODS_HEAD = """
+## Attributes of `numpy.ndarray` that tensors do not have
+
+| attribute | reason |
+|---|---|
+"""
+
+
+def rows(kind):
+    """Lines of a table of functions or of ufuncs."""
+    lines = []
+    for (found, module, name), function in numpy_coverage.overridable().items():
+        if found != kind:
+            continue
+        prefix = module.removeprefix("numpy").removeprefix(".")
+        shown = f"{prefix}.{name}" if prefix else name
+        remark = numpy_coverage.remark(function)
+        lines.append(f"| `{shown}` | {numpy_coverage.classify(function)} | {remark} |")
+    return lines
+
+
+def document():
+    """The page's text."""
+    counts = Counter(map(numpy_coverage.classify, numpy_coverage.overridable().values()))
+    text = HEAD.format(**{name.replace(" ", "_"): n for name, n in counts.items()})
+    for title, kind in (("Functions", "function"), ("Ufuncs", "ufunc")):
+        text += f"\n## {title}\n\n| function | class | remarks |\n|---|---|---|\n"
+        text += "\n".join(rows(kind)) + "\n"
+    text += METHODS_HEAD
+    text += "".join(f"| `{name}` | {numpy_methods.MISSING[name]} |\n"
+                    for name in sorted(numpy_methods.MISSING))
+    return text
+
+
+def stale(page):
+    """Sentences about what is wrong with a page, by this NumPy, which may not be the newest."""
+    fresh = document()
+    faults = [f"not in the page: {line}" for line in fresh.splitlines()
+              if line not in page.splitlines() and not line.startswith(COUNTED)]
+    return faults + [f"only in the page: {line}" for line in page.splitlines()
+                     if line not in fresh.splitlines() and not line.startswith(COUNTED)
+                     and not is_missing(line)]
+
+
+COUNTED = ("* *differentiable*:", "* *value only*:", "* *not supported*:")
+
+
+def is_missing(line):
+    """Whether a line is about a function that this NumPy does not have."""
+    name = line.split("`")[1] if line.startswith("| `") else ""
+    return bool(name) and f"| `{name}` |" not in "".join(rows("function") + rows("ufunc"))
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv[1:]:
+        DOCUMENT.write_text(document())
+        print(f"written with NumPy {np.__version__}")
+    else:
+        print(document(), end="")

@@ -1,0 +1,109 @@
+"""The methods and attributes of ``numpy.ndarray`` that tensors have beyond the most common ones."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+
+from . import _core, numpy_api, numpy_arrangement, numpy_statistics
+from .numpy_api import METHODS
+from .rules import array
+
+
+def _argpartition(t, kth, axis=-1, kind="introselect", order=None):
+    """Return the indices that partition along an axis; see ``numpy.argpartition``."""
+    return numpy_api._by_numpy(np.argpartition, (t, numpy_api._values(kth), axis, kind, order), {})
+
+
+def _searchsorted(t, v, side="left", sorter=None):
+    """Return where numbers would have to be inserted into this ascending tensor."""
+    return np.searchsorted(t, v, side, sorter)
+
+
+def _compress(t, condition, axis=None, out=None):
+    """Return the slices along an axis where a condition holds."""
+    return numpy_arrangement.compress(condition, t, axis, out)
+
+
+def _choose(t, choices, out=None, mode="raise"):
+    """Return elements that this tensor of indices picks from several arrays."""
+    return numpy_arrangement.choose(t, choices, out, mode)
+
+
+def _cumprod(t, axis=None, dtype=None, out=None):
+    """Return the products of all elements up to each along an axis."""
+    return numpy_statistics.cumprod(t, axis, dtype, out)
+
+
+def _plain(t, name):
+    """Return the values of a tensor, which leave the graph."""
+    if t.requires_grad:
+        raise RuntimeError(f"{name}: this tensor requires gradients, which bytes would drop; use "
+                           ".detach() first")
+    return array(t)
+
+
+def _tobytes(t, order="C"):
+    """Return the bytes of the elements."""
+    return _plain(t, "tobytes").tobytes(order)
+
+
+def _tofile(t, fid, sep="", format="%s"):
+    """Write the elements to a file; see ``numpy.ndarray.tofile``."""
+    _plain(t, "tofile").tofile(fid, sep, format)
+
+
+def _dumps(t):
+    """Return the tensor as a pickle."""
+    return pickle.dumps(t)
+
+
+def _dump(t, file):
+    """Pickle the tensor into an open file or one of that name."""
+    if hasattr(file, "write"):
+        pickle.dump(t, file)
+    else:
+        with open(file, "wb") as stream:
+            pickle.dump(t, stream)
+
+
+def _flat(t):
+    """The elements in one axis, as a tensor."""
+    return _core.reshape(t, (-1,))
+
+
+def _mT(t):
+    """The tensor with its last two axes exchanged."""
+    return numpy_api.matrix_transpose(t)
+
+
+def _strides(t):
+    """Bytes from an element to the next along each axis; tensors are in C order."""
+    return array(t).strides
+
+
+METHODS.update(
+    argpartition=_argpartition, choose=_choose, compress=_compress,
+    cumprod=_cumprod, dump=_dump, dumps=_dumps, searchsorted=_searchsorted,
+    tobytes=_tobytes, tofile=_tofile,
+    flat=property(_flat), mT=property(_mT), strides=property(_strides),
+)
+
+# Attributes of ndarray that tensors do not have, and why.
+MISSING = {
+    **dict.fromkeys("__array_finalize__ __array_wrap__ __array_interface__ __array_struct__".split(),
+                    "for subclasses and for memory of arrays: a tensor is neither"),
+    "__class_getitem__": "for annotations: a tensor's type has no parameters",
+    "__setstate__": "pickles of tensors are made by __reduce__",
+    **dict.fromkeys("__array_namespace__ __dlpack__ __dlpack_device__ device to_device".split(),
+                    "the array API standard"),
+    **dict.fromkeys("__iand__ __ilshift__ __ior__ __irshift__ __ixor__".split(),
+                    "`a &= b` of tensors makes a new tensor of the same name, as Python does"),
+    **dict.fromkeys("base ctypes data flags setflags".split(),
+                    "about memory; `.detach().numpy()` gives an array that has it"),
+    **dict.fromkeys("byteswap getfield setfield view".split(),
+                    "they look at the bytes of numbers, which has no derivative"),
+    **dict.fromkeys("fill partition put resize sort".split(),
+                    "they write into the tensor; `np.sort(t)` and the like make new ones"),
+}
