@@ -55,6 +55,7 @@ cdef extern from "fad.h" nogil:
 
     ctypedef struct fad_call:
         fad_call *next
+        int64_t at
         void *rule
         void *params
         int32_t n
@@ -176,7 +177,7 @@ cdef extern from "fad.h" nogil:
 cdef extern from "vm.h" nogil:
     enum:
         FAD_VM_ALIAS, FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE
-        FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_PARTIAL
+        FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_PUT, FAD_VM_ASSEMBLE, FAD_VM_PARTIAL
         FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN, FAD_VM_COMPARE
         FAD_VM_FOREIGN
         FAD_GUARD_NE, FAD_GUARD_GE, FAD_GUARD_BITS, FAD_GUARD_TRUNC, FAD_GUARD_BYTES
