@@ -950,9 +950,19 @@ cdef inline void fill_call(fad_call *call, object rule, object params) noexcept:
     if rule is not None:
         Py_INCREF(rule)
         call.rule = <void *>rule
-    if params is not None:
+    if type(rule) is GetNumber or type(rule) is PutNumber:
+        call.at = params
+    elif params is not None:
         Py_INCREF(params)
         call.params = <void *>params
+
+
+cdef inline object params_of(fad_call *call):
+    """The parameters of a call; a place where it is about one element."""
+    if call.params != NULL:
+        return <object>call.params
+    rule = <object>call.rule
+    return call.at if type(rule) is GetNumber or type(rule) is PutNumber else None
 
 
 cdef int finish_call(Tensor out, fad_call *call, object rule, object params,
@@ -1325,50 +1335,66 @@ cdef bint pull_matrices(SweepState state, fad_call *call, tuple params, fad_arra
 
 @cython.final
 cdef class GetNumber(CoreRule):
-    """One element of a float64 array; params: (offset in the flat array, index or None)."""
+    """One element of a float64 array; params: its place in the flat array."""
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
-        offset, index = params
-        shape = shape_of(<Tensor>inputs[0])
-        return (scatter_(g, shape, unraveled(offset, shape) if index is None else index, True),)
+        return (c_put_number(ADD_NUMBER, zeros_like(<Tensor>inputs[0]), g, params),)
 
     cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
-        return c_get_number(inputs[0], params[0], params[1])
+        return c_get_number(inputs[0], params)
 
     cdef Tensor push(self, tuple tangents, Tensor y, tuple inputs, object params):
-        return c_get_number(tangents[0], params[0], params[1])
+        return c_get_number(tangents[0], params)
 
 
-cdef tuple unraveled(Py_ssize_t offset, tuple shape):
-    return tuple([int(k) for k in np.unravel_index(offset, shape)])
-
-
-cdef Tensor c_get_number(Tensor x, Py_ssize_t offset, object index):
+cdef Tensor c_get_number(Tensor x, Py_ssize_t at):
     cdef Tensor y = <Tensor>fad_tensor_new()
-    if index is None and fad_trace_id:
-        index = unraveled(offset, shape_of(x))
-    y.value = (<double *>x.arr.data)[offset]
-    record_pair(y, GET_NUMBER, x, None, (offset, index))
+    cdef fad_call *call
+    cdef fad_slot slot
+    y.value = (<double *>x.arr.data)[at]
+    if fad_grad_off == 1 or not tracked(x):
+        return y
+    call = fad_call_new(1)
+    if call == NULL:
+        fail(FAD_NOMEM, "getitem")
+    try:
+        if fad_reserve(&tape, 3):
+            reserve(3)
+        call.parent[0] = parent_of(x, False)
+    except BaseException:
+        fad_free(call)
+        raise
+    Py_INCREF(GET_NUMBER)
+    call.rule = <void *>GET_NUMBER
+    call.at = at
+    slot.f = y.value
+    fad_link(&tape, &y.h, fad_push_call(&tape, FAD_OP_CALL, call, slot, False))
+    if fad_grad_off:
+        note(y)
     return y
 
 
-cdef int pull_number(SweepState state, fad_call *call, double g) except -1:
+cdef fad_status pull_number(fad_sweep *s, fad_call *call, double g) noexcept:
     """Add the cotangent of one element into the array's adjoint, where it is."""
     cdef fad_index p = call.parent[0]
     cdef fad_slot *bar
     cdef fad_array *arr = NULL
-    cdef Py_ssize_t offset = (<tuple>call.params)[0]
     if not tape.op[p] & FAD_ARRAY:      # consumed: the sweep will say so
-        return fad_contribute(&tape, &state.s, p, 0.0)
-    bar = &(state.s.own if state.s.own != NULL else tape.bar)[p]
+        return fad_contribute(&tape, s, p, 0.0)
+    if fad_stops(&tape, p):
+        return FAD_OK
+    bar = &(s.own if s.own != NULL else tape.bar)[p]
     if bar.bits == FAD_UNTOUCHED or bar.arr.refs > 1 or bar.arr.owner != NULL:
         if fad_fill(FAD_F64, tape.value[p].arr.ndim, tape.value[p].arr.shape, 0.0, &arr):
-            fail(FAD_NOMEM, "backward")
-        (<double *>arr.data)[offset] = g
-        if fad_contribute_array(&tape, &state.s, p, arr):
-            fail(FAD_NOMEM, "backward")
-    else:
-        (<double *>bar.arr.data)[offset] += g
-    return 0
+            return FAD_NOMEM
+        (<double *>arr.data)[call.at] = g + 0.0
+        return fad_contribute_array(&tape, s, p, arr)
+    (<double *>bar.arr.data)[call.at] += g
+    return FAD_OK
+
+
+cdef fad_status push_number(fad_sweep *s, fad_call *call, fad_index i) noexcept:
+    """The tangent of one element."""
+    return fad_contribute(&tape, s, i, (<double *>s.own[call.parent[0]].arr.data)[call.at])
 
 
 cdef object number_at(Tensor x, object index):
@@ -1381,7 +1407,7 @@ cdef object number_at(Tensor x, object index):
         return None                 # the general way says what is wrong
     if x.arr.hollow:
         return number_of_stale(x, index)
-    return c_get_number(x, offset, index)
+    return c_get_number(x, offset)
 
 
 cdef Py_ssize_t offset_of(Tensor t, object index, const int64_t *strides) except? -2:
@@ -2603,11 +2629,22 @@ cdef int contribute(SweepState state, fad_index p, Tensor c) except -1:
 
 cdef int on_call(void *ctx, fad_sweep *s, fad_index i, fad_slot g) noexcept:
     cdef SweepState state = <SweepState>ctx
+    cdef fad_call *call = fad_call_of(&tape, i)
+    cdef fad_status status = FAD_OK
+    cdef bint adds
     try:
-        if state.forward:
+        if call.rule == <void *>GET_NUMBER:
+            status = push_number(s, call, i) if state.forward else pull_number(s, call, g.f)
+        elif call.rule == <void *>SET_NUMBER or call.rule == <void *>ADD_NUMBER:
+            adds = call.rule == <void *>ADD_NUMBER
+            status = (push_put_number(s, call, i, adds) if state.forward
+                      else pull_put_number(s, call, g.arr, adds))
+        elif state.forward:
             push_call(state, i)
         else:
             pull_call(state, i, g)
+        if status:
+            fail(status, "backward")
     except BaseException as e:
         state.error = e
         return -1
@@ -2625,11 +2662,7 @@ cdef int pull_call(SweepState state, fad_index i, fad_slot g) except -1:
     cdef Tensor gt, y
     cdef int k, n = call.n
     cdef tuple inputs, bars
-    params = None if call.params == NULL else <object>call.params
-    if rule is GET_NUMBER:
-        return pull_number(state, call, g.f)
-    if rule is SET_NUMBER or rule is ADD_NUMBER:
-        return pull_put_number(state, call, g.arr, rule is ADD_NUMBER)
+    params = params_of(call)
     if rule is put_:
         return pull_put(state, call, g.arr, params)
     if rule is MATMUL and tape.op[i] & FAD_ARRAY and pull_matrices(state, call, params, g.arr):
@@ -2733,7 +2766,7 @@ cdef int push_call(SweepState state, fad_index i) except -1:
         inputs.append(value_of(p))
         tangents.append(None if p < state.s.start or state.s.own[p].bits == FAD_UNTOUCHED else
                         of_slot((tape.op[p] & FAD_ARRAY) != 0, state.s.own[p]))
-    params = None if call.params == NULL else <object>call.params
+    params = params_of(call)
     t = jvp_of(rule_of(call), tuple(tangents), value_of(i), tuple(inputs), params)
     if t is not None:
         contribute(state, i, t)
@@ -3360,13 +3393,18 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
             if op == FAD_OP_CALL:
                 call = fad_call_of(&tape, i)
                 n = call.n
-                params = None if call.params == NULL else <object>call.params
+                if call.rule == <void *>GET_NUMBER and call.parent[0] in bars:
+                    t = bars.pop(call.parent[0])
+                    bars[call.parent[0]] = c_put_number(ADD_NUMBER, t, g, call.at)
+                    continue
+                params = params_of(call)
                 found = list(vjp_of(rule_of(call), g, sweeper.tensor_of(i), tuple(
                     [sweeper.tensor_of(call.parent[k]) for k in range(n)]), call, params))
                 for k in range(n):
                     if found[k] is not None and not is_const(call.parent[k]):
                         add_bar(bars, pending, call.parent[k],
                                 fitting(found[k], call.parent[k]))
+                found = []          # a cotangent that nobody holds is changed in place
                 continue
             n = parents(i, parent)
             for k in range(n):
@@ -3620,7 +3658,7 @@ cdef list graph_forward(list outputs, list inputs, list tangents, fad_index low,
             call = fad_call_of(&tape, i)
             some = tuple([dots.get(call.parent[k]) for k in range(call.n)])
             if any([x is not None for x in some]):
-                params = None if call.params == NULL else <object>call.params
+                params = params_of(call)
                 d = jvp_of(rule_of(call), some, sweeper.tensor_of(i), tuple(
                     [sweeper.tensor_of(call.parent[k]) for k in range(call.n)]), params)
                 if d is not None:

@@ -62,6 +62,7 @@ cdef extern from "fad.h" nogil:
 
     ctypedef struct fad_call:
         fad_call *next
+        int64_t at
         void *rule
         void *params
         int32_t n
@@ -183,7 +184,8 @@ cdef extern from "fad.h" nogil:
 cdef extern from "vm.h" nogil:
     enum:
         FAD_VM_ALIAS, FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE
-        FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_PARTIAL
+        FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_PUT, FAD_VM_ASSEMBLE
+        FAD_VM_PARTIAL
         FAD_VM_ROW, FAD_VM_PART
         FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN, FAD_VM_COMPARE
         FAD_VM_FOREIGN

@@ -281,13 +281,11 @@ cdef class Nodes:
         kinds = [self.arrays.get(p, (NO_SHAPE, F64)) for p in parents]
         fits = True
         if rule is GET_NUMBER:
-            offset, index = params
-            shape, dtype = kinds[0]
-            index = index if type(index) is tuple else (index,)
-            fits = dtype == F64 and len(index) == len(shape) and all(
-                [type(k) is int and -m <= k < m for k, m in zip(index, shape)])
-            fits = fits and int(offset) == int(np.ravel_multi_index(
-                tuple([k % m for k, m in zip(index, shape)]), shape))
+            if type(params) is tuple and params:    # (place, index), as it was first written
+                params = params[0]
+                self.calls[i] = rule, params, parents
+            fits = kinds[0][1] == F64 and type(params) is int and (
+                0 <= params < int(np.prod(kinds[0][0])))
         elif rule is TRANSPOSE:
             axes, inverse = params
             fits = sorted(axes) == list(range(len(kinds[0][0]))) and (
@@ -493,6 +491,8 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                 state[i] |= state[tape.args[i].a] & STATE_VARIES
                 if code >= FAD_OP_FIRST_BINARY:
                     state[i] |= state[tape.args[i].b] & STATE_VARIES
+            if tape.op[i] & FAD_ARRAY and tape.value[i].arr.hollow:
+                state[i] |= STATE_VARIES    # what was changed in place is computed again
         names = {name: i for name, i in trace.names.items() if i >= 0}
         guards = [g for g in trace.guards
                   if (state[g[2]] | (state[g[3]] if g[3] >= 0 else 0)) & STATE_VARIES]
@@ -547,7 +547,7 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                     call = fad_call_of(&tape, i)
                     calls[n] = (
                         None if call.rule == NULL else <object>call.rule,
-                        None if call.params == NULL else <object>call.params,
+                        params_of(call),
                         tuple([new[call.parent[k]] for k in range(call.n)]))
                 else:
                     args[n, 0] = new[tape.args[i].a]

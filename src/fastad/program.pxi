@@ -391,7 +391,7 @@ cdef CoreRule ASSEMBLE = core_rule(Assemble, "assemble", True, False)
 
 
 cdef Tensor element_at(Tensor g, Py_ssize_t offset):
-    return c_get_number(g, offset, np.unravel_index(offset, shape_of(g)))
+    return c_get_number(g, offset)
 
 
 cdef Tensor assemble(list numbers, tuple shape, list offsets):
@@ -559,6 +559,8 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
     cdef Tensor t, y, gt
     cdef dict leaves = {}
     cdef dict picked = {}           # array node -> {offset of an element read from it: cotangent}
+    cdef dict alone = {}            # array node -> its cotangent, which nothing else refers to
+    cdef bint mine
     cdef int k, op, arity
     global fad_grad_off
     cdef int was_off = fad_grad_off
@@ -583,8 +585,17 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
         i = top + 1
         while i > low:
             i -= 1
+            mine = bool(alone) and alone.pop(i, -1) == bar[i]
             if picked and i in picked and not is_const(i):
                 found = picked.pop(i)
+                if bar[i] >= 0 and len(found) <= FEW:
+                    for k, g in found.items():
+                        bar[i] = node_with_number(ADD_NUMBER, bar[i], g, k, mine)
+                        mine = True
+                    found = {}
+            else:
+                found = {}
+            if found:
                 t = assemble([sweeper.tensor_of(c) for c in found.values()],
                              shape_of(value_of(i)), list(found))
                 reserve(1)
@@ -606,6 +617,21 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                 k = tape.args[i].a
                 leaves.setdefault(k, []).append(g)
                 continue
+            if op == FAD_OP_CALL and not tape.op[i] & FAD_HOOK:
+                call = fad_call_of(&tape, i)
+                if call.rule == <void *>SET_NUMBER or call.rule == <void *>ADD_NUMBER:
+                    if not is_const(call.parent[1]):
+                        add_node(bar, &low, call.parent[1], node_of_number(g, call.at))
+                    if is_const(call.parent[0]):
+                        continue
+                    if call.rule == <void *>SET_NUMBER:
+                        reserve(1)
+                        g = node_with_number(SET_NUMBER, g, fad_const(&tape, 0.0), call.at, mine)
+                        mine = True
+                    if mine and bar[call.parent[0]] < 0:
+                        alone[call.parent[0]] = g
+                    add_node(bar, &low, call.parent[0], g)
+                    continue
             gt = sweeper.tensor_of(g)
             hooks = hooks_at(i) if tape.op[i] & FAD_HOOK else None
             if hooks is not None:
@@ -617,9 +643,9 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
             if op == FAD_OP_CALL:
                 call = fad_call_of(&tape, i)
                 arity = call.n
-                params = None if call.params == NULL else <object>call.params
+                params = params_of(call)
                 if rule_of(call) is GET_NUMBER:
-                    pick(picked.setdefault(call.parent[0], {}), params[0], bar[i])
+                    pick(picked.setdefault(call.parent[0], {}), call.at, bar[i])
                     low = min(low, call.parent[0])
                     continue
                 found = vjp_of(rule_of(call), gt, sweeper.tensor_of(i), tuple(
@@ -691,8 +717,8 @@ cdef list trace_forward(list outputs, list inputs, list tangents, fad_index low,
                 call = fad_call_of(&tape, i)
                 if not any([dot[call.parent[k]] >= 0 for k in range(call.n)]):
                     continue
-                params = None if call.params == NULL else <object>call.params
-                if rule_of(call) is GET_NUMBER and rests(dot[call.parent[0]], params[0]):
+                params = params_of(call)
+                if rule_of(call) is GET_NUMBER and rests(dot[call.parent[0]], call.at):
                     continue
                 d = jvp_of(rule_of(call), tuple(
                     [sweeper.tensor_of(dot[call.parent[k]]) if dot[call.parent[k]] >= 0 else None
@@ -719,6 +745,61 @@ cdef bint rests(fad_index i, Py_ssize_t offset) noexcept:
     """Whether an element of a tangent is zero in every run: those of a unit vector, all but one."""
     return (tape.op[i] & (FAD_OPCODE | FAD_PASSIVE) == FAD_OP_CONST
             and (<double *>tape.value[i].arr.data)[offset] == 0.0)
+
+
+cdef enum:
+    FEW = 4                     # numbers that are put into an array one by one
+
+
+cdef fad_index node_of_number(fad_index g, Py_ssize_t at) except -1:
+    """A node for an element of the array of node g."""
+    cdef fad_call *call
+    cdef fad_slot slot
+    cdef fad_index i
+    reserve(1)
+    call = begin_call(1)
+    fill_call(call, GET_NUMBER, at)
+    call.parent[0] = g
+    slot.f = (<double *>tape.value[g].arr.data)[at]
+    i = fad_push_call(&tape, FAD_OP_CALL, call, slot, False)
+    fad_note(&tape, i, fad_grad_off == 3)
+    return i
+
+
+cdef fad_index node_with_number(CoreRule rule, fad_index g, fad_index number, Py_ssize_t at,
+                                bint mine) except -1:
+    """A node for the array of node g with a number at a place; it takes over the buffer of a node
+    that nothing else refers to (`mine`)."""
+    cdef fad_array *arr = tape.value[g].arr
+    cdef fad_array *shell = NULL
+    cdef fad_call *call
+    cdef fad_slot slot
+    cdef fad_index i
+    reserve(1)
+    if (mine and arr.refs == 1 and arr.owner == NULL and not tape.op[g] & FAD_NEEDED
+            and (tape.op[g] & FAD_OPCODE) == FAD_OP_CALL):
+        shell = shared_shell(arr)
+        slot.arr = fad_array_share(arr)
+    else:
+        slot.arr = fad_array_copy(arr)
+        if slot.arr == NULL:
+            fail(FAD_NOMEM, "backward")
+    try:
+        call = begin_call(2)
+    except BaseException:
+        fad_array_release(slot.arr)
+        if shell != NULL:
+            fad_array_release(shell)
+        raise
+    if shell != NULL:
+        hollow_out(g, shell)
+    fill_call(call, rule, at)
+    call.parent[0] = g
+    call.parent[1] = number
+    put_number(slot.arr, at, tape.value[number].f, (<PutNumber>rule).adds)
+    i = fad_push_call(&tape, FAD_OP_CALL, call, slot, True)
+    fad_note(&tape, i, fad_grad_off == 3)
+    return i
 
 
 cdef int pick(dict found, Py_ssize_t offset, fad_index g) except -1:
@@ -793,7 +874,7 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
     cdef fad_array *y = tape.value[i].arr if tape.op[i] & FAD_ARRAY else NULL
     cdef bint floats = (x == NULL or x.dtype < FAD_BOOL) and (y == NULL or y.dtype < FAD_BOOL)
     cdef int k
-    params = None if call.params == NULL else <object>call.params
+    params = params_of(call)
     what.pure = 1
     what.kind = FAD_VM_FOREIGN
     if isinstance(rule, Partial):
@@ -824,7 +905,11 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         what.side = (<Part>rule).part
     elif rule is GET_NUMBER:
         what.kind = FAD_VM_GET
-        what.offset = params[0]
+        what.offset = params
+    elif rule is SET_NUMBER or rule is ADD_NUMBER:
+        what.kind = FAD_VM_PUT
+        what.offset = params
+        what.side = rule is ADD_NUMBER
     elif rule is MATMUL and x.ndim <= 2 and tape.value[call.parent[1]].arr.ndim <= 2:
         what.kind = FAD_VM_MATMUL
         what.ta, what.tb, what.exact = params
@@ -838,7 +923,7 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         comparison(what, <ByNumpy>rule, call, y)
     elif rule in FORMS and x != NULL and y != NULL:
         regular(state, what, FORMS[rule], call, params, x, y)
-    if state.plain and (what.kind == FAD_VM_SUM_AXES or what.kind == FAD_VM_COMPARE):
+    if state.plain and what.kind in (FAD_VM_SUM_AXES, FAD_VM_COMPARE, FAD_VM_PUT):
         what.kind = FAD_VM_FOREIGN          # native.py has no text for them
     if what.kind == FAD_VM_FOREIGN:
         what.foreign = <int32_t>len(state.foreign)

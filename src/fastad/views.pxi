@@ -696,16 +696,19 @@ cdef int write(Tensor root, Tensor value, dict params, str symbol) except -1:
     cdef fad_index i
     cdef bint in_place, record
     cdef Tensor r
-    if fad_trace_id:
+    if not is_float(root) and fad_trace_id:
         become(root, apply(put_, (root, value), params))
         return 0
     prepare_views(root)
     if not is_float(root):
         write_whole(root, value, params)
         return 0
-    record = fad_grad_off == 0 and (tracked(root) or tracked(value))
+    record = fad_grad_off != 1 and (tracked(root) or tracked(value))
+    if fad_grad_off == 3 and active(root):
+        refuse("a tensor with a gradient is changed under no_grad()")
     values = value_array(value)
-    in_place = exclusive(root)
+    # a trace keeps what was there before the first value that it follows
+    in_place = exclusive(root) and not (record and fad_trace_id and not tracked(root))
     if in_place:
         buf = fad_array_share(root.arr)
     else:
@@ -716,7 +719,7 @@ cdef int write(Tensor root, Tensor value, dict params, str symbol) except -1:
         if record:
             call = begin_call(2)
             reserve(4)
-            if in_place or not tracked(root):
+            if in_place or not (tracked(root) or fad_trace_id):
                 shell = shared_shell(root.arr)
             call.parent[1] = parent_of(value, False)
         elif active(root) and root.h.slot < 0 and not in_place:
@@ -745,6 +748,8 @@ cdef int write(Tensor root, Tensor value, dict params, str symbol) except -1:
     elif i >= 0:
         leave_node(root)
         fad_link(&tape, &root.h, i)
+        if fad_grad_off & 2:
+            note(root)
     views_are_stale(root)
     tidy()
     return 0
@@ -796,11 +801,11 @@ cdef int put_in(cnp.ndarray whole, object values, dict params) except -1:
 
 @cython.final
 cdef class PutNumber(CoreRule):
-    """A float64 array with a number at one place, or added to it; params: offset in the array."""
+    """A float64 array with a number at a place, or added there; params: place in the flat array."""
     cdef bint adds
 
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
-        cdef Tensor number = c_get_number(g, params, None)
+        cdef Tensor number = c_get_number(g, params)
         if self.adds:
             return g, number
         return c_put_number(SET_NUMBER, g, scalar_constant(0.0), params), number
@@ -824,40 +829,77 @@ cdef inline void put_number(fad_array *arr, Py_ssize_t offset, double v, bint ad
     p[0] = p[0] + v if adds else v
 
 
-cdef Tensor c_put_number(CoreRule rule, Tensor x, Tensor number, Py_ssize_t offset):
-    """A new tensor; it takes over the buffer of a cotangent that nobody else holds."""
+cdef Tensor c_put_number(CoreRule rule, Tensor x, Tensor number, Py_ssize_t at):
+    """A new tensor; it takes over the buffer of an `x` that nobody but the caller holds, such as a
+    cotangent on its way down a chain of assignments."""
     cdef Tensor y
     cdef fad_array *arr
+    cdef fad_array *shell = NULL
+    cdef fad_index i
     fresh(x)
-    arr = fad_array_copy(x.arr)
-    if arr == NULL:
-        fail(FAD_NOMEM, rule.name)
-    put_number(arr, offset, number.value, (<PutNumber>rule).adds)
-    y = adopt(arr)
-    record_pair(y, rule, x, number, offset)
+    if Py_REFCNT(<PyObject *>x) == 1 and exclusive(x) and x.h.slot < 0 and (
+            x.h.idx >= 0 or not tracked(number)):
+        shell = shared_shell(x.arr)
+        arr = fad_array_share(x.arr)
+    else:
+        arr = fad_array_copy(x.arr)
+        if arr == NULL:
+            fail(FAD_NOMEM, rule.name)
+    try:
+        y = adopt(arr)
+        record_pair(y, rule, x, number, at)
+    except BaseException:
+        if shell != NULL:
+            fad_array_release(shell)
+        raise
+    put_number(arr, at, number.value, (<PutNumber>rule).adds)
+    if shell != NULL:
+        i = x.h.idx
+        if i >= 0 and tape.op[i] & FAD_ARRAY and tape.value[i].arr == arr:
+            hollow_out(i, fad_array_share(shell))
+        fad_array_release(x.arr)
+        x.arr = shell
     return y
 
 
-cdef int pull_put_number(SweepState state, fad_call *call, fad_array *g, bint adds) except -1:
+cdef fad_status pull_put_number(fad_sweep *s, fad_call *call, fad_array *g, bint adds) noexcept:
     """The VJP of a number put at a place: the adjoint's buffer passes on to the old version."""
-    cdef Py_ssize_t offset = <object>call.params
     cdef fad_index old = call.parent[0]
     cdef fad_array *mine
-    cdef fad_status status = fad_contribute(&tape, &state.s, call.parent[1],
-                                            (<double *>g.data)[offset])
-    if status == FAD_OK and not fad_stops(&tape, old):
-        if adds or (g.refs == 1 and g.owner == NULL):
-            mine = fad_array_share(g)
-        else:
-            mine = fad_array_copy(g)
-            if mine == NULL:
-                fail(FAD_NOMEM, "backward")
-        if not adds:
-            (<double *>mine.data)[offset] = 0.0
-        status = fad_contribute_array(&tape, &state.s, old, mine)
-    if status:
-        fail(status, "backward")
-    return 0
+    fad_contribute(&tape, s, call.parent[1], (<double *>g.data)[call.at])
+    if fad_stops(&tape, old):
+        return FAD_OK
+    if adds or (g.refs == 1 and g.owner == NULL):
+        mine = fad_array_share(g)
+    else:
+        mine = fad_array_copy(g)
+        if mine == NULL:
+            return FAD_NOMEM
+    if not adds:
+        (<double *>mine.data)[call.at] = 0.0
+    return fad_contribute_array(&tape, s, old, mine)
+
+
+cdef fad_status push_put_number(fad_sweep *s, fad_call *call, fad_index i, bint adds) noexcept:
+    """The tangent: that of the old version, whose buffer it takes over if nobody can read it."""
+    cdef fad_index old = call.parent[0], number = call.parent[1]
+    cdef fad_array *arr = NULL
+    cdef fad_array *like = tape.value[i].arr
+    cdef double dot = 0.0
+    if number >= s.start and s.own[number].bits != FAD_UNTOUCHED:
+        dot = s.own[number].f
+    if old < s.start or s.own[old].bits == FAD_UNTOUCHED:
+        if fad_fill(FAD_F64, like.ndim, like.shape, 0.0, &arr):
+            return FAD_NOMEM
+    elif tape.value[old].arr.hollow and s.own[old].arr.refs == 1 and s.own[old].arr.owner == NULL:
+        arr = s.own[old].arr
+        s.own[old].bits = FAD_UNTOUCHED
+    else:
+        arr = fad_array_copy(s.own[old].arr)
+        if arr == NULL:
+            return FAD_NOMEM
+    put_number(arr, call.at, dot, adds)
+    return fad_contribute_array(&tape, s, i, arr)
 
 
 cdef int pull_put(SweepState state, fad_call *call, fad_array *g, dict params) except -1:
@@ -900,7 +942,7 @@ cdef object number_of_stale(Tensor t, object index):
         return number_at(t, index)
     work_out(v)
     offset = offset_of(t, index, v.strides)
-    return c_get_number(v.root, v.first + offset, None)
+    return c_get_number(v.root, v.first + offset)
 
 
 cdef bint set_number_at(Tensor t, object index, object value) except -1:
@@ -914,7 +956,7 @@ cdef bint set_number_at(Tensor t, object index, object value) except -1:
     cdef fad_array *shell
     cdef fad_call *call
     cdef fad_slot slot
-    if t.arr == NULL or t.arr.dtype != FAD_F64 or fad_trace_id:
+    if t.arr == NULL or t.arr.dtype != FAD_F64 or fad_grad_off == 3:
         return False
     if type(value) is Tensor:
         if (<Tensor>value).arr != NULL:
@@ -933,7 +975,8 @@ cdef bint set_number_at(Tensor t, object index, object value) except -1:
             return False
         work_out(v)
         root = v.root
-    if root.leaf_requires or t.leaf_requires or root.hooks is not None:
+    if root.leaf_requires or t.leaf_requires or root.hooks is not None or (
+            fad_trace_id and (root.born != fad_trace_id or root.h.idx == FAD_NO_NODE)):
         return False
     if offset_of(t, index, NULL) < 0:
         return False
@@ -951,7 +994,6 @@ cdef bint set_number_at(Tensor t, object index, object value) except -1:
     try:
         if fad_reserve(&tape, 4):
             reserve(4)
-        params = offset
         shell = shared_shell(root.arr)
     except BaseException:
         fad_free(call)
@@ -961,12 +1003,16 @@ cdef bint set_number_at(Tensor t, object index, object value) except -1:
         call.parent[1] = fad_const(&tape, number)
     old = node_of_old(root, True, shell)
     call.parent[0] = old
-    fill_call(call, SET_NUMBER, params)
+    Py_INCREF(SET_NUMBER)
+    call.rule = <void *>SET_NUMBER
+    call.at = offset
     (<double *>root.arr.data)[offset] = number
     slot.arr = fad_array_share(root.arr)
     new = fad_push_call(&tape, FAD_OP_CALL, call, slot, True)
     if root.h.idx >= 0:
         fad_unlink(&tape, &root.h)
     fad_link(&tape, &root.h, new)
+    if fad_grad_off:
+        note(root)
     views_are_stale(root)
     return True

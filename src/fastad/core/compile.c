@@ -296,6 +296,12 @@ static void unspread(const builder *u, step *s, fad_index i)
         if (u->values[s->arg[k]].uniform >= 0) s->arg[k] = u->values[s->arg[k]].uniform;
 }
 
+/* Whether the tape has the value of a node: one that was changed in place is computed again. */
+static int is_there(const fad_tape *t, fad_index i)
+{
+    return !(t->op[i] & FAD_ARRAY) || !t->value[i].arr->hollow;
+}
+
 static int take_row(builder *u, fad_index i)
 {
     const fad_tape *t = u->b->tape;
@@ -314,7 +320,7 @@ static int take_row(builder *u, fad_index i)
         constant &= u->values[s.arg[k]].constant;
     }
     if (s.n < 2) s.arg[1] = s.arg[0];
-    if (constant) return value_at(u, i) >= 0;
+    if (constant && is_there(t, i)) return value_at(u, i) >= 0;
     if ((t->op[i] & FAD_ARRAY) && t->value[i].arr->dtype == FAD_F64) unspread(u, &s, i);
     const int32_t same = passed_on(u, code, s.arg, i);
     if (same >= 0) {
@@ -358,7 +364,7 @@ static fad_status take_call(builder *u, fad_index i)
     if (u->b->classify(u->b->ctx, i, call, &what)) return FAD_CALLBACK;
     const int32_t uniform = what.kind == FAD_VM_BROADCAST && !u->values[s.arg[0]].is_array
         ? s.arg[0] : -1;
-    if (constant && what.pure) {
+    if (constant && what.pure && is_there(t, i)) {
         const int32_t v = value_at(u, i);
         if (v < 0) return FAD_NOMEM;
         if (uniform >= 0) u->values[v].uniform = uniform;
@@ -822,13 +828,13 @@ static int plain_loop(const builder *u, const step *s)
     return 1;
 }
 
-/* The operand whose bytes an elementwise result may take over: of its shape, read last here. */
+/* The operand whose bytes a result may take over: of its shape, read last here. */
 static int32_t reusable(const emitter *e, const step *s, int32_t k)
 {
     const value *out = &e->u->values[s->out];
     for (int32_t j = 0; j < s->n; j++) {
-        const int32_t r = e->u->values[s->arg[j]].root;
-        const value *v = &e->u->values[r], *shown = &e->u->values[s->arg[j]];
+        const int32_t r = e->u->values[args_of(e->u, s)[j]].root;
+        const value *v = &e->u->values[r], *shown = &e->u->values[args_of(e->u, s)[j]];
         if (!v->is_array || v->constant || v->pinned || v->last != k) continue;
         if (e->u->p->array[v->where].from != FROM_ARENA) continue;
         if (shown->like->dtype == out->like->dtype && fad_same_shape(shown->like, out->like))
@@ -875,6 +881,7 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         ins.offset = what->offset;
         ins.axes = p->n_axes;
         if (what->kind == FAD_VM_FOREIGN) p->n_foreign++;
+        if (what->kind == FAD_VM_PUT) taken = reusable(e, s, k);
         if (what->kind == FAD_VM_TRANSPOSE || what->kind == FAD_VM_SUM_AXES)
             for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
                 if (!FAD_PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;

@@ -134,7 +134,10 @@ int fad_has_nan(const fad_array *x);
 
 /* Keepers and calls that the core has let go; the caller takes and releases them. */
 typedef struct fad_call {
-    struct fad_call *next;
+    union {
+        int64_t at;                 /* of a call on a node: the place of the element that it is about */
+        struct fad_call *next;      /* of a dead one */
+    };
     void *rule, *params;
     int32_t n;
     fad_index parent[];

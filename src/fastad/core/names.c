@@ -25,6 +25,7 @@ static const char *call_name(enum fad_vm_kind kind)
     case FAD_VM_CAST: return "cast";
     case FAD_VM_MATMUL: return "matmul";
     case FAD_VM_GET: return "get";
+    case FAD_VM_PUT: return "put";
     case FAD_VM_ASSEMBLE: return "assemble";
     case FAD_VM_ROW: return "complex_row";
     case FAD_VM_PART: return "part";

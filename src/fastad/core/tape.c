@@ -395,7 +395,7 @@ fad_call *fad_call_new(int n)
 {
     fad_call *call = fad_malloc(sizeof *call + (size_t)n * sizeof call->parent[0]);
     if (!call) return NULL;
-    call->next = NULL;
+    call->at = 0;
     call->rule = call->params = NULL;
     call->n = n;
     return call;

@@ -328,6 +328,13 @@ fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins 
         w->reg[ins->out.where] =
             ((const double *)w->array[ins->in[0].where]->data)[ins->offset];
         return FAD_OK;
+    case FAD_VM_PUT: {              /* in the first operand's bytes, where it is not read again */
+        const fad_array *x = w->array[ins->in[0].where];
+        double *q = (double *)out->data + ins->offset;
+        if (out->data != x->data) memcpy(out->data, x->data, (size_t)x->size * sizeof *q);
+        *q = ins->side ? *q + w->reg[ins->in[1].where] : w->reg[ins->in[1].where];
+        return FAD_OK;
+    }
     case FAD_VM_ASSEMBLE: {
         const fad_place *place = p->arglist + ins->first_in;
         const int64_t *at = p->offset + ins->offset;

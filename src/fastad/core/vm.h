@@ -18,6 +18,7 @@ enum fad_vm_kind {
     FAD_VM_CAST,
     FAD_VM_MATMUL,      /* ta, tb, exact; at most two axes */
     FAD_VM_GET,         /* a number out of a float64 array, at offset */
+    FAD_VM_PUT,         /* its first operand with the number in the second at offset; side 1: added */
     FAD_VM_ASSEMBLE,    /* numbers in a float64 array of zeros; `offset` names their places */
     FAD_VM_ROW,         /* a row `op` over complex arrays of one dtype */
     FAD_VM_PART,        /* `side` says which; see fad_part */
