@@ -16,6 +16,7 @@ them, such as a function of the values alone, a finite one.
 
 from __future__ import annotations
 
+import functools
 import operator
 from math import prod as _product
 from typing import NamedTuple
@@ -26,14 +27,24 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from . import _core, linalg_rules, numpy_api, rules
 from ._core import Tensor
 from .linalg_rules import column
+from .linalg_scipy import (
+    cho_factor,
+    cho_solve,
+    expm,
+    logm,
+    lu_factor,
+    lu_solve,
+    solve_triangular,
+    sqrtm,
+)
 
-_SCIPY = "cho_factor cho_solve expm logm lu_factor lu_solve solve_triangular sqrtm".split()
 __all__ = [
-    "EigResult", "EighResult", "QRResult", "SVDResult", "SlogdetResult", "cholesky", "cond", "cross",
-    "det", "diagonal", "eig", "eigh", "eigvals", "eigvalsh", "inv", "lstsq", "matmul", "matrix_norm",
-    "matrix_power", "matrix_rank", "matrix_transpose", "multi_dot", "norm", "outer", "pinv", "qr",
-    "slogdet", "solve", "svd", "svdvals", "tensordot", "tensorinv", "tensorsolve", "trace", "vecdot",
-    "vector_norm", *_SCIPY,
+    "EigResult", "EighResult", "QRResult", "SVDResult", "SlogdetResult", "cho_factor", "cho_solve",
+    "cholesky", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvals", "eigvalsh", "expm", "inv",
+    "logm", "lstsq", "lu_factor", "lu_solve", "matmul", "matrix_norm", "matrix_power", "matrix_rank",
+    "matrix_transpose", "multi_dot", "norm", "outer", "pinv", "qr", "slogdet", "solve",
+    "solve_triangular", "sqrtm", "svd", "svdvals", "tensordot", "tensorinv", "tensorsolve", "trace",
+    "vecdot", "vector_norm",
 ]
 
 _NOT_GIVEN = np._NoValue
@@ -391,7 +402,6 @@ def qr(a, mode="reduced"):
             return _by_values(lambda y: y, "qr", lambda x: (np.linalg.qr(x, mode),), t)
         kind = QRResult if mode != "raw" else lambda h, tau: (h, tau)
         return _by_values(kind, "qr", np.linalg.qr, t, mode)
-    _matrices("qr", t)
     if mode == "raw":
         return linalg_rules.qr_raw(t)
     q, r = linalg_rules.qr(t, mode == "complete" and t.shape[-2] > t.shape[-1])
@@ -428,7 +438,6 @@ def svd(a, full_matrices=True, compute_uv=True, hermitian=False):
         return linalg_rules.svdvals(t)
     if not _recorded(t):
         return _by_values(SVDResult, "svd", np.linalg.svd, t, bool(full_matrices))
-    _matrices("svd", t)
     return SVDResult(*linalg_rules.svd(t, bool(full_matrices)))
 
 
@@ -492,7 +501,6 @@ def eigh(a, UPLO="L") -> EighResult:
     uplo = _triangle_name("eigh", UPLO)
     if not _recorded(t):
         return _by_values(EighResult, "eigh", np.linalg.eigh, t, uplo)
-    _square("eigh", t)
     return EighResult(*linalg_rules.eigh(t, uplo))
 
 
@@ -514,13 +522,18 @@ def eigvalsh(a, UPLO="L") -> Tensor:
     return rules.record(linalg_rules.EIGVALSH, (_inexact(a),), {"uplo": uplo})
 
 
-def _as_numpy_does(t, w):
-    """Whether complex results for a real `t` become real ones.
+@functools.cache
+def _eigenvalues_can_be_real():
+    """Whether NumPy turns complex results for real matrices into real ones: before 2.5."""
+    return np.linalg.eigvals(np.ones((1, 1))).dtype.kind == "f"
 
-    Before NumPy 2.5 they do where all eigenvalues `w` are real.
-    """
-    if t.dtype.kind == "c" or np.linalg.eigvals(np.ones((1, 1))).dtype.kind == "c":
+
+def _as_numpy_does(t, w):
+    """Whether the complex results for `t` become real ones: where all eigenvalues `w` are real."""
+    if t.dtype.kind == "c" or not _eigenvalues_can_be_real():
         return False
+    if not _core.is_tracing():
+        return not _core.array(w).imag.any()
     return not bool(_core.array(_core.by_numpy(np.any, (_core.imag(w),), {})))
 
 
@@ -547,7 +560,6 @@ def eig(a) -> EigResult:
     t = _inexact(a)
     if not _recorded(t):
         return _by_values(EigResult, "eig", np.linalg.eig, t)
-    _square("eig", t)
     w, v = linalg_rules.eig(t)
     if _as_numpy_does(t, w):
         w, v = _core.real(w), _core.real(v)
@@ -647,7 +659,10 @@ def _matrix_norm(t, order, axes, keepdims):
         return y if keepdims else numpy_api.squeeze(y, axes)
     if order not in (2, -2, "nuc") or not t.size:
         # an error, or a norm of nothing
-        return _core.by_numpy(np.linalg.norm, (t, order, axes, keepdims), {})
+        try:
+            return _core.by_numpy(np.linalg.norm, (t, order, axes, keepdims), {})
+        except ValueError as error:
+            raise rules.named("norm", error) from None
     s = linalg_rules.svdvals(numpy_api.moveaxis(t, axes, (-2, -1)))
     s = rules.where(s == 0.0, 0.0, s)
     if order == "nuc":
@@ -697,6 +712,9 @@ def vector_norm(x, /, *, axis=None, keepdims=False, ord=2) -> Tensor:
 def cond(x, p=None) -> Tensor:
     """Return the condition number of matrices by a norm, by default of order 2; inf if singular.
 
+    By norms of other orders a singular matrix has the gradient 0, by order 2 the one that follows from
+    its singular values, inf or nan.
+
     Raises
     ------
     numpy.linalg.LinAlgError
@@ -719,8 +737,13 @@ def cond(x, p=None) -> Tensor:
         y = last / first if p == -2 else first / last
     else:
         _square("cond", t)
-        inverse = linalg_rules.inv(t, False)
+        # NumPy inverts float32 in double precision
+        wide = t if t.dtype.itemsize >= 8 * (1 + (t.dtype.kind == "c")) else _core.astype(
+            t, np.result_type(t.dtype, np.float64))
+        inverse = linalg_rules.inv(wide, False)
         y = norm(t, p, (-2, -1)) * norm(inverse, p, (-2, -1))
+        if wide is not t:
+            y = _core.astype(y, np.float32)
     if _core.holds_nan(y):
         given = numpy_api.any(numpy_api.isnan(t), axis=(-2, -1))
         y = rules.where(numpy_api.logical_and(numpy_api.isnan(y), numpy_api.logical_not(given)),
@@ -960,20 +983,6 @@ def vecdot(x1, x2, /, *, axis=-1) -> Tensor:
     if a.dtype.kind not in "fc":
         return _core.by_numpy(np.vecdot, (a, b), {})
     return linalg_rules.vecdot(a, b)
-
-
-# SciPy's.
-
-
-def __getattr__(name):
-    """Find the functions that SciPy computes, which live in a module of their own."""
-    if name not in _SCIPY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import linalg_scipy
-
-    found = getattr(linalg_scipy, name)
-    globals()[name] = found
-    return found
 
 
 numpy_api.FUNCTIONS.update({
