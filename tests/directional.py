@@ -1,4 +1,4 @@
-"""Derivatives of functions of real and complex arrays, compared with differences along directions."""
+"""Derivatives of functions of real and complex arrays, against differences along directions."""
 
 import numpy as np
 

@@ -5,11 +5,14 @@ NumPy's bits; its gradient, its tangent and its second derivative are compared w
 differences along random directions, real for real matrices and complex for complex ones.
 """
 
+import inspect
+
 import numpy as np
 import pytest
+from directional import assert_derivatives, gradients, inner, loss_of, several, slope, vector
 
 import fastad as ad
-from directional import assert_derivatives, gradients, inner, loss_of, several, slope, vector
+
 
 def general(*shape):
     """Matrices whose singular values and eigenvalues lie well apart."""
@@ -183,7 +186,8 @@ CASES = {
     "multi_dot, vectors": (lambda xp, a, b: xp.linalg.multi_dot([a, b, b, a]),
                            vector(3), vector(3, 3)),
     "cross": (lambda xp, a, b: xp.linalg.cross(a, b), vector(2, 3), vector(3)),
-    "cross over an axis": (lambda xp, a, b: xp.linalg.cross(a, b, axis=0), vector(3, 2), vector(3, 2)),
+    "cross over an axis": (lambda xp, a, b: xp.linalg.cross(a, b, axis=0), vector(3, 2),
+                           vector(3, 2)),
     "outer": (lambda xp, a, b: xp.linalg.outer(a, b), vector(3), vector(2)),
     "vecdot": (lambda xp, a, b: xp.linalg.vecdot(a, b), vector(2, 3), vector(3)),
     "vecdot over an axis": (lambda xp, a, b: xp.linalg.vecdot(a, b, axis=0), vector(3, 2),
@@ -357,7 +361,7 @@ def test_det_of_singular_matrices_has_the_derivatives_of_the_polynomial(rank, ki
     a = vector(n, rank)(rng, kind) @ vector(rank, n)(rng, kind)
     if rank == 2:
         a[:, 0] = a[0] = 0.0            # two zero pivots, exactly
-    if not np.linalg.det(a) == 0.0:
+    if np.linalg.det(a) != 0.0:
         a[-1] = a[0] * 2.0
         a[0, :] = a[-1, :] = 0.0
     assert np.linalg.det(a) == 0.0
@@ -515,7 +519,7 @@ ERRORS = {
     "inv, a vector": (lambda xp, x: xp.linalg.inv(x[0]), "inv: 1-dimensional array given"),
     "det, not square": (lambda xp, x: xp.linalg.det(x[:1]), "det: "),
     "slogdet, not square": (lambda xp, x: xp.linalg.slogdet(x[:1]), "slogdet: "),
-    "cholesky, indefinite": (lambda xp, x: xp.linalg.cholesky(-x), "cholesky: Matrix is not positive"),
+    "cholesky, indefinite": (lambda xp, x: xp.linalg.cholesky(-x), "cholesky: Matrix is not"),
     "qr, a vector": (lambda xp, x: xp.linalg.qr(x[0]), "qr: 1-dimensional array given"),
     "qr, mode": (lambda xp, x: xp.linalg.qr(x, "some"), "qr: Unrecognized mode 'some'"),
     "svd, a number": (lambda xp, x: xp.linalg.svd(x[0, 0]), "svd: 0-dimensional array given"),
@@ -523,19 +527,19 @@ ERRORS = {
     "eigh, UPLO": (lambda xp, x: xp.linalg.eigh(x, "X"), "eigh: UPLO argument must be 'L' or 'U'"),
     "eigh, not square": (lambda xp, x: xp.linalg.eigh(x[:1]), "eigh: Last 2 dimensions"),
     "eigvalsh, UPLO": (lambda xp, x: xp.linalg.eigvalsh(x, "X"), "eigvalsh: UPLO"),
-    "eig, nan": (lambda xp, x: xp.linalg.eig(x * np.nan), "eig: Array must not contain infs or NaNs"),
+    "eig, nan": (lambda xp, x: xp.linalg.eig(x * np.nan), "eig: Array must not contain"),
     "eigvals, not square": (lambda xp, x: xp.linalg.eigvals(x[:1]), "eigvals: Last 2 dimensions"),
     "lstsq, shapes": (lambda xp, x: xp.linalg.lstsq(x, x[:1]), "lstsq: Incompatible dimensions"),
     "lstsq, a batch": (lambda xp, x: xp.linalg.lstsq(x[None], x), "lstsq: "),
     "pinv, both": (lambda xp, x: xp.linalg.pinv(x, 0.1, rtol=0.1), "pinv: `rtol` and `rcond`"),
-    "matrix_power, exponent": (lambda xp, x: xp.linalg.matrix_power(x, 0.5), "matrix_power: exponent"),
+    "matrix_power, exponent": (lambda xp, x: xp.linalg.matrix_power(x, 0.5), "matrix_power: exp"),
     "matrix_power, not square": (lambda xp, x: xp.linalg.matrix_power(x[:1], 2), "matrix_power: "),
     "tensorsolve, shapes": (lambda xp, x: xp.linalg.tensorsolve(x, x[0, :1]), "solve"),
     "tensorinv, ind": (lambda xp, x: xp.linalg.tensorinv(x, 0), "tensorinv: Invalid ind"),
-    "multi_dot, one": (lambda xp, x: xp.linalg.multi_dot([x]), "multi_dot: Expecting at least two"),
+    "multi_dot, one": (lambda xp, x: xp.linalg.multi_dot([x]), "multi_dot: Expecting at"),
     "multi_dot, a cube": (lambda xp, x: xp.linalg.multi_dot([x, x[None], x]), "multi_dot: 3-dim"),
-    "cross, two components": (lambda xp, x: xp.linalg.cross(x, x), "linalg.cross: Both input arrays"),
-    "outer, matrices": (lambda xp, x: xp.linalg.outer(x, x), "linalg.outer: Input arrays must be one"),
+    "cross, two components": (lambda xp, x: xp.linalg.cross(x, x), "linalg.cross: Both input"),
+    "outer, matrices": (lambda xp, x: xp.linalg.outer(x, x), "linalg.outer: Input arrays"),
     "norm, axes": (lambda xp, x: xp.linalg.norm(x, axis=(0, 1, 2)), "norm: "),
     "norm, order": (lambda xp, x: xp.linalg.norm(x, 3), "norm: "),
     "cond, empty": (lambda xp, x: xp.linalg.cond(x[:0, :0]), "cond: cond is not defined on empty"),
@@ -609,8 +613,9 @@ def test_programs_with_factorizations_are_stored_in_files(tmp_path):
     def f(a):
         w, v = ad.linalg.eigh(a)
         q, r = ad.linalg.qr(a)
-        return ad.sum(w * v[0] ** 2) + ad.linalg.det(a) + ad.sum(ad.linalg.svd(a)[1]) + r[0, 0] ** 2 + (
-            ad.sum(abs(ad.linalg.eigvals(a)))) + ad.sum(ad.linalg.pinv(a)) + ad.sum(ad.linalg.inv(a))
+        y = ad.sum(w * v[0] ** 2) + ad.linalg.det(a) + ad.sum(ad.linalg.svd(a)[1]) + r[0, 0] ** 2
+        y = y + ad.sum(abs(ad.linalg.eigvals(a))) + ad.sum(ad.linalg.pinv(a) @ ad.linalg.inv(a))
+        return y + ad.sum(ad.real(ad.fft.fft(a)))
 
     a, b = (definite(3, 3)(np.random.default_rng(k), "f") for k in (0, 1))
     program = ad.compile(f)
@@ -619,3 +624,10 @@ def test_programs_with_factorizations_are_stored_in_files(tmp_path):
     program.save(tmp_path / "f.fad")
     again = ad.load(tmp_path / "f.fad")
     assert float(again(b)) == float(f(b))
+
+
+def test_arguments_are_named_ordered_and_given_as_numpys():
+    for name in set(ad.linalg.__all__) & set(np.linalg.__all__):
+        found = inspect.signature(getattr(ad.linalg, name)).parameters.values()
+        expected = inspect.signature(getattr(np.linalg, name)).parameters.values()
+        assert [(p.name, p.kind) for p in found] == [(p.name, p.kind) for p in expected], name

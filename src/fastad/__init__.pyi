@@ -24,6 +24,7 @@ from numpy import uint32 as uint32
 from numpy import uint64 as uint64
 from numpy import uint8 as uint8
 from . import autograd as autograd
+from . import fft as fft
 from . import linalg as linalg
 from . import modes as modes
 from . import scipy as scipy

@@ -259,7 +259,7 @@ def over_batch(function, arrays, axes):
 
     Batches broadcast.
     """
-    if all([a.ndim == k for a, k in zip(arrays, axes, strict=True)]):
+    if all(a.ndim == k for a, k in zip(arrays, axes, strict=True)):
         return function(*arrays)
     batch = np.broadcast_shapes(*[a.shape[: a.ndim - k] for a, k in zip(arrays, axes, strict=True)])
     arrays = [
@@ -344,7 +344,7 @@ def solve_triangular(a, trans, b, lower, unit=False, exact=False):
 
 @primitive("inv", reads_output=True)
 class INV:
-    """The inverse (Giles 2.2.3); unless `strict`, that of a singular matrix is nan, with slope 0."""
+    """The inverse (Giles 2.2.3); unless `strict`, a singular matrix has nan, with slope 0."""
 
     def forward(a, strict):
         if strict:
@@ -566,7 +566,8 @@ class QR:
         lead = a.ndim - 2
         if m < n:
             q_dot, r_dot = _qr_jvp(q, columns(r, 0, m), columns(a_dot, 0, m))[:2]
-            tail_dot = adjoint_times(q_dot, columns(a, m, n)) + adjoint_times(q, columns(a_dot, m, n))
+            tail_dot = adjoint_times(q_dot, columns(a, m, n))
+            tail_dot = tail_dot + adjoint_times(q, columns(a_dot, m, n))
             return joined(lead, y.dtype, q_dot, rules.concatenate((r_dot, tail_dot), -1))
         if complete and m > n:
             first, others = columns(q, 0, n), columns(q, n, m)
@@ -1057,7 +1058,6 @@ class LSTSQ:
 
     def vjp(g, y, inputs, needs, rcond, cutoff):
         a, b = inputs
-        (m, n), k = a.shape, b.shape[1]
         x, _, _, _ = parts(y, *lstsq_shapes(a, b))
         x_bar, squares_bar, s_bar, _ = parts(g, *lstsq_shapes(a, b))
         inverse = pinv(a, cutoff)

@@ -1,7 +1,7 @@
-"""The functions of ``scipy.linalg`` over tensors, which need SciPy: `fastad.linalg` finds them here.
+"""Functions of ``scipy.linalg`` over tensors, which need SciPy; they are `fastad.linalg`'s too.
 
-Values are SciPy's.  Batches that SciPy does not take are loops.  SciPy is imported when a function is
-called for the first time.
+Values are SciPy's; batches are loops over it.  SciPy is imported when a function is called for the
+first time.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def _root(a):
 
 
 def _slope_of_exponential(a, e):
-    """A. H. Al-Mohy, N. J. Higham, "Computing the Frechet derivative of the matrix exponential, with
-    an application to condition number estimation", 2009."""
+    """A. H. Al-Mohy, N. J. Higham, "Computing the Frechet derivative of the matrix exponential",
+    2009."""
     frechet = scipy_linalg("expm").expm_frechet
     return over_batch(lambda a, e: frechet(a, e, compute_expm=False, check_finite=False),
                       (a, e), (2, 2))
