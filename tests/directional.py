@@ -1,4 +1,4 @@
-"""Derivatives of functions of real and complex arrays, compared with differences along directions."""
+"""Derivatives of functions of real and complex arrays, against differences along directions."""
 
 import numpy as np
 
@@ -41,7 +41,8 @@ def directions(arrays, seed):
 
 def gradients(loss, arrays):
     xs = [ad.tensor(a, requires_grad=True) for a in arrays]
-    return [g.numpy() for g in ad.autograd.grad(loss(*xs), xs, allow_unused=True)]
+    found = ad.autograd.grad(loss(*xs), xs, allow_unused=True)
+    return [np.zeros(x.shape) if g is None else g.numpy() for g, x in zip(found, xs, strict=True)]
 
 
 def inner(xs, ys):

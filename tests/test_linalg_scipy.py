@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from directional import assert_derivatives, vector
 
 import fastad as ad
-from directional import assert_derivatives, vector
 
 scipy_linalg = pytest.importorskip("scipy.linalg")
 
@@ -65,7 +65,7 @@ CASES = {
     "sqrtm in batches": (lambda xp, a: xp.linalg.sqrtm(a), matrices(2, 2, 2)),
     "sqrtm, complex": (lambda xp, a: xp.linalg.sqrtm(a), with_negative_eigenvalues),
     **{f"solve_triangular, trans {trans}, lower {lower}, unit {unit}": (
-        lambda xp, a, b, options=dict(trans=trans, lower=lower, unit_diagonal=unit):
+        lambda xp, a, b, options={"trans": trans, "lower": lower, "unit_diagonal": unit}:
         xp.linalg.solve_triangular(a, b, **options), matrices(3, 3), vector(3, 2))
        for trans in (0, 1, 2) for lower in (False, True) for unit in (False, True)},
     "solve_triangular of a vector": (lambda xp, a, b: xp.linalg.solve_triangular(a, b),

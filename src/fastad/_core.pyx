@@ -1724,9 +1724,11 @@ def transpose(x, axes=None):
     return c_transpose(t, order, tuple(inverse))
 
 
-def matmul(a, b):
-    """Matrix product with NumPy's rules for 1-D operands and batches."""
-    return c_matmul(floating(a), floating(b), False, False)
+def matmul(a, b, bint ta=False, bint tb=False):
+    """Matrix product with NumPy's rules for 1-D operands and batches.
+
+    With `ta` and `tb` the last two axes of an operand are exchanged first, which copies nothing."""
+    return c_matmul(floating(a), floating(b), ta, tb, not (ta or tb))
 
 
 cpdef Tensor astype(x, dtype):

@@ -91,7 +91,7 @@ class IRFFT:
         return (_resized(x_bar, inputs[0].shape[axis], axis),)
 
 
-def _transform(t, n, axis, norm, inverse):
+def _transform(t, n, axis, norm, inverse=False):
     params = {"n": n, "axis": axis, "norm": norm, "inverse": inverse}
     return rules.record(FFT, (t,), params)
 
@@ -138,11 +138,13 @@ def _lengths_and_axes(name, t, s, axes, to_real=False):
     if axes is None:
         if not by_shape:
             warnings.warn(
-                f"{name}: `axes` should not be `None` if `s` is not `None` (Deprecated in NumPy 2.0)",
+                f"{name}: `axes` should not be `None` if `s` is not `None`; "
+                "deprecated in NumPy 2.0",
                 DeprecationWarning, stacklevel=3)
         axes = [normalize_axis_index(k, t.ndim, name) for k in range(-len(s), 0)]
     if len(s) != len(axes):
-        raise ValueError(f"{name}: Shape and axes have different lengths, {len(s)} and {len(axes)}.")
+        raise ValueError(
+            f"{name}: Shape and axes have different lengths, {len(s)} and {len(axes)}.")
     if to_real and by_shape:
         s[-1] = (t.shape[axes[-1]] - 1) * 2
     if None in s:
@@ -172,7 +174,7 @@ def fft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
     >>> ad.fft.fft([1.0, 0.0, 0.0, 0.0]).tolist()
     [(1+0j), (1+0j), (1+0j), (1+0j)]
     """
-    return _transform(*_one_axis("fft", a, n, axis, norm), False)
+    return _transform(*_one_axis("fft", a, n, axis, norm))
 
 
 def ifft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
@@ -184,7 +186,8 @@ def ifft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
     >>> ad.fft.ifft([4.0, 0.0, 0.0, 0.0]).tolist()
     [(1+0j), (1+0j), (1+0j), (1+0j)]
     """
-    return _transform(*_one_axis("ifft", a, n, axis, norm), True)
+    t, n, axis, norm = _one_axis("ifft", a, n, axis, norm)
+    return _transform(t, n, axis, norm, True)
 
 
 def rfft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:

@@ -156,7 +156,12 @@ cdef class Nodes:
             elif code == FAD_OP_CONST:
                 found = self.constants[i] if i in self.arrays else number[i]
             elif code <= FAD_OP_LAST_OWNING:
-                found = self.call(i, values)
+                try:
+                    found = self.call(i, values)
+                except np.linalg.LinAlgError:
+                    if not checking:
+                        raise
+                    found = self.call(i, self.regular(i, values))
             elif code < FAD_OP_FIRST_BINARY:
                 found = unary(code, values[args[i, 0]])
             else:
@@ -181,6 +186,17 @@ cdef class Nodes:
         if isinstance(rule, ByNumpy):
             return (<ByNumpy>rule).again(inputs)
         return apply(rule, inputs, params)
+
+    cdef list regular(self, Py_ssize_t i, list values):
+        """Made-up values again, with unit matrices where singular ones are the operands of node i."""
+        values = list(values)
+        for p in self.calls[i][2]:
+            t = floating(values[p])
+            if t.ndim >= 2:
+                one = np.empty(t.shape, t.dtype)
+                one[...] = np.eye(t.shape[-2], t.shape[-1])
+                values[p] = from_ndarray(one, False)
+        return values
 
     cdef int check(self, guard, list values) except -1:
         """Look at what Python looked at."""

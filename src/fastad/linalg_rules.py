@@ -42,6 +42,16 @@ def adjoint(t):
     return conjugate(transposed(t))
 
 
+def adjoint_times(a, b):
+    """Return ``a^H b``."""
+    return matmul(conjugate(a), b, True)
+
+
+def times_adjoint(a, b):
+    """Return ``a b^H``."""
+    return matmul(a, conjugate(b), False, True)
+
+
 def column(t):
     """Return vectors as matrices of one column."""
     return _core.reshape(t, (*t.shape, 1))
@@ -81,6 +91,8 @@ def is_complex(t):
 
 def packed(lead, *arrays):
     """Return the arrays, whose first `lead` axes are a batch, flat and one behind the other."""
+    if not lead:
+        return np.concatenate([a.ravel() for a in arrays])
     batch = arrays[0].shape[:lead]
     flat = [a.reshape(*batch, _product(a.shape[lead:])) for a in arrays]
     return np.concatenate(flat, axis=-1)
@@ -91,8 +103,9 @@ def parts(t, *shapes):
     batch, stop, found = t.shape[:-1], 0, []
     for shape in shapes:
         start, stop = stop, stop + _product(shape)
-        part = rules.take_index(t, (..., slice(start, stop)), True)
-        found.append(_core.reshape(part, batch + shape))
+        index = (..., slice(start, stop) if shape else start)
+        part = _core.apply(rules.GETITEM, (t,), {"index": index, "unique": True})
+        found.append(_core.reshape(part, batch + shape) if len(shape) > 1 else part)
     return found
 
 
@@ -196,7 +209,7 @@ class SOLVE:
         z = solve(adjoint(a), g)
         a_bar = b_bar = None
         if needs[0]:
-            a_bar = _core.sum_to(-matmul(z, adjoint(y)), a.shape)
+            a_bar = _core.sum_to(-times_adjoint(z, y), a.shape)
         if needs[1]:
             if b.ndim == 1:
                 z = _core.reshape(z, z.shape[:-1])
@@ -246,7 +259,7 @@ def over_batch(function, arrays, axes):
 
     Batches broadcast.
     """
-    if all([a.ndim == k for a, k in zip(arrays, axes, strict=True)]):
+    if all(a.ndim == k for a, k in zip(arrays, axes, strict=True)):
         return function(*arrays)
     batch = np.broadcast_shapes(*[a.shape[: a.ndim - k] for a, k in zip(arrays, axes, strict=True)])
     arrays = [
@@ -289,8 +302,8 @@ class SOLVE_TRIANGULAR:
         z = solve_triangular(*_adjoint_of_triangle(a, trans), g, lower, unit, exact)
         a_bar = b_bar = None
         if needs[0]:
-            a_bar = matmul(z, adjoint(y)) if trans == 0 else matmul(
-                conjugate(y), transposed(z)) if trans == 1 else matmul(y, adjoint(z))
+            a_bar = times_adjoint(z, y) if trans == 0 else matmul(
+                conjugate(y), transposed(z)) if trans == 1 else times_adjoint(y, z)
             a_bar = _core.sum_to(triangle(-a_bar, lower, -unit if lower else unit), a.shape)
         if needs[1]:
             if b.ndim == 1:
@@ -331,7 +344,7 @@ def solve_triangular(a, trans, b, lower, unit=False, exact=False):
 
 @primitive("inv", reads_output=True)
 class INV:
-    """The inverse (Giles 2.2.3); unless `strict`, that of a singular matrix is nan."""
+    """The inverse (Giles 2.2.3); unless `strict`, a singular matrix has nan, with slope 0."""
 
     def forward(a, strict):
         if strict:
@@ -345,10 +358,11 @@ class INV:
         return np.stack([INV.forward(m, False) for m in flat]).reshape(a.shape)
 
     def vjp(g, y, inputs, needs, strict):
-        y = adjoint(y)
-        return (-matmul(matmul(y, g), y),)
+        y = y if strict else where(y == y, y, 0.0)
+        return (-times_adjoint(adjoint_times(y, g), y),)
 
     def jvp(tangents, y, inputs, strict):
+        y = y if strict else where(y == y, y, 0.0)
         return -matmul(matmul(y, tangents[0]), y)
 
 
@@ -408,7 +422,7 @@ def _slope_by_polynomial(a):
     n = a.shape[-1]
     axes = record(SINGULAR_AXES, (a,), {})
     u, vh, turn = parts(axes, (n, n), (n, n), (1, 1))
-    m = matmul(matmul(adjoint(u), a), adjoint(vh))
+    m = times_adjoint(adjoint_times(u, a), vh)
     steps, x = [], m
     for _ in range(n - 1):
         z = _bird(x)
@@ -419,9 +433,9 @@ def _slope_by_polynomial(a):
     x_bar = _core.wrap(first, copy=False)
     m_bar = None
     for z in reversed(steps):
-        part = matmul(adjoint(z), x_bar)
+        part = adjoint_times(z, x_bar)
         m_bar = part if m_bar is None else m_bar + part
-        x_bar = _bird(matmul(x_bar, adjoint(m)), True)
+        x_bar = _bird(times_adjoint(x_bar, m), True)
     m_bar = x_bar if m_bar is None else m_bar + x_bar
     return zmul(conjugate(turn), matmul(matmul(u, m_bar), vh))
 
@@ -452,8 +466,8 @@ class SLOGDET:
     """Packed: sign, logarithm of the modulus.  A singular matrix has no slope: it is nan."""
 
     def forward(a):
-        sign, log = np.linalg.slogdet(a)
-        return packed(a.ndim - 2, np.asarray(sign)[..., None], np.asarray(log)[..., None])
+        found = np.linalg.slogdet(a)
+        return np.array(found) if a.ndim == 2 else np.stack(found, -1)
 
     def vjp(g, y, inputs, needs):
         a = inputs[0]
@@ -490,7 +504,7 @@ class CHOLESKY:
 
     def vjp(g, y, inputs, needs, upper):
         factor, g = (adjoint(y), adjoint(g)) if upper else (y, g)
-        s = hermitian(matmul(adjoint(factor), g)) * 0.5
+        s = hermitian(adjoint_times(factor, g)) * 0.5
         s = solve_triangular(factor, 2, s, True)
         s = solve_triangular(factor, 2, adjoint(s), True)
         return (fold(s, not upper),)
@@ -533,7 +547,7 @@ class QR:
         if m < n:
             # a = [a1, a2] = q [r1, q^H a2]
             tail, tail_bar = columns(a, m, n), columns(r_bar, m, n)
-            q_bar = q_bar + matmul(tail, adjoint(tail_bar))
+            q_bar = q_bar + times_adjoint(tail, tail_bar)
             r, r_bar = columns(r, 0, m), columns(r_bar, 0, m)
             head_bar = _qr_vjp(q, r, q_bar, r_bar, None)
             return (rules.concatenate((head_bar, matmul(q, tail_bar)), -1),)
@@ -541,7 +555,7 @@ class QR:
             others, others_bar = columns(q, n, m), columns(q_bar, n, m)
             q, q_bar = columns(q, 0, n), columns(q_bar, 0, n)
             r, r_bar = rows(r, 0, n), rows(r_bar, 0, n)
-            turned = matmul(others, matmul(adjoint(others_bar), q))
+            turned = matmul(others, adjoint_times(others_bar, q))
             return (_qr_vjp(q, r, q_bar, r_bar, turned),)
         return (_qr_vjp(q, r, q_bar, r_bar, None),)
 
@@ -552,13 +566,13 @@ class QR:
         lead = a.ndim - 2
         if m < n:
             q_dot, r_dot = _qr_jvp(q, columns(r, 0, m), columns(a_dot, 0, m))[:2]
-            tail_dot = matmul(adjoint(q_dot), columns(a, m, n)) + matmul(
-                adjoint(q), columns(a_dot, m, n))
+            tail_dot = adjoint_times(q_dot, columns(a, m, n))
+            tail_dot = tail_dot + adjoint_times(q, columns(a_dot, m, n))
             return joined(lead, y.dtype, q_dot, rules.concatenate((r_dot, tail_dot), -1))
         if complete and m > n:
             first, others = columns(q, 0, n), columns(q, n, m)
             q_dot, r_dot, c = _qr_jvp(first, rows(r, 0, n), a_dot)
-            others_dot = -matmul(first, adjoint(matmul(adjoint(others), c)))
+            others_dot = -times_adjoint(first, adjoint_times(others, c))
             below = zeros((*a.shape[:-2], m - n, n), y.dtype)
             return joined(lead, y.dtype, rules.concatenate((q_dot, others_dot), -1),
                           rules.concatenate((r_dot, below), -2))
@@ -574,7 +588,7 @@ def qr_shapes(a, complete):
 
 def _qr_vjp(q, r, q_bar, r_bar, turned):
     """Return the cotangent of ``q r`` with a square r; `turned` is taken off that of q."""
-    middle = matmul(r_bar, adjoint(r)) - matmul(adjoint(q), q_bar)
+    middle = times_adjoint(r_bar, r) - adjoint_times(q, q_bar)
     x = q_bar + matmul(q, hermitian(middle, False))
     if turned is not None:
         x = x - turned
@@ -584,7 +598,7 @@ def _qr_vjp(q, r, q_bar, r_bar, turned):
 def _qr_jvp(q, r, a_dot):
     """Return the tangents of q and of a square r, and ``a_dot r^-1``."""
     c = adjoint(solve_triangular(r, 2, adjoint(a_dot), False))
-    u = fold(matmul(adjoint(q), c), False)
+    u = fold(adjoint_times(q, c), False)
     return c - matmul(q, u), matmul(u, r), c
 
 
@@ -616,9 +630,9 @@ class REFLECTORS:
         u_bar = zmul(row(-tau_bar), _core.wrap(np.eye(k, dtype=u.dtype), copy=False))
         if v2 is not None:
             below = _over_triangle(rows(v_bar, k, m), u)
-            u_bar = u_bar - matmul(adjoint(v2), below)
-        x = triangle(matmul(adjoint(v), rows(v_bar, 0, k)), True, -1) + triangle(
-            matmul(u_bar, adjoint(u)), False)
+            u_bar = u_bar - adjoint_times(v2, below)
+        x = triangle(adjoint_times(v, rows(v_bar, 0, k)), True, -1) + triangle(
+            times_adjoint(u_bar, u), False)
         q_bar = _over_triangle(solve_triangular(v, 2, x, True, True), u)
         if v2 is not None:
             q_bar = rules.concatenate((q_bar, below), -2)
@@ -713,22 +727,23 @@ class EIGH:
     def vjp(g, y, inputs, needs, uplo):
         n = inputs[0].shape[-1]
         (w, v), (w_bar, v_bar) = parts(y, (n,), (n, n)), parts(g, (n,), (n, n))
-        turn = zmul(matmul(adjoint(v), v_bar), gaps(real(w)))
+        turn = zmul(adjoint_times(v, v_bar), gaps(real(w)))
         x = zmul(row(real(w_bar)), v) + matmul(v, turn)
-        return (fold(matmul(x, adjoint(v)), uplo == "L"),)
+        return (fold(times_adjoint(x, v), uplo == "L"),)
 
     def jvp(tangents, y, inputs, uplo):
         n = inputs[0].shape[-1]
         w, v = parts(y, (n,), (n, n))
-        x = matmul(adjoint(v), matmul(hermitian(tangents[0], uplo == "L"), v))
+        x = adjoint_times(v, matmul(hermitian(tangents[0], uplo == "L"), v))
         v_dot = matmul(v, zmul(x, gaps(real(w))))
         return joined(v.ndim - 2, y.dtype, real(diagonal(x)), v_dot)
 
 
 def eigh(a, uplo):
     """Record eigenvalues and eigenvectors of Hermitian matrices."""
+    y = record(EIGH, (a,), {"uplo": uplo})
     n = a.shape[-1]
-    w, v = parts(record(EIGH, (a,), {"uplo": uplo}), (n,), (n, n))
+    w, v = parts(y, (n,), (n, n))
     return real(w), v
 
 
@@ -741,7 +756,7 @@ class EIGVALSH:
 
     def vjp(g, y, inputs, needs, uplo):
         v = eigh(inputs[0], uplo)[1]
-        return (fold(matmul(zmul(row(g), v), adjoint(v)), uplo == "L"),)
+        return (fold(times_adjoint(zmul(row(g), v), v), uplo == "L"),)
 
     def jvp(tangents, y, inputs, uplo):
         v = eigh(inputs[0], uplo)[1]
@@ -778,7 +793,7 @@ class SVD:
         s, v, v_bar = real(s), adjoint(vh), adjoint(v_bar)
         (u, u2), (u_bar, u2_bar) = _split(u, k), _split(u_bar, k)
         (v, v2), (v_bar, v2_bar) = _split(v, k), _split(v_bar, k)
-        left, right = matmul(adjoint(u), u_bar), matmul(adjoint(v), v_bar)
+        left, right = adjoint_times(u, u_bar), adjoint_times(v, v_bar)
         h = zmul(left + right, gaps(s))
         d = zmul(left - right, 1.0 / (row(s) + column(s)))
         x = (h + adjoint(h) + d - adjoint(d)) * 0.5
@@ -786,10 +801,10 @@ class SVD:
             x = zmul(row(real(s_bar)), u) + matmul(u, x)
             if m > n:
                 x = x + zmul(_outside(u, u2, left, u_bar, u2_bar), row(1.0 / s))
-            return (matmul(x, adjoint(v)),)
-        x = zmul(row(real(s_bar)), v) + matmul(v, adjoint(x))
+            return (times_adjoint(x, v),)
+        x = zmul(row(real(s_bar)), v) + times_adjoint(v, x)
         x = x + zmul(_outside(v, v2, right, v_bar, v2_bar), row(1.0 / s))
-        return (matmul(u, adjoint(x)),)
+        return (times_adjoint(u, x),)
 
     def jvp(tangents, y, inputs, full):
         a, a_dot = inputs[0], tangents[0]
@@ -798,8 +813,8 @@ class SVD:
         u, s, vh = parts(y, *svd_shapes(a, full))
         s, v = real(s), adjoint(vh)
         (u, u2), (v, v2) = _split(u, k), _split(v, k)
-        to_u, to_v = matmul(a_dot, v), matmul(adjoint(a_dot), u)
-        p = matmul(adjoint(u), to_u)
+        to_u, to_v = matmul(a_dot, v), adjoint_times(a_dot, u)
+        p = adjoint_times(u, to_u)
         ph = adjoint(p)
         h = zmul((p + ph) * 0.5, gaps(s))
         d = zmul((p - ph) * 0.5, 1.0 / (row(s) + column(s)))
@@ -828,7 +843,7 @@ def _split(t, k):
 def _outside(u, u2, inside, u_bar, u2_bar):
     """Return the part of a cotangent that pulls u out of the space of its columns."""
     x = u_bar - matmul(u, inside)
-    return x if u2 is None else x - matmul(u2, matmul(adjoint(u2_bar), u))
+    return x if u2 is None else x - matmul(u2, adjoint_times(u2_bar, u))
 
 
 def _moved(u, u2, u_dot, p, au, s):
@@ -837,7 +852,7 @@ def _moved(u, u2, u_dot, p, au, s):
     u_dot = u_dot + c
     if u2 is None:
         return u_dot
-    return rules.concatenate((u_dot, -matmul(u, adjoint(matmul(adjoint(u2), c)))), -1)
+    return rules.concatenate((u_dot, -times_adjoint(u, adjoint_times(u2, c))), -1)
 
 
 def svd(a, full):
@@ -859,7 +874,7 @@ class SVDVALS:
 
     def jvp(tangents, y, inputs):
         u, _, vh = svd(inputs[0], False)
-        return real(_core.sum(conjugate(u) * matmul(tangents[0], adjoint(vh)), -2))
+        return real(_core.sum(conjugate(u) * times_adjoint(tangents[0], vh), -2))
 
 
 def svdvals(a):
@@ -906,7 +921,7 @@ class EIG:
         top = real(_core.sum(peak * v, -2))
         turn = times_i(_core.imag(stretch) / top)
         x = v_bar - zmul(row(real(stretch)), v) - zmul(row(turn), peak)
-        x = zmul(matmul(adjoint(v), x), conjugate(gaps(w)))
+        x = zmul(adjoint_times(v, x), conjugate(gaps(w)))
         vh = adjoint(v)
         return (solve(vh, matmul(x, vh) + zmul(column(w_bar), vh)),)
 
@@ -933,8 +948,9 @@ def _complex(t):
 
 def eig(a):
     """Record complex eigenvalues and eigenvectors."""
+    y = record(EIG, (a,), {})
     n = a.shape[-1]
-    return parts(record(EIG, (a,), {}), (n,), (n, n))
+    return parts(y, (n,), (n, n))
 
 
 @primitive("match")
@@ -1042,7 +1058,6 @@ class LSTSQ:
 
     def vjp(g, y, inputs, needs, rcond, cutoff):
         a, b = inputs
-        (m, n), k = a.shape, b.shape[1]
         x, _, _, _ = parts(y, *lstsq_shapes(a, b))
         x_bar, squares_bar, s_bar, _ = parts(g, *lstsq_shapes(a, b))
         inverse = pinv(a, cutoff)
@@ -1053,8 +1068,8 @@ class LSTSQ:
         a_bar = None
         if needs[0]:
             back = matmul(inverse, b_bar)
-            across = matmul(matmul(adjoint_inverse, x), adjoint(x_bar))
-            a_bar = matmul(rest, adjoint(back)) - matmul(b_bar + pull, adjoint(x))
+            across = times_adjoint(matmul(adjoint_inverse, x), x_bar)
+            a_bar = times_adjoint(rest, back) - times_adjoint(b_bar + pull, x)
             a_bar = a_bar + across - matmul(matmul(across, inverse), a)
             u, _, vh = svd(a, False)
             a_bar = a_bar + matmul(zmul(row(real(s_bar)), u), vh)
@@ -1073,7 +1088,7 @@ class LSTSQ:
             if b_dot is not None:
                 change = change + b_dot
             u, _, vh = svd(a, False)
-            s_dot = real(_core.sum(conjugate(u) * matmul(a_dot, adjoint(vh)), -2))
+            s_dot = real(_core.sum(conjugate(u) * times_adjoint(a_dot, vh), -2))
         x_dot = matmul(inverse, change)
         if a_dot is not None:
             ah_dot, adjoint_inverse = adjoint(a_dot), adjoint(inverse)

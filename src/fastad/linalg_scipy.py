@@ -1,7 +1,7 @@
-"""The functions of ``scipy.linalg`` over tensors, which need SciPy: `fastad.linalg` finds them here.
+"""Functions of ``scipy.linalg`` over tensors, which need SciPy; they are `fastad.linalg`'s too.
 
-Values are SciPy's.  Batches that SciPy does not take are loops.  SciPy is imported when a function is
-called for the first time.
+Values are SciPy's; batches are loops over it.  SciPy is imported when a function is called for the
+first time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from . import _core, linalg_rules, numpy_api, rules
 from ._core import Tensor
 from .linalg_rules import (
     adjoint,
+    adjoint_times,
     column,
     columns,
     matmul,
@@ -19,6 +20,7 @@ from .linalg_rules import (
     parts,
     rows,
     scipy_linalg,
+    times_adjoint,
     transposed,
     triangle,
     zeros,
@@ -57,8 +59,8 @@ def _root(a):
 
 
 def _slope_of_exponential(a, e):
-    """A. H. Al-Mohy, N. J. Higham, "Computing the Frechet derivative of the matrix exponential, with
-    an application to condition number estimation", 2009."""
+    """A. H. Al-Mohy, N. J. Higham, "Computing the Frechet derivative of the matrix exponential",
+    2009."""
     frechet = scipy_linalg("expm").expm_frechet
     return over_batch(lambda a, e: frechet(a, e, compute_expm=False, check_finite=False),
                       (a, e), (2, 2))
@@ -363,7 +365,7 @@ class CHO_SOLVE:
         c_bar = b_bar = None
         if needs[0]:
             factor = triangle(c, lower)
-            outer = matmul(z, adjoint(y))
+            outer = times_adjoint(z, y)
             outer = outer + adjoint(outer)
             c_bar = -(matmul(outer, factor) if lower else matmul(factor, outer))
             c_bar = _core.sum_to(triangle(c_bar, lower), c.shape)
@@ -379,7 +381,7 @@ class CHO_SOLVE:
             right = None if right is None else column(right)
         if c_dot is not None:
             c_dot, factor = triangle(c_dot, lower), triangle(c, lower)
-            half = matmul(c_dot, adjoint(factor)) if lower else matmul(adjoint(c_dot), factor)
+            half = times_adjoint(c_dot, factor) if lower else adjoint_times(c_dot, factor)
             change = -matmul(half + adjoint(half), y)
             right = change if right is None else right + change
         y_dot = _core.broadcast_to(_cho_solve(c, right, lower), y.shape)
@@ -532,11 +534,11 @@ class LU_SOLVE:
         lu_bar = b_bar = None
         if needs[0]:
             # the cotangent of a = p L U
-            a_bar = matmul(z, adjoint(y)) if trans == 0 else matmul(
-                _core.conjugate(y), transposed(z)) if trans == 1 else matmul(y, adjoint(z))
+            a_bar = times_adjoint(z, y) if trans == 0 else matmul(
+                _core.conjugate(y), transposed(z)) if trans == 1 else times_adjoint(y, z)
             x = -matmul(transposed(_permutation(pivots, lu)), a_bar)
-            lu_bar = triangle(matmul(x, adjoint(triangle(lu, False))), True, -1)
-            lu_bar = lu_bar + triangle(matmul(adjoint(_unit(lu)), x), False)
+            lu_bar = triangle(times_adjoint(x, triangle(lu, False)), True, -1)
+            lu_bar = lu_bar + triangle(adjoint_times(_unit(lu), x), False)
             lu_bar = _core.sum_to(lu_bar, lu.shape)
         if needs[2]:
             z = _core.reshape(z, z.shape[:-1]) if b.ndim == 1 else z

@@ -318,12 +318,20 @@ class checked:
 def _functions() -> dict[str, Any]:
     """What a file may name: NumPy's ufuncs, and the functions of values that fastad knows."""
     named = {name: f for name, f in vars(np).items() if isinstance(f, np.ufunc)}
-    named |= {f.__name__: f for f in numpy_api.FUNCTIONS}
     named |= definitions.FOLLOWED
+    named |= {_full_name(f): f for f in numpy_api.FUNCTIONS}
     named["as_dtype"] = _core.as_dtype
     return named
 
 
+def _full_name(function: Any) -> str:
+    """The name of one of NumPy's functions, with that of its part of NumPy: ``linalg.trace``."""
+    parts = (getattr(function, "__module__", None) or "").partition("numpy.")
+    return f"{parts[2]}.{function.__name__}" if parts[2] else function.__name__
+
+
 def _function_name(function: Any) -> str | None:
     name = getattr(function, "__name__", None)
+    if isinstance(name, str) and not isinstance(function, np.ufunc):
+        name = _full_name(function)
     return name if isinstance(name, str) and _functions().get(name) is function else None
