@@ -49,7 +49,8 @@ def get_include() -> str:
 
 _core.register_methods(numpy_api.METHODS, numpy_api.getitem)
 _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
-_core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
+_core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function, numpy_api.UFUNCS,
+                         numpy_api.FUNCTIONS, numpy_api.OWN_WAY)
 
 __all__ = [
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",

@@ -2102,10 +2102,6 @@ def array_function(function, types, args, kwargs):
     ours = FUNCTIONS.get(function) or GENERAL["refuse"](function)
     if ours is None:
         return without_gradient(function, args, kwargs)
-    if function not in OWN_WAY:
-        y = _core.by_value(function, args, kwargs)
-        if y is not NotImplemented:
-            return y
     if kwargs:
         code = getattr(ours, "__code__", None)
         if code is not None and not code.co_flags & _TAKES_ANY_KEYWORD:
