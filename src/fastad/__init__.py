@@ -69,7 +69,8 @@ _core.register_rules(
     rules.zero_safe, rules.scatter, rules.STACK, rules.WINDOW, rules.PUT, rules.put_values,
     rules.picked, rules.FORMS,
 )
-_core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
+_core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function, numpy_api.UFUNCS,
+                         numpy_api.FUNCTIONS, numpy_api.OWN_WAY)
 
 __all__ = [  # noqa: F405  `special` is imported by __getattr__
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt", "autograd", "bool",

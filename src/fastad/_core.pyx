@@ -236,7 +236,10 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
             f"tensor: dtype {a.dtype} is not supported; use float64, float32, complex128, "
             "complex64, an integer type or bool (astype first)")
     if not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a)):
-        a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
+        if cnp.PyArray_ISNOTSWAPPED(a):
+            a = cnp.PyArray_NewCopy(a, cnp.NPY_CORDER)
+        else:
+            a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
     for k in range(nd):
         shape[k] = cnp.PyArray_DIMS(a)[k]
     if code < FAD_BOOL and cnp.PyArray_NBYTES(a) <= 1024:
@@ -259,7 +262,8 @@ cdef bint borrowable(cnp.ndarray a):
     cdef object base = a
     while type(base) is cnp.ndarray:
         if cnp.PyArray_CHKFLAGS(<cnp.ndarray>base, cnp.NPY_ARRAY_OWNDATA):
-            return base is a
+            # of another array's data: if only `a` holds it, and `base` here
+            return base is a or Py_REFCNT(<PyObject *>base) <= 2
         base = cnp.get_array_base(<cnp.ndarray>base)
     return type(base) is Keeper
 
@@ -1833,6 +1837,8 @@ cdef object setitem_ = None
 cdef object sum_ = None
 cdef object array_ufunc_ = None
 cdef object array_function_ = None
+cdef dict ufuncs_ = {}, functions_ = {}
+cdef set own_way_ = set()
 
 
 def register_methods(dict methods, getitem, setitem):
@@ -1856,11 +1862,17 @@ def refuse_floats(int change):
     floats_refused += change
 
 
-def register_protocols(array_ufunc, array_function):
-    """The floors above supply NumPy's two protocols."""
-    global array_ufunc_, array_function_
+def register_protocols(array_ufunc, array_function, dict ufuncs, dict functions, set own_way):
+    """The floors above supply NumPy's two protocols, and tables of what stands for its functions.
+
+    Where no gradient is needed, functions of these tables are NumPy's own, but those in `own_way`.
+    """
+    global array_ufunc_, array_function_, ufuncs_, functions_, own_way_
     array_ufunc_ = array_ufunc
     array_function_ = array_function
+    ufuncs_ = ufuncs
+    functions_ = functions
+    own_way_ = own_way
 
 
 cdef object compare(object left, object right, int op):
@@ -2124,9 +2136,23 @@ cdef class Tensor:
     __array_priority__ = 1000.0
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method != "__call__" and method != "at" and ufunc in ufuncs_:
+            y = by_value(getattr(ufunc, method), inputs, kwargs)
+            if y is not NotImplemented:
+                return y
         return array_ufunc_(Tensor, ufunc, method, inputs, kwargs)
 
     def __array_function__(self, func, types, args, kwargs):
+        ours = functions_.get(func)
+        if ours is not None and func not in own_way_:
+            for kind in types:
+                if kind is not Tensor and kind is not cnp.ndarray:
+                    return array_function_(func, types, args, kwargs)
+            y = by_value(func, args, kwargs)
+            if y is not NotImplemented:
+                return y
+            if type(ours) is Defined and kwargs.get("out") is None:
+                return record_value(<Defined>ours, list(args), kwargs)
         return array_function_(func, types, args, kwargs)
 
     def item(self, *index):

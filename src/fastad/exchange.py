@@ -171,18 +171,10 @@ def _device(t) -> str:
     return "cpu"
 
 
-def _mt(t) -> Tensor:
-    """The tensor with its last two axes exchanged."""
-    if t.ndim < 2:
-        raise ValueError(f"mT: a tensor of shape {t.shape} has no matrices to transpose")
-    return t.swapaxes(-1, -2)
-
-
 METHODS = {
     "__array_namespace__": _namespace,
     "__dlpack__": _dlpack,
     "__dlpack_device__": _dlpack_device,
     "device": property(_device),
-    "mT": property(_mt),
     "to_device": _to_device,
 }

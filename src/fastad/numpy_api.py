@@ -2199,13 +2199,8 @@ def array_function(function, types, args, kwargs):
         if kind is not Tensor and not issubclass(kind, np.ndarray):
             return NotImplemented
     ours = FUNCTIONS.get(function) or GENERAL["refuse"](function)
-    targets = function.__name__ in TARGETS
-    if ours is None or (targets and type(args[0]) is not Tensor):
+    if ours is None or (function.__name__ in TARGETS and type(args[0]) is not Tensor):
         return without_gradient(function, args, kwargs)
-    if not targets and function not in OWN_WAY:
-        y = _core.by_value(function, args, kwargs)
-        if y is not NotImplemented:
-            return y
     if kwargs:
         code = getattr(getattr(ours, "__wrapped__", ours), "__code__", None)
         if code is not None and not code.co_flags & _TAKES_ANY_KEYWORD:
@@ -2255,7 +2250,7 @@ amax, amin, around = max, min, round
 
 
 # Functions that are not NumPy's own even where no gradient is needed.
-OWN_WAY: set = set()
+OWN_WAY: set = {getattr(np, name) for name in TARGETS}
 
 
 # Methods of Tensor.

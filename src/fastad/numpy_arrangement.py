@@ -116,6 +116,17 @@ def choice_places(index, count, shape, mode):
     return index * size + np.arange(size).reshape(shape)
 
 
+def _chosen(mode, index, *choices):
+    return np.choose(index, choices, mode=mode)
+
+
+@defines(_chosen, name="choose")
+def _choose(mode, index, *choices):
+    index, *tensors = numpy_api.broadcast_arrays(_tensor(index), *choices)
+    places = choice_places(index, len(tensors), index.shape, mode)
+    return rules.gather(numpy_api.stack(tensors), places)
+
+
 def choose(a, choices, out=None, mode="raise") -> Tensor:
     """Return elements that an array of indices picks from several arrays.
 
@@ -125,13 +136,7 @@ def choose(a, choices, out=None, mode="raise") -> Tensor:
     >>> ad.choose([1, 0], [ad.tensor([1.0, 2.0]), [5.0, 6.0]]).tolist()
     [5.0, 2.0]
     """
-    index = _tensor(a)
-    if index.dtype.kind not in "iub":
-        raise TypeError(f"choose: indices must be integers, got {index.dtype}")
-    tensors = numpy_api.unstack(choices) if type(choices) is Tensor else list(choices)
-    index, *tensors = numpy_api.broadcast_arrays(index, *tensors)
-    stacked = numpy_api.stack(tensors)
-    return rules.gather(stacked, choice_places(index, len(tensors), index.shape, mode))
+    return _choose(mode, a, *choices)
 
 
 def select(condlist, choicelist, default=0) -> Tensor:
@@ -264,6 +269,30 @@ def first_places(x, axis, equal_nan):
     return np.unique(x, return_index=True, axis=axis, equal_nan=equal_nan)[1]
 
 
+def _guard(places):
+    """Let a program look at where elements stand: the shape of a result depends on it."""
+    if _core.is_tracing():
+        values_of(places())
+
+
+def _unique_by_index(t, axis=None, equal_nan=True):
+    """Return the different elements, each from its first place."""
+    places = values_of(first_places(t.detach(), axis, equal_nan))
+    if axis is None:
+        return take_index(_core.reshape(t, (-1,)), (places,), True)
+    axis = normalize_axis_index(axis, t.ndim, "unique")
+    return take_index(t, (slice(None),) * axis + (places,), True)
+
+
+@defines(np.unique)
+def _unique(
+    ar, return_index=False, return_inverse=False, return_counts=False, axis=None, *,
+    equal_nan=True, sorted=True,
+):
+    y = _unique_by_index(_tensor(ar), axis, equal_nan)
+    return (y,) if return_index or return_inverse or return_counts else y
+
+
 def unique(
     ar, return_index=False, return_inverse=False, return_counts=False, axis=None, *,
     equal_nan=True, sorted=True,
@@ -276,40 +305,49 @@ def unique(
     >>> ad.unique(ad.tensor([3.0, 1.0, 3.0])).tolist()
     [1.0, 3.0]
     """
-    t = _tensor(ar)
-    places = values_of(first_places(t.detach(), axis, equal_nan))
-    if axis is None:
-        y = take_index(_core.reshape(t, (-1,)), (places,), True)
-    else:
-        axis = normalize_axis_index(axis, t.ndim, "unique")
-        y = take_index(t, (slice(None),) * axis + (places,), True)
-    if not (return_index or return_inverse or return_counts):
-        return y
-    rest = np.unique(values_of(t), return_index, return_inverse, return_counts, axis,
-                     equal_nan=equal_nan)[1:]
-    return y, *numpy_api._wrapped(rest)
+    _guard(lambda: first_places(_tensor(ar).detach(), axis, equal_nan))
+    return _unique(ar, return_index, return_inverse, return_counts, axis, equal_nan=equal_nan)
 
 
-def _named_results(name, **parts):
-    """Return results under the names that NumPy's function of that name gives them."""
-    kind = type(getattr(np, name)(np.zeros(1)))
-    return kind(**parts)
+def _unique_tuple(name):
+    """Declare one of NumPy's functions of that name that return several facts about a set."""
+    theirs = getattr(np, name)
+
+    @defines(theirs)
+    def defined(x, /):
+        return (_unique_by_index(_tensor(x), None, False),)
+
+    def facts(x, /):
+        _guard(lambda: first_places(_tensor(x).detach(), None, False))
+        return defined(x)
+
+    facts.__name__ = facts.__qualname__ = name
+    return facts
+
+
+@defines(np.unique_values)
+def _unique_values(x, /):
+    # NumPy need not sort them
+    t = _tensor(x)
+    flat = _core.reshape(t, (-1,))
+    return take_index(flat, (values_of(set_places("unique_values", flat.detach())),), True)
 
 
 def unique_values(x, /) -> Tensor:
-    """Return the different elements in ascending order; every nan counts as another.
+    """Return the different elements; every nan counts as another.
 
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.unique_values(ad.tensor([3.0, 1.0, 3.0])).tolist()
+    >>> sorted(ad.unique_values(ad.tensor([3.0, 1.0, 3.0])).tolist())
     [1.0, 3.0]
     """
-    return unique(x, equal_nan=False)
+    _guard(lambda: set_places("unique_values", _core.reshape(_tensor(x), (-1,)).detach()))
+    return _unique_values(x)
 
 
-def unique_counts(x, /):
-    """Return the different elements in ascending order, and how often each stands there.
+unique_counts = _unique_tuple("unique_counts")
+unique_counts.__doc__ = """Return the different elements, ascending, and how often each stands there.
 
     Examples
     --------
@@ -317,12 +355,8 @@ def unique_counts(x, /):
     >>> ad.unique_counts(ad.tensor([3.0, 1.0, 3.0])).counts.tolist()
     [1, 2]
     """
-    values, counts = unique(x, return_counts=True, equal_nan=False)
-    return _named_results("unique_counts", values=values, counts=counts)
-
-
-def unique_inverse(x, /):
-    """Return the different elements in ascending order, and where among them each element stands.
+unique_inverse = _unique_tuple("unique_inverse")
+unique_inverse.__doc__ = """Return the different elements, ascending, and which of them each one is.
 
     Examples
     --------
@@ -330,13 +364,8 @@ def unique_inverse(x, /):
     >>> ad.unique_inverse(ad.tensor([3.0, 1.0, 3.0])).inverse_indices.tolist()
     [1, 0, 1]
     """
-    values, inverse = unique(x, return_inverse=True, equal_nan=False)
-    return _named_results("unique_inverse", values=values,
-                          inverse_indices=_core.reshape(inverse, _tensor(x).shape))
-
-
-def unique_all(x, /):
-    """Return the different elements in ascending order, their first places, inverse and counts.
+unique_all = _unique_tuple("unique_all")
+unique_all.__doc__ = """Return the different elements, ascending, their first places, inverse and counts.
 
     Examples
     --------
@@ -344,10 +373,6 @@ def unique_all(x, /):
     >>> ad.unique_all(ad.tensor([3.0, 1.0, 3.0])).indices.tolist()
     [1, 0]
     """
-    values, indices, inverse, counts = unique(
-        x, return_index=True, return_inverse=True, return_counts=True, equal_nan=False)
-    return _named_results("unique_all", values=values, indices=indices,
-                          inverse_indices=_core.reshape(inverse, _tensor(x).shape), counts=counts)
 
 
 def union1d(ar1, ar2) -> Tensor:
@@ -363,18 +388,41 @@ def union1d(ar1, ar2) -> Tensor:
 
 
 @followed
-def set_places(function, ar1, ar2, assume_unique):
-    """Where the elements of a function of two sets stand first in both together."""
-    wanted = getattr(np, function)(ar1, ar2, assume_unique)
-    pool = np.concatenate([ar1, ar2])
+def set_places(function, *operands):
+    """Where the elements of a function of one or two sets stand first in all operands together."""
+    sets = [x for x in operands if not isinstance(x, bool)]
+    wanted = getattr(np, function)(*operands)
+    pool = np.concatenate(sets)
     order = np.argsort(pool, kind="stable")
     return order[np.searchsorted(pool, wanted, sorter=order)]
 
 
-def _set_function(name, ar1, ar2, assume_unique):
-    a, b = numpy_api._same_dtype([_core.reshape(_tensor(t), (-1,)) for t in (ar1, ar2)])
-    places = values_of(set_places(name, a.detach(), b.detach(), assume_unique))
-    return take_index(numpy_api.concatenate([a, b]), (places,), False)
+def _flat_pair(ar1, ar2):
+    return numpy_api._same_dtype([_core.reshape(_tensor(t), (-1,)) for t in (ar1, ar2)])
+
+
+def _set_function(name):
+    """Declare one of NumPy's functions of two sets."""
+
+    @defines(getattr(np, name))
+    def defined(ar1, ar2, assume_unique=False, **several):
+        a, b = _flat_pair(ar1, ar2)
+        places = values_of(set_places(name, a.detach(), b.detach(), assume_unique))
+        y = take_index(numpy_api.concatenate([a, b]), (places,), False)
+        return (y,) if several.get("return_indices") else y
+
+    def guarded(ar1, ar2, assume_unique, **several):
+        if _core.is_tracing():
+            a, b = _flat_pair(ar1, ar2)
+            values_of(set_places(name, a.detach(), b.detach(), assume_unique))
+        return defined(ar1, ar2, assume_unique, **several)
+
+    return guarded
+
+
+_difference, _either, _both = [
+    _set_function(name) for name in ("setdiff1d", "setxor1d", "intersect1d")
+]
 
 
 def setdiff1d(ar1, ar2, assume_unique=False) -> Tensor:
@@ -386,7 +434,7 @@ def setdiff1d(ar1, ar2, assume_unique=False) -> Tensor:
     >>> ad.setdiff1d(ad.tensor([3.0, 1.0]), [2.0, 3.0]).tolist()
     [1.0]
     """
-    return _set_function("setdiff1d", ar1, ar2, assume_unique)
+    return _difference(ar1, ar2, assume_unique)
 
 
 def setxor1d(ar1, ar2, assume_unique=False) -> Tensor:
@@ -398,7 +446,7 @@ def setxor1d(ar1, ar2, assume_unique=False) -> Tensor:
     >>> ad.setxor1d(ad.tensor([3.0, 1.0]), [2.0, 3.0]).tolist()
     [1.0, 2.0]
     """
-    return _set_function("setxor1d", ar1, ar2, assume_unique)
+    return _either(ar1, ar2, assume_unique)
 
 
 def intersect1d(ar1, ar2, assume_unique=False, return_indices=False):
@@ -410,12 +458,7 @@ def intersect1d(ar1, ar2, assume_unique=False, return_indices=False):
     >>> ad.intersect1d(ad.tensor([3.0, 1.0]), [2.0, 3.0]).tolist()
     [3.0]
     """
-    y = _set_function("intersect1d", ar1, ar2, assume_unique)
-    if not return_indices:
-        return y
-    _, *indices = np.intersect1d(values_of(_tensor(ar1)), values_of(_tensor(ar2)), assume_unique,
-                                 return_indices=True)
-    return y, *numpy_api._wrapped(indices)
+    return _both(ar1, ar2, assume_unique, **{"return_indices": True} if return_indices else {})
 
 
 # Elements inserted and taken out.

@@ -84,7 +84,8 @@ def by_value(function, tuple args, dict kwargs):
     """What NumPy's function of values gives, as tensors.
 
     NotImplemented where a tensor among the arguments is followed, where one of them is a function
-    that may hold such tensors, or with an argument ``out``.
+    that may hold such tensors, where the result is a view of a tensor, or with an argument
+    ``out``.
     """
     if fad_trace_id or kwargs.get("out") is not None:
         return NotImplemented
@@ -96,7 +97,24 @@ def by_value(function, tuple args, dict kwargs):
             return NotImplemented
     elif holds_function(args) or holds_function(tuple(kwargs.values())):
         return NotImplemented
-    return tensors_of(called_by_value(function, args, kwargs), 0)
+    y = called_by_value(function, args, kwargs)
+    return NotImplemented if shows_values(y) else tensors_of(y, 0)
+
+
+cdef bint shows_values(object y):
+    """Whether a result of NumPy's is a view of a tensor's values, so that a view is wanted."""
+    cdef object base = y
+    if type(y) is list or type(y) is tuple:
+        for part in y:
+            if shows_values(part):
+                return True
+        return False
+    while type(base) is cnp.ndarray:
+        if cnp.PyArray_CHKFLAGS(<cnp.ndarray>base, cnp.NPY_ARRAY_OWNDATA):
+            # integers are kept in arrays of NumPy's own, to which nobody writes
+            return not cnp.PyArray_CHKFLAGS(<cnp.ndarray>base, cnp.NPY_ARRAY_WRITEABLE)
+        base = cnp.get_array_base(<cnp.ndarray>base)
+    return type(base) is Keeper
 
 
 cdef object frozen(object x):

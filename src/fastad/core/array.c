@@ -434,6 +434,72 @@ static void run_loop(operands *r, int op, char **ptr, intptr_t n)
     else own_loop(op, r->arity, r->types, ptr, n, r->step);
 }
 
+/* Rows shorter than this run together, as many as fill a tile. */
+enum { SHORT_ROW = 32, MANY_ROWS = 8, TILE = 512, WIDEST = 16 };
+
+enum operand_kind { NUMBER, WHOLE, ROW, COLUMN };
+
+/* `times` copies of a row, or each of `times` elements `n` times. */
+static void fill_tile(char *tile, const char *src, int kind, intptr_t step, int64_t times, int64_t n,
+                      intptr_t item)
+{
+    if (kind == ROW) {
+        for (int64_t k = 0; k < times; k++, tile += n * item) memcpy(tile, src, (size_t)(n * item));
+    } else if (item == 8) {
+        for (int64_t k = 0; k < times; k++, src += step)
+            for (int64_t j = 0; j < n; j++, tile += 8) memcpy(tile, src, 8);
+    } else {
+        for (int64_t k = 0; k < times; k++, src += step)
+            for (int64_t j = 0; j < n; j++, tile += item) memcpy(tile, src, (size_t)item);
+    }
+}
+
+/* Many short rows: operands that are broadcast along the last axes but one or two are laid out in
+ * tiles of many rows, so that loops run long.  Returns 0, and does nothing, for other shapes. */
+static int run_tiled(operands *r, int op, walk *w)
+{
+    _Alignas(64) char tiles[MAXOPS - 1][TILE * WIDEST];
+    enum operand_kind kind[MAXOPS];
+    intptr_t item[MAXOPS];
+    char *ptr[MAXOPS], *filled[MAXOPS] = {NULL};
+    const int last = w->ndim - 1;
+    if (last < 1 || w->shape[last] > SHORT_ROW || w->shape[last - 1] < MANY_ROWS) return 0;
+    const int64_t n = w->shape[last], rows = w->shape[last - 1], block = TILE / n;
+    for (int o = 0; o < w->nop; o++) {
+        const intptr_t inner = w->stride[o][last], outer = w->stride[o][last - 1];
+        item[o] = (intptr_t)fad_itemsize(o == r->arity ? r->types[3] : r->types[o]);
+        if (inner == 0) kind[o] = outer == 0 ? NUMBER : COLUMN;
+        else if (inner != item[o]) return 0;
+        else if (outer == (intptr_t)n * inner) kind[o] = WHOLE;
+        else if (outer == 0) kind[o] = ROW;
+        else return 0;
+        r->step[o] = kind[o] == NUMBER ? 0 : item[o];
+    }
+    if (kind[r->arity] != WHOLE) return 0;
+    w->ndim = last;                 /* from here on a step of the walk is all rows */
+    do {
+        for (int o = 0; o < r->arity; o++) {
+            if (kind[o] != ROW || filled[o] == w->ptr[o]) continue;
+            filled[o] = w->ptr[o];
+            fill_tile(tiles[o], w->ptr[o], ROW, 0, block < rows ? block : rows, n, item[o]);
+        }
+        for (int64_t k = 0; k < rows; k += block) {
+            const int64_t many = block < rows - k ? block : rows - k;
+            for (int o = 0; o < w->nop; o++) {
+                const intptr_t step = w->stride[o][last - 1];
+                ptr[o] = w->ptr[o] + step * (intptr_t)k;
+                if (kind[o] == ROW || kind[o] == COLUMN) {
+                    if (kind[o] == COLUMN)
+                        fill_tile(tiles[o], ptr[o], COLUMN, step, many, n, item[o]);
+                    ptr[o] = tiles[o];
+                }
+            }
+            run_loop(r, op, ptr, (intptr_t)(many * n));
+        }
+    } while (walk_next(w));
+    return 1;
+}
+
 static void elementwise_into(operands *r, int op, const fad_operand *in, fad_array *out)
 {
     walk w;
@@ -457,6 +523,7 @@ static void elementwise_into(operands *r, int op, const fad_operand *in, fad_arr
     w.ptr[arity] = out->data;
     strides_in(out, w.ndim, w.stride[arity]);
     walk_merge(&w);
+    if (run_tiled(r, op, &w)) return;
     for (int o = 0; o < arity; o++) r->step[o] = w.stride[o][w.ndim - 1];
     do {
         for (int o = 0; o <= arity; o++) ptr[o] = w.ptr[o];
