@@ -2258,7 +2258,8 @@ OWN_WAY: set = {getattr(np, name) for name in TARGETS}
 
 def _method_sort(t, axis=-1, kind=None, order=None, *, stable=None):
     """Sort the elements along an axis, in place."""
-    assignment.write_whole(t, sort(t, normalize_axis_index(axis, t.ndim, "sort")), "sort")
+    axis = normalize_axis_index(axis, t.ndim, "sort")
+    assignment.write_whole(t, FUNCTIONS[np.sort](t, axis), "sort")
 
 
 def _method_reshape(t, *shape, order="C"):
