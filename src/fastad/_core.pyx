@@ -2274,13 +2274,24 @@ cdef class Tensor:
 
     @property
     def real(self):
-        """The real part; of a real tensor the tensor itself."""
-        return c_real(self)
+        """The real part, a view; of a real tensor the tensor itself."""
+        return part_view(self, REAL_PART) if is_complex(self) else self
+
+    @real.setter
+    def real(self, value):
+        self.real[...] = value
 
     @property
     def imag(self):
-        """The imaginary part; zeros for a real tensor."""
-        return c_part(self, FAD_IMAG) if is_complex(self) else by_numpy(np.zeros_like, (self,), {})
+        """The imaginary part, a view; zeros for a real tensor."""
+        return (part_view(self, IMAG_PART) if is_complex(self)
+                else by_numpy(np.zeros_like, (self,), {}))
+
+    @imag.setter
+    def imag(self, value):
+        if not is_complex(self):
+            raise TypeError(f"imag: a tensor of dtype {self.dtype} has no imaginary part to set")
+        self.imag[...] = value
 
     @property
     def is_leaf(self):

@@ -97,7 +97,7 @@ def conjugate(x):
 
 def real(x):
     """The real part; of real tensors the tensor itself."""
-    return c_real(floating(x))
+    return floating(x).real
 
 
 def imag(x):
@@ -105,7 +105,7 @@ def imag(x):
     cdef Tensor t = floating(x)
     if not is_complex(t):
         raise TypeError(f"imag: wanted a complex tensor, got {t.dtype}")
-    return c_part(t, FAD_IMAG)
+    return t.imag
 
 
 cdef Tensor projected(Tensor c, object dtype):

@@ -16,6 +16,7 @@
 
 cdef enum:
     HAS_VIEWS = 1, IS_VIEW = 2      # Tensor.aliased
+    REAL_PART = 1, IMAG_PART = 2    # View.part
 
 
 @cython.final
@@ -42,6 +43,7 @@ cdef class View:
     cdef int64_t first
     cdef int64_t *strides           # in elements; NULL: not worked out
     cdef fad_array *shell           # what its array becomes when it is stale
+    cdef int part                   # of the elements there: REAL_PART, IMAG_PART; 0: all of them
     cdef bint readonly
     cdef bint detached              # made under no_grad() of a tensor with a history
     cdef PyObject **link            # what points here in the list of fresh views; NULL: stale
@@ -220,16 +222,14 @@ cdef int attach(Tensor out, Tensor base, object function, tuple args, bint reado
         set_place(v, root_array(v.root), <cnp.ndarray>found)
         if base.aliased == IS_VIEW:
             b = <View>base.alias
+            v.part = b.part
             v.readonly |= b.readonly
             v.detached |= b.detached
     else:
         v.root = base
         v.function = function
         v.args = args
-    v.tensor = <PyObject *>out
-    link_view(v)
-    fad_tensor_set_alias(out, v, IS_VIEW)
-    fad_tensor_track(out)
+    enter(v, out)
     return 0
 
 
@@ -288,13 +288,59 @@ cdef Tensor part_of_stale(View v, cnp.ndarray part):
     cdef Tensor out
     mine.root = v.root
     mine.readonly = v.readonly
+    mine.part = v.part
     set_place(mine, root_array(v.root), part)
     out = taken(mine, np.shape(part))
-    mine.tensor = <PyObject *>out
-    link_view(mine)
-    fad_tensor_set_alias(out, mine, IS_VIEW)
+    return enter(mine, out)
+
+
+cdef Tensor enter(View v, Tensor out):
+    """`out`, made the view that `v` describes."""
+    v.tensor = <PyObject *>out
+    link_view(v)
+    fad_tensor_set_alias(out, v, IS_VIEW)
     fad_tensor_track(out)
     return out
+
+
+cdef Tensor part_view(Tensor z, int part):
+    """The real or imaginary part of a complex tensor, a view of it."""
+    cdef Tensor out
+    cdef View v, b
+    fresh(z)
+    out = c_real(z) if part == REAL_PART else c_part(z, FAD_IMAG)
+    if z.arr.ndim == 0:
+        return out
+    v = View.__new__(View)
+    v.root = root_of(z)
+    v.part = part
+    v.detached = fad_grad_off & 1 and active(z)
+    if z.aliased == IS_VIEW:
+        b = <View>z.alias
+        v.readonly = b.readonly
+        v.detached |= b.detached
+    set_place(v, root_array(v.root), window_of(z))
+    return enter(v, out)
+
+
+cdef int assign_part(View v, Tensor t, object index, Tensor value, bint unique, str how,
+                     str symbol) except -1:
+    """Write into a real or imaginary part: into the complex elements, whose other part stays."""
+    cdef View w = View.__new__(View)
+    cdef Tensor z
+    if is_complex(value):
+        raise TypeError(f"{symbol}: a complex value does not fit into the real or imaginary part of "
+                        "a tensor; take its .real first")
+    w.root = v.root
+    set_place(w, root_array(v.root), window_of(t))
+    z = enter(w, taken(w, dims_of(t.arr)))
+    new = value if v.part == REAL_PART else binary(FAD_OP_multiply, value, 1j)
+    if how == "set":
+        old = getitem_(z, index)
+        new = binary(FAD_OP_add, new, c_part(old, FAD_IMAG) * 1j if v.part == REAL_PART
+                     else c_real(old))
+    assign(z, index, new, unique, how, symbol)
+    return 0
 
 
 # ---- stale views ---------------------------------------------------------------------------------
@@ -308,6 +354,8 @@ cdef Tensor taken(View v, tuple shape):
     # what is repeated is taken once
     once = tuple([1 if s == 0 else n for n, s in zip(shape, strides)])
     r = apply(window_, (v.root,), {"place": (v.first, once, tuple(strides))})
+    if v.part:
+        r = c_real(r) if v.part == REAL_PART else c_part(r, FAD_IMAG)
     return r if once == shape else c_broadcast_to(r, shape)
 
 
@@ -540,6 +588,9 @@ def assign(Tensor t not None, index, Tensor value not None, bint unique=True, st
     cdef tuple shape, place
     cdef cnp.ndarray target
     check_writable(t, root, symbol)
+    if t.aliased == IS_VIEW and (<View>t.alias).part:
+        assign_part(<View>t.alias, t, index, value, unique, how, symbol)
+        return None
     if root.arr == NULL or root.arr.ndim == 0:
         return assign_number(root, index, value, how, symbol)
     kept = None
@@ -602,7 +653,7 @@ cdef bint same_place(Tensor value, Tensor root, tuple place):
     if value is root:
         return place == place_of_root(root)
     return (value.aliased == IS_VIEW and (<View>value.alias).root is root
-            and place_of(<View>value.alias, value.arr) == place)
+            and not (<View>value.alias).part and place_of(<View>value.alias, value.arr) == place)
 
 
 cdef bint covers(Tensor root, tuple place):
@@ -937,7 +988,7 @@ cdef object number_of_stale(Tensor t, object index):
     """An element of a stale view, read from the root: the view stays stale."""
     cdef View v = <View>t.alias
     cdef Py_ssize_t offset
-    if v.detached or t.leaf_requires or (fad_trace_id and t.born != fad_trace_id):
+    if v.part or v.detached or t.leaf_requires or (fad_trace_id and t.born != fad_trace_id):
         refresh(t)
         return number_at(t, index)
     work_out(v)
@@ -956,7 +1007,8 @@ cdef bint set_number_at(Tensor t, object index, object value) except -1:
     cdef fad_array *shell
     cdef fad_call *call
     cdef fad_slot slot
-    if t.arr == NULL or t.arr.dtype != FAD_F64 or fad_grad_off == 3:
+    if t.arr == NULL or t.arr.dtype != FAD_F64 or fad_grad_off == 3 or (
+            t.aliased == IS_VIEW and (<View>t.alias).part):
         return False
     if type(value) is Tensor:
         if (<Tensor>value).arr != NULL:
