@@ -965,6 +965,8 @@ cdef inline object params_of(fad_call *call):
     """The parameters of a call; a place where it is about one element."""
     if call.params != NULL:
         return <object>call.params
+    if call.rule == NULL:           # a row of three operands
+        return None
     rule = <object>call.rule
     return call.at if type(rule) is GetNumber or type(rule) is PutNumber else None
 
