@@ -167,9 +167,9 @@ cdef inline int type_number(const fad_array *arr) noexcept:
         return cnp.NPY_DOUBLE
     if arr.dtype == FAD_F32:
         return cnp.NPY_FLOAT
-    if arr.dtype == FAD_BOOL:
-        return cnp.NPY_BOOL
-    return cnp.NPY_CDOUBLE if arr.dtype == FAD_C128 else cnp.NPY_CFLOAT
+    if arr.dtype == FAD_C128:
+        return cnp.NPY_CDOUBLE
+    return cnp.NPY_CFLOAT if arr.dtype == FAD_C64 else cnp.NPY_BOOL
 
 
 cdef tuple dims_of(const fad_array *arr):
