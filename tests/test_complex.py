@@ -4,6 +4,7 @@ The cotangent of ``z = x + iy`` is ``dL/dx + i dL/dy``.
 """
 
 import copy
+import ctypes
 import pickle
 import warnings
 
@@ -725,6 +726,17 @@ def test_c_source_refuses_complex_numbers():
     q = ad.compile(lambda x: (x * (x + 1j)).real.sum())
     with pytest.raises(TypeError, match="float32 or complex arrays"):
         q.to_c(np.array([1.0]))
+
+
+def test_c_functions_compute_with_complex_numbers_inside():
+    program = ad.compile(lambda x: (ad.exp(x * 1j) * (x + 2j)).imag.sum())
+    x, value, gradient = np.array([0.5, -1.0, 2.0]), np.zeros(1), np.zeros(3)
+    function = program.c_function(x, derivative="value_and_grad")
+    status = function.ctypes(*[
+        a.ctypes.data_as(ctypes.c_void_p) for a in (x, value, gradient)], function.user_data)
+    assert status == 0 and value[0] == program(x)
+    np.testing.assert_array_equal(gradient, program.grad(x))
+    np.testing.assert_allclose(value[0], (np.exp(x * 1j) * (x + 2j)).imag.sum(), rtol=1e-14)
 
 
 # ---- corners -------------------------------------------------------------------------------------

@@ -171,9 +171,9 @@ cdef inline int type_number(int dtype) noexcept:
         return cnp.NPY_DOUBLE
     if dtype == FAD_F32:
         return cnp.NPY_FLOAT
-    if dtype == FAD_BOOL:
-        return cnp.NPY_BOOL
-    return cnp.NPY_CDOUBLE if dtype == FAD_C128 else cnp.NPY_CFLOAT
+    if dtype == FAD_C128:
+        return cnp.NPY_CDOUBLE
+    return cnp.NPY_CFLOAT if dtype == FAD_C64 else cnp.NPY_BOOL
 
 
 cdef tuple dims_of(const fad_array *arr):
@@ -2397,7 +2397,7 @@ cdef class Tensor:
         Parameters
         ----------
         gradient : Tensor or array, optional
-            Cotangent of this tensor's shape; needed unless it has one element.
+            Cotangent of this tensor's shape; needed unless it is one real number.
         retain_graph : bool, optional
             Keep the graph for another sweep; by default it is freed unless `create_graph`.
         create_graph : bool
@@ -2419,6 +2419,13 @@ cdef class Tensor:
         >>> (x * x).sum().backward()
         >>> x.grad
         tensor([2., 4.])
+
+        The gradient to a complex ``z = x + iy`` is ``dL/dx + i dL/dy``:
+
+        >>> z = ad.tensor(3.0 + 4.0j, requires_grad=True)
+        >>> abs(z).backward()
+        >>> z.grad
+        tensor(0.6+0.8j)
         """
         if inputs is not None:
             inputs = [inputs] if type(inputs) is Tensor else list(inputs)

@@ -77,6 +77,9 @@ cdef Tensor c_part(Tensor x, int part):
     cdef fad_status status = fad_part(part, arr, &out)
     if own != NULL:
         fad_array_release(own)
+    if status == FAD_DTYPE:
+        wanted = "real" if part == FAD_TIMES_I else "complex"
+        raise TypeError(f"{(<CoreRule>PARTS[part]).name}: wanted a {wanted} tensor, got {x.dtype}")
     cdef Tensor y = checked_adopt(status, out, (<CoreRule>PARTS[part]).name, "")
     record_pair(y, <CoreRule>PARTS[part], x, None, None)
     return y
@@ -103,9 +106,7 @@ def real(x):
 def imag(x):
     """The imaginary part of a complex tensor."""
     cdef Tensor t = floating(x)
-    if not is_complex(t):
-        raise TypeError(f"imag: wanted a complex tensor, got {t.dtype}")
-    return t.imag
+    return t.imag if is_complex(t) else c_part(t, FAD_IMAG)
 
 
 cdef Tensor projected(Tensor c, object dtype):

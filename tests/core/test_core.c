@@ -3803,8 +3803,10 @@ static void parts_of_complex_arrays_are_those_of_the_definition(void)
             CHECK(part_at(imag, i, 0) == part_at(z, i, 1));
             CHECK(part_at(times_i, i, 0) == 0.0 && part_at(times_i, i, 1) == part_at(z, i, 1));
         }
-        fad_fail_allocation(0);
         fad_array *none = z;
+        CHECK(fad_part(FAD_CONJUGATE, imag, &none) == FAD_DTYPE);
+        CHECK(fad_part(FAD_TIMES_I, z, &none) == FAD_DTYPE);
+        fad_fail_allocation(0);
         CHECK(fad_part(FAD_IMAG, z, &none) == FAD_NOMEM);
         fad_fail_allocation(-1);
         fad_array_release(z);
