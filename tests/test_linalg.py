@@ -235,6 +235,8 @@ def assert_same_bits(found, expected, title):
             continue
         assert type(y) is ad.Tensor, title
         y, z = y.detach().numpy(), np.asarray(z)
+        if title.startswith("cond"):
+            z = z.real                  # complex in NumPy 2.0
         assert y.dtype == z.dtype and y.shape == z.shape, (title, y.dtype, z.dtype)
         assert np.array_equal(y, z, equal_nan=True), (title, y - z)
         assert (np.signbit(y.real) == np.signbit(z.real)).all() or np.isnan(z).any(), title
@@ -495,7 +497,7 @@ def test_cond_of_a_singular_matrix_is_inf_and_nan_stays():
         a = np.stack([np.eye(2), np.ones((2, 2)), np.full((2, 2), np.nan)][: 2 if p is None else 3])
         a[1, 1] = 0.0
         expected = np.linalg.cond(a, p)
-        assert_same_bits(ad.linalg.cond(ad.tensor(a, requires_grad=True), p), expected, p)
+        assert_same_bits(ad.linalg.cond(ad.tensor(a, requires_grad=True), p), expected, "cond")
     x = ad.tensor(np.stack([np.diag([1.0, 2.0]), np.ones((2, 2))]), requires_grad=True)
     y = ad.linalg.cond(x, 1)
     ad.sum(ad.where(ad.isfinite(y), y, 0.0)).backward()
