@@ -176,11 +176,11 @@ def test_out_is_refused_and_s_without_axes_warns():
         y = ad.fft.fftn(x, s=(2, 2))
     for name in MORE_AXES:
         with pytest.warns(DeprecationWarning, match="None in `s`|None` values"):
-            y = getattr(ad.fft, name)(x, s=(4, None), axes=(0, 1))
-        ad.sum(ad.real(y)).backward()
+            found = getattr(ad.fft, name)(x, s=(4, None), axes=(0, 1))
+        ad.sum(ad.real(found)).backward()
         with pytest.warns(DeprecationWarning):
             z = getattr(np.fft, name)(x.detach().numpy(), s=(4, None), axes=(0, 1))
-        assert np.array_equal(y.detach().numpy(), z)
+        assert np.array_equal(found.detach().numpy(), z)
     with pytest.warns(DeprecationWarning):
         assert np.array_equal(y.detach().numpy(), np.fft.fftn(x.detach().numpy(), s=(2, 2)))
 
