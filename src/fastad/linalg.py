@@ -256,6 +256,10 @@ def pinv(a, rcond=None, hermitian=False, *, rtol=_NOT_GIVEN) -> Tensor:
     return linalg_rules.pinv(t, rcond, bool(hermitian))
 
 
+def _least_squares(x, squares, rank, s):
+    return x, squares, int(rank.item()), s
+
+
 def lstsq(a, b, rcond=None) -> tuple:
     """Return the least squares solution of ``a x = b``, residuals, rank and singular values of `a`.
 
@@ -277,8 +281,8 @@ def lstsq(a, b, rcond=None) -> tuple:
     """
     a, b = _alike(a, b)
     vector = b.ndim == 1
-    if a.ndim != 2 or b.ndim not in (1, 2):
-        _by_values(tuple, "lstsq", np.linalg.lstsq, a, b)
+    if a.ndim != 2 or b.ndim not in (1, 2) or not (_recorded(a) or _recorded(b)):
+        return _by_values(_least_squares, "lstsq", np.linalg.lstsq, a, b, rcond)
     if vector:
         b = column(b)
     rcond = None if rcond is None else float(rcond)
@@ -290,7 +294,7 @@ def lstsq(a, b, rcond=None) -> tuple:
     shapes = linalg_rules.lstsq_shapes(a, b)
     y = rules.record(linalg_rules.LSTSQ, (a, b), {"rcond": rcond, "cutoff": float(cutoff)})
     x, squares, s, rank = linalg_rules.parts(y, *shapes)
-    rank = int(_core.real(rank))
+    rank = int(_core.real(rank)) if _core.is_tracing() else int(_core.array(y)[-1].real)
     squares = _core.real(squares)
     m, n = a.shape
     if rank != n or m <= n:

@@ -17,6 +17,7 @@ Where LAPACK reads one triangle alone, so does the derivative: the other triangl
 
 from __future__ import annotations
 
+import functools
 from math import prod as _product
 
 import numpy as np
@@ -100,12 +101,21 @@ def packed(lead, *arrays):
 
 def parts(t, *shapes):
     """Return the tensors that `packed` joined, by their shapes without batch."""
-    batch, stop, found = t.shape[:-1], 0, []
+    found = []
+    for params, shape in _places(t.shape[:-1], shapes):
+        part = _core.apply(rules.GETITEM, (t,), params)
+        found.append(part if shape is None else _core.reshape(part, shape))
+    return found
+
+
+@functools.lru_cache(256)
+def _places(batch, shapes):
+    """Return where each part stands, as parameters of ``getitem``, and its shape if it has axes."""
+    stop, found = 0, []
     for shape in shapes:
         start, stop = stop, stop + _product(shape)
         index = (..., slice(start, stop) if shape else start)
-        part = _core.apply(rules.GETITEM, (t,), {"index": index, "unique": True})
-        found.append(_core.reshape(part, batch + shape) if len(shape) > 1 else part)
+        found.append(({"index": index, "unique": True}, batch + shape if len(shape) > 1 else None))
     return found
 
 
@@ -131,12 +141,25 @@ def _no_tangent(y):
 # Triangles.
 
 
+@functools.lru_cache(128)
+def _mask(m, n, lower, k):
+    return np.tri(m, n, k, dtype=bool) if lower else ~np.tri(m, n, k - 1, dtype=bool)
+
+
+def _triangle(x, lower, k):
+    """As ``np.tril`` and ``np.triu``, several times faster for small matrices."""
+    m, n = x.shape[-2:]
+    if m * n > 4096:
+        return np.tril(x, k) if lower else np.triu(x, k)
+    return np.where(_mask(m, n, lower, k), x, x.dtype.type(0))
+
+
 @primitive("triangle", linear=True)
 class TRIANGLE:
     """The matrix from or up to a diagonal `k`, zeros elsewhere."""
 
     def forward(x, lower, k):
-        return np.tril(x, k) if lower else np.triu(x, k)
+        return _triangle(x, lower, k)
 
     def vjp(g, y, inputs, needs, lower, k):
         return (triangle(g, lower, k),)
@@ -158,7 +181,7 @@ class HERMITIAN:
     """The Hermitian matrix of which `x` holds one triangle."""
 
     def forward(x, lower):
-        half = np.tril(x, -1) if lower else np.triu(x, 1)
+        half = _triangle(x, lower, -1 if lower else 1)
         y = half + half.conj().swapaxes(-1, -2)
         return _with_diagonal(y, np.diagonal(x, 0, -2, -1).real)
 
@@ -172,7 +195,7 @@ class FOLD:
 
     def forward(x, lower):
         y = x + x.conj().swapaxes(-1, -2)
-        y = np.tril(y, -1) if lower else np.triu(y, 1)
+        y = _triangle(y, lower, -1 if lower else 1)
         return _with_diagonal(y, np.diagonal(x, 0, -2, -1).real)
 
     def vjp(g, y, inputs, needs, lower):
@@ -286,7 +309,7 @@ class SOLVE_TRIANGULAR:
             return over_batch(lambda a, b: solver(
                 a, b, trans=trans, lower=lower, unit_diagonal=unit, check_finite=False), (a, b),
                 (2, b.ndim if b.ndim == 1 else 2))
-        a = np.tril(a, -unit) if lower else np.triu(a, unit)
+        a = _triangle(a, lower, -unit if lower else unit)
         if unit:
             _with_diagonal(a, 1.0)
         if trans:
@@ -445,7 +468,7 @@ class BIRD:
     """The strict upper triangle, with minus the sum of the later ones on the diagonal."""
 
     def forward(x, reverse):
-        y = np.triu(x, 1)
+        y = _triangle(x, False, 1)
         d = np.diagonal(x, 0, -2, -1)
         if reverse:
             sums = np.add.accumulate(d, -1) - d
