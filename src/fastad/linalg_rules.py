@@ -518,26 +518,25 @@ class SLOGDET:
 class CHOLESKY:
     """``a = L L^H``, or ``U^H U`` if `upper`; of `a` one triangle is read.
 
-    I. Murray, "Differentiation of the Cholesky decomposition", 2016; by triangular solves with the
-    factor itself.
+    I. Murray, "Differentiation of the Cholesky decomposition", 2016.  The factor is inverted once:
+    two products with the inverse cost less than two solutions by what NumPy has, general LU.
     """
 
     def forward(a, upper):
         return np.linalg.cholesky(a, upper=True) if upper else np.linalg.cholesky(a)
 
     def vjp(g, y, inputs, needs, upper):
-        factor, g = (adjoint(y), adjoint(g)) if upper else (y, g)
-        s = hermitian(adjoint_times(factor, g)) * 0.5
-        s = solve_triangular(factor, 2, s, True)
-        s = solve_triangular(factor, 2, adjoint(s), True)
+        s = times_adjoint(y, g) if upper else adjoint_times(y, g)
+        s = hermitian(s) * 0.5
+        w = inv(y)
+        s = matmul(w, times_adjoint(s, w)) if upper else adjoint_times(w, matmul(s, w))
         return (fold(s, not upper),)
 
     def jvp(tangents, y, inputs, upper):
-        factor = adjoint(y) if upper else y
-        x = solve_triangular(factor, 0, hermitian(tangents[0], not upper), True)
-        x = solve_triangular(factor, 0, adjoint(x), True)
-        y_dot = matmul(factor, fold(x) * 0.5)
-        return adjoint(y_dot) if upper else y_dot
+        a_dot, w = hermitian(tangents[0], not upper), inv(y)
+        if upper:
+            return matmul(fold(adjoint_times(w, matmul(a_dot, w)), False) * 0.5, y)
+        return matmul(y, fold(matmul(w, times_adjoint(a_dot, w))) * 0.5)
 
 
 def cholesky(a, upper):

@@ -102,16 +102,20 @@ def _in_dtype(y, dtype, name):
 
 @rules.primitive("matrix_function", reads_inputs=True)
 class MATRIX_FUNCTION:
-    """``expm``, ``logm`` or ``sqrtm``; its derivative is `FRECHET`."""
+    """``expm``, ``logm`` or ``sqrtm``, in a dtype; its derivative is `FRECHET`."""
 
-    def forward(a, name):
-        return _in_dtype(_FUNCTIONS[name][0](a), a.dtype, name)
+    def forward(a, name, dtype):
+        return _in_dtype(_FUNCTIONS[name][0](a), dtype, name)
 
-    def vjp(g, y, inputs, needs, name):
-        return (adjoint(_frechet(inputs[0], adjoint(g), name)),)
+    def vjp(g, y, inputs, needs, name, dtype):
+        return (adjoint(_frechet(_as(inputs[0], dtype), adjoint(g), name)),)
 
-    def jvp(tangents, y, inputs, name):
-        return _frechet(inputs[0], tangents[0], name)
+    def jvp(tangents, y, inputs, name, dtype):
+        return _frechet(_as(inputs[0], dtype), _as(tangents[0], dtype), name)
+
+
+def _as(t, dtype):
+    return t if t.dtype == dtype else _core.astype(t, dtype)
 
 
 @rules.primitive("frechet", reads_inputs=True)
@@ -178,16 +182,16 @@ def _matrix_function(name, a):
     _square(name, t)
     if not t.size:
         return numpy_api.copy(t)
-    if _core.is_tracing() and t.dtype.kind != "c" and name != "expm":
+    wide = np.result_type(t.dtype, np.complex64)
+    if _core.is_tracing() and t.dtype != wide and name != "expm":
         # a guard: a program notices when the result turns complex
-        if rules.record(IS_COMPLEX, (t,), {"name": name}) > 0.5:
-            t = _core.astype(t, np.result_type(t.dtype, np.complex64))
-        return rules.record(MATRIX_FUNCTION, (t,), {"name": name})
+        turned = rules.record(IS_COMPLEX, (t,), {"name": name}) > 0.5
+        dtype = wide if turned else t.dtype
+        return rules.record(MATRIX_FUNCTION, (t,), {"name": name, "dtype": dtype})
     try:
-        return rules.record(MATRIX_FUNCTION, (t,), {"name": name})
+        return rules.record(MATRIX_FUNCTION, (t,), {"name": name, "dtype": t.dtype})
     except _ComplexResult:
-        t = _core.astype(t, np.result_type(t.dtype, np.complex64))
-        return rules.record(MATRIX_FUNCTION, (t,), {"name": name})
+        return rules.record(MATRIX_FUNCTION, (t,), {"name": name, "dtype": wide})
 
 
 def expm(A) -> Tensor:
