@@ -45,7 +45,8 @@ def with_negative_eigenvalues(rng, kind):
 def solve_cholesky(lower):
     def function(xp, a, b):
         factor = xp.linalg.cho_factor(a, lower)
-        return [factor[0], xp.linalg.cho_solve(factor, b)]
+        triangle = xp.tril(factor[0]) if lower else xp.triu(factor[0])
+        return [triangle, xp.linalg.cho_solve(factor, b)]
     return function
 
 

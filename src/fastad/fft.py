@@ -93,7 +93,7 @@ class IRFFT:
 
 @rules.primitive("fftn", linear=True)
 class FFTN:
-    """``np.fft.fftn`` of `s` points along different non-negative axes, or with `inverse` ``ifftn``."""
+    """``np.fft.fftn`` of `s` points along different non-negative axes; `inverse` as for `FFT`."""
 
     def forward(x, s, axes, norm, inverse):
         return (np.fft.ifftn if inverse else np.fft.fftn)(x, s, axes, norm)

@@ -306,28 +306,25 @@ def _finite(name, check, *tensors):
 
 @rules.primitive("cho_factor", reads_output=True)
 class CHO_FACTOR:
-    """The Cholesky factor in one triangle; the other still holds what `a` held."""
+    """The Cholesky factor, a triangle; see `fastad.linalg_rules.CHOLESKY`."""
 
     def forward(a, lower):
         factor = scipy_linalg("cho_factor").cho_factor
-        return over_batch(lambda a: factor(a, lower, check_finite=False)[0], (a,), (2,))
+        y = over_batch(lambda a: factor(a, lower, check_finite=False)[0], (a,), (2,))
+        return np.tril(y) if lower else np.triu(y)
 
     def vjp(g, y, inputs, needs, lower):
-        factor = triangle(y, lower)
-        a_bar = linalg_rules.CHOLESKY.vjp(triangle(g, lower), factor, inputs, needs, not lower)[0]
-        return (a_bar + g - triangle(g, lower),)
+        return linalg_rules.CHOLESKY.vjp(g, y, inputs, needs, not lower)
 
     def jvp(tangents, y, inputs, lower):
-        a_dot = tangents[0]
-        factor_dot = linalg_rules.CHOLESKY.jvp(tangents, triangle(y, lower), inputs, not lower)
-        return factor_dot + a_dot - triangle(a_dot, lower)
+        return linalg_rules.CHOLESKY.jvp(tangents, y, inputs, not lower)
 
 
 def cho_factor(a, lower=False, overwrite_a=False, check_finite=True) -> tuple:
     """Return the Cholesky factor of matrices for `cho_solve`, and `lower`.
 
-    The factor stands in the triangle that `lower` names, in which `a` is read; the other triangle
-    is left as it was.  Derivatives after Murray 2016.
+    The factor stands in the triangle that `lower` names, in which `a` is read; the other triangle,
+    in which SciPy leaves anything, is 0.  Derivatives after Murray 2016.
 
     Raises
     ------
