@@ -39,18 +39,19 @@ from .linalg_scipy import (
 )
 
 __all__ = [
-    "EigResult", "EighResult", "QRResult", "SVDResult", "SlogdetResult", "cho_factor", "cho_solve",
-    "cholesky", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvals", "eigvalsh", "expm",
-    "inv", "logm", "lstsq", "lu_factor", "lu_solve", "matmul", "matrix_norm", "matrix_power",
-    "matrix_rank", "matrix_transpose", "multi_dot", "norm", "outer", "pinv", "qr", "slogdet",
-    "solve", "solve_triangular", "sqrtm", "svd", "svdvals", "tensordot", "tensorinv", "tensorsolve",
-    "trace", "vecdot", "vector_norm",
+    "EigResult", "EighResult", "LinAlgError", "QRResult", "SVDResult", "SlogdetResult",
+    "cho_factor", "cho_solve", "cholesky", "cond", "cross", "det", "diagonal", "eig", "eigh",
+    "eigvals", "eigvalsh", "expm", "inv", "logm", "lstsq", "lu_factor", "lu_solve", "matmul",
+    "matrix_norm", "matrix_power", "matrix_rank", "matrix_transpose", "multi_dot", "norm", "outer",
+    "pinv", "qr", "slogdet", "solve", "solve_triangular", "sqrtm", "svd", "svdvals", "tensordot",
+    "tensorinv", "tensorsolve", "trace", "vecdot", "vector_norm",
 ]
 
 _NOT_GIVEN = np._NoValue
 _tensor = numpy_api._tensor
 _no_out = numpy_api._no_out
 matrix_transpose = numpy_api.matrix_transpose
+LinAlgError = np.linalg.LinAlgError
 
 
 class EigResult(NamedTuple):
@@ -993,5 +994,5 @@ def vecdot(x1, x2, /, *, axis=-1) -> Tensor:
 numpy_api.FUNCTIONS.update({
     getattr(np.linalg, name): globals()[name]
     for name in __all__
-    if name in globals() and callable(getattr(np.linalg, name, None))
+    if name != "LinAlgError" and hasattr(np.linalg, name)
 })

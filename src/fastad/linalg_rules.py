@@ -138,6 +138,60 @@ def _no_tangent(y):
     return zeros(y.shape, y.dtype)
 
 
+# A zero cotangent meets inf or nan.
+
+
+def factorization(name, axes, **reads):
+    """As `primitive`, for a result whose last `axes` axes belong to one item of a batch.
+
+    An item whose cotangent, or tangent, is exactly zero contributes exactly zero, even where the
+    matrix holds inf or nan.
+    """
+
+    def declare(body):
+        rule = primitive(name, **reads)(body)
+        vjp, jvp = rule.vjp, rule.jvp
+
+        def safe_vjp(g, y, inputs, needs, **params):
+            bars = vjp(g, y, inputs, needs, **params)
+            return tuple([bar if bar is None else _dropped(bar, (g,), axes) for bar in bars])
+
+        def safe_jvp(tangents, y, inputs, **params):
+            y_dot = jvp(tangents, y, inputs, **params)
+            return _dropped(y_dot, [t for t in tangents if t is not None], 2, axes)
+
+        rule.vjp, rule.jvp = safe_vjp, safe_jvp
+        return rule
+
+    return declare
+
+
+def _dropped(result, given, axes, result_axes=2):
+    """Return `result` with zeros for the items of a batch for which all that was given is zero."""
+    if not _core.holds_nan(result):
+        return result
+    batch = result.shape[: result.ndim - result_axes]
+    if any(t.shape[: t.ndim - axes] != batch for t in given):
+        return result                   # a broadcast batch: its items were added up
+    dead = record(ALL_ZERO, tuple(given), {"axes": axes})
+    return where(_core.reshape(dead, batch + (1,) * result_axes) != 0.0, 0.0, result)
+
+
+@primitive("all_zero")
+class ALL_ZERO:
+    """1.0 for the items of a batch that are zero in all inputs, else 0.0."""
+
+    def forward(*xs, axes):
+        last = tuple(range(-axes, 0))
+        return np.all([~np.any(x, axis=last) for x in xs], axis=0).astype(float)
+
+    def vjp(g, y, inputs, needs, axes):
+        return (None,) * len(inputs)
+
+    def jvp(tangents, y, inputs, axes):
+        return _no_tangent(y)
+
+
 # Triangles.
 
 
@@ -229,10 +283,10 @@ class SOLVE:
         a, b = inputs
         if b.ndim == 1:
             g, y = column(g), column(y)
-        z = solve(adjoint(a), g)
+        z = _dropped(solve(adjoint(a), g), (g,), 2)
         a_bar = b_bar = None
         if needs[0]:
-            a_bar = _core.sum_to(-times_adjoint(z, y), a.shape)
+            a_bar = _core.sum_to(-rules.zero_safe(times_adjoint, z, y), a.shape)
         if needs[1]:
             if b.ndim == 1:
                 z = _core.reshape(z, z.shape[:-1])
@@ -365,7 +419,7 @@ def solve_triangular(a, trans, b, lower, unit=False, exact=False):
     return record(SOLVE_TRIANGULAR, (a, b), params)
 
 
-@primitive("inv", reads_output=True)
+@factorization("inv", 2, reads_output=True)
 class INV:
     """The inverse (Giles 2.2.3); unless `strict`, a singular matrix has nan, with slope 0."""
 
@@ -397,7 +451,7 @@ def inv(a, strict=True):
 # Determinants.
 
 
-@primitive("det", reads_inputs=True, reads_output=True)
+@factorization("det", 0, reads_inputs=True, reads_output=True)
 class DET:
     """The determinant (Giles 2.2.4); where it is 0 its derivatives are those of the polynomial."""
 
@@ -484,7 +538,7 @@ def _bird(t, reverse=False):
     return record(BIRD, (t,), {"reverse": reverse})
 
 
-@primitive("slogdet", reads_inputs=True, reads_output=True)
+@factorization("slogdet", 1, reads_inputs=True, reads_output=True)
 class SLOGDET:
     """Packed: sign, logarithm of the modulus.  A singular matrix has no slope: it is nan."""
 
@@ -514,7 +568,7 @@ class SLOGDET:
 # Cholesky.
 
 
-@primitive("cholesky", reads_output=True)
+@factorization("cholesky", 2, reads_output=True)
 class CHOLESKY:
     """``a = L L^H``, or ``U^H U`` if `upper`; of `a` one triangle is read.
 
@@ -547,7 +601,7 @@ def cholesky(a, upper):
 # QR.
 
 
-@primitive("qr", reads_inputs=True, reads_output=True)
+@factorization("qr", 1, reads_inputs=True, reads_output=True)
 class QR:
     """Packed: Q, R; `complete` asks for a square Q.
 
@@ -736,7 +790,7 @@ def gaps(w):
     return record(GAPS, (w,), {})
 
 
-@primitive("eigh", reads_output=True)
+@factorization("eigh", 1, reads_output=True)
 class EIGH:
     """Packed: eigenvalues, eigenvectors as columns (Giles 3.1, Boeddeker et al. 4.8).
 
@@ -769,7 +823,7 @@ def eigh(a, uplo):
     return real(w), v
 
 
-@primitive("eigvalsh", reads_inputs=True)
+@factorization("eigvalsh", 1, reads_inputs=True)
 class EIGVALSH:
     """The eigenvalues alone; the reverse computes the eigenvectors."""
 
@@ -789,7 +843,7 @@ class EIGVALSH:
 # Singular values.
 
 
-@primitive("svd", reads_inputs=True, reads_output=True)
+@factorization("svd", 1, reads_inputs=True, reads_output=True)
 class SVD:
     """Packed: U, singular values, V^H; `full` asks for square U and V.
 
@@ -883,7 +937,7 @@ def svd(a, full):
     return u, real(s), vh
 
 
-@primitive("svdvals", reads_inputs=True)
+@factorization("svdvals", 1, reads_inputs=True)
 class SVDVALS:
     """The singular values alone; the reverse computes the vectors."""
 
@@ -924,7 +978,7 @@ class PEAK:
         return _no_tangent(y)
 
 
-@primitive("eig", reads_inputs=True, reads_output=True)
+@factorization("eig", 1, reads_inputs=True, reads_output=True)
 class EIG:
     """Packed, complex: eigenvalues, eigenvectors as columns (Giles 3.1, Boeddeker et al. 4.7).
 
@@ -996,7 +1050,7 @@ class MATCH:
         return _no_tangent(y)
 
 
-@primitive("eigvals", reads_inputs=True, reads_output=True)
+@factorization("eigvals", 1, reads_inputs=True, reads_output=True)
 class EIGVALS:
     """The complex eigenvalues alone; the reverse computes the eigenvectors."""
 
@@ -1025,7 +1079,7 @@ def eigvals(a):
 # Least squares.
 
 
-@primitive("pinv", reads_inputs=True, reads_output=True)
+@factorization("pinv", 2, reads_inputs=True, reads_output=True)
 class PINV:
     """The pseudoinverse, of constant rank.
 

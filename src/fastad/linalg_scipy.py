@@ -314,10 +314,10 @@ class CHO_FACTOR:
         return np.tril(y) if lower else np.triu(y)
 
     def vjp(g, y, inputs, needs, lower):
-        return linalg_rules.CHOLESKY.vjp(g, y, inputs, needs, not lower)
+        return linalg_rules.CHOLESKY.vjp(g, y, inputs, needs, upper=not lower)
 
     def jvp(tangents, y, inputs, lower):
-        return linalg_rules.CHOLESKY.jvp(tangents, y, inputs, not lower)
+        return linalg_rules.CHOLESKY.jvp(tangents, y, inputs, upper=not lower)
 
 
 def cho_factor(a, lower=False, overwrite_a=False, check_finite=True) -> tuple:
