@@ -51,6 +51,8 @@ def each_call(kinds="fc"):
 
 def test_values_are_numpys_in_every_dtype_and_layout():
     for title, name, x, options in each_call():
+        if "twice" in title and name == "rfftn" and np.__version__ < "2.1":
+            continue                    # transformed in another order then
         for dtype in (x.dtype, np.dtype(x.dtype.char.lower() if x.dtype == float else "F"),
                       np.dtype("float32") if x.dtype == float else x.dtype):
             y = x.astype(dtype)
@@ -172,6 +174,13 @@ def test_out_is_refused_and_s_without_axes_warns():
             getattr(ad.fft, name)(x, out=np.zeros(1))
     with pytest.warns(DeprecationWarning, match="axes"):
         y = ad.fft.fftn(x, s=(2, 2))
+    for name in MORE_AXES:
+        with pytest.warns(DeprecationWarning, match="None in `s`|None` values"):
+            found = getattr(ad.fft, name)(x, s=(4, None), axes=(0, 1))
+        ad.sum(ad.real(found)).backward()
+        with pytest.warns(DeprecationWarning):
+            z = getattr(np.fft, name)(x.detach().numpy(), s=(4, None), axes=(0, 1))
+        assert np.array_equal(found.detach().numpy(), z)
     with pytest.warns(DeprecationWarning):
         assert np.array_equal(y.detach().numpy(), np.fft.fftn(x.detach().numpy(), s=(2, 2)))
 

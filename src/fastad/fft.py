@@ -91,6 +91,61 @@ class IRFFT:
         return (_resized(x_bar, inputs[0].shape[axis], axis),)
 
 
+@rules.primitive("fftn", linear=True)
+class FFTN:
+    """``np.fft.fftn`` of `s` points along different non-negative axes; `inverse` as for `FFT`."""
+
+    def forward(x, s, axes, norm, inverse):
+        return (np.fft.ifftn if inverse else np.fft.fftn)(x, s, axes, norm)
+
+    def vjp(g, y, inputs, needs, s, axes, norm, inverse):
+        x = inputs[0]
+        return (_back_through(g, x, s, axes, norm, inverse, x.dtype),)
+
+
+@rules.primitive("rfftn", linear=True)
+class RFFTN:
+    """``np.fft.rfftn`` of `s` points along different non-negative axes."""
+
+    def forward(x, s, axes, norm):
+        return np.fft.rfftn(x, s, axes, norm)
+
+    def vjp(g, y, inputs, needs, s, axes, norm):
+        x = inputs[0]
+        g = _back_through(g, x, s[:-1], axes[:-1], norm, False, g.dtype)
+        params = {"n": s[-1], "axis": axes[-1], "norm": norm}
+        return RFFT.vjp(g, y, inputs, needs, **params)
+
+
+@rules.primitive("irfftn", linear=True)
+class IRFFTN:
+    """``np.fft.irfftn`` to `s` points along different non-negative axes."""
+
+    def forward(x, s, axes, norm):
+        return np.fft.irfftn(x, s, axes, norm)
+
+    def vjp(g, y, inputs, needs, s, axes, norm):
+        x = inputs[0]
+        g = IRFFT.vjp(g, y, inputs, needs, n=s[-1], axis=axes[-1], norm=norm)[0]
+        return (_back_through(g, x, s[:-1], axes[:-1], norm, True, x.dtype),)
+
+
+def _back_through(g, x, s, axes, norm, inverse, dtype):
+    """Return the adjoint of a transform, for an input of `dtype` and the lengths of `x`."""
+    if axes:
+        g = _transforms(g, s, axes, _OPPOSITE[norm], not inverse)
+    if dtype.kind != "c":
+        g = _core.real(g)
+    for axis in axes:
+        g = _resized(g, x.shape[axis], axis)
+    return g
+
+
+def _transforms(t, s, axes, norm, inverse):
+    params = {"s": s, "axes": axes, "norm": norm, "inverse": inverse}
+    return rules.record(FFTN, (t,), params)
+
+
 def _transform(t, n, axis, norm, inverse=False):
     params = {"n": n, "axis": axis, "norm": norm, "inverse": inverse}
     return rules.record(FFT, (t,), params)
@@ -150,7 +205,11 @@ def _lengths_and_axes(name, t, s, axes, to_real=False):
     if None in s:
         warnings.warn(f"{name}: None in `s` is deprecated in NumPy 2.0", DeprecationWarning,
                       stacklevel=3)
-    return [t.shape[k] if n == -1 else n for n, k in zip(s, axes, strict=True)], axes
+        if to_real and s[-1] is None:
+            s[-1] = (t.shape[axes[-1]] - 1) * 2
+        s = [-1 if n is None else n for n in s]
+    s = tuple([t.shape[k] if n == -1 else n for n, k in zip(s, axes, strict=True)])
+    return s, tuple(axes)
 
 
 # One axis.
@@ -270,7 +329,7 @@ def ihfft(a, n=None, axis=-1, norm=None, out=None) -> Tensor:
     return _core.conjugate(_half_transform(t, n, axis, _OPPOSITE[norm]))
 
 
-# Several axes: NumPy's transforms of one axis after the other, in NumPy's order.
+# Several axes.  An axis that is given twice is transformed twice, in NumPy's order.
 
 
 def fftn(a, s=None, axes=None, norm=None, out=None) -> Tensor:
@@ -308,6 +367,8 @@ def _all_axes(name, function, a, s, axes, norm):
     t = _operand(a)
     _known(name, norm)
     s, axes = _lengths_and_axes(name, t, s, axes)
+    if axes and len(set(axes)) == len(axes):
+        return _transforms(t, s, axes, norm, function is ifft)
     for n, axis in zip(reversed(s), reversed(axes), strict=True):
         t = function(t, n, axis, norm)
     return t
@@ -334,7 +395,10 @@ def rfftn(a, s=None, axes=None, norm=None, out=None) -> Tensor:
 
 def _real_axes(name, a, s, axes, norm):
     t = _operand(a)
+    _known(name, norm)
     s, axes = _lengths_and_axes(name, t, s, axes)
+    if axes and len(set(axes)) == len(axes):
+        return rules.record(RFFTN, (t,), {"s": s, "axes": axes, "norm": norm})
     t = rfft(t, s[-1], axes[-1], norm)
     for n, axis in zip(s[-2::-1], axes[-2::-1], strict=True):
         t = fft(t, n, axis, norm)
@@ -360,7 +424,10 @@ def irfftn(a, s=None, axes=None, norm=None, out=None) -> Tensor:
 
 def _to_real_axes(name, a, s, axes, norm):
     t = _operand(a)
+    _known(name, norm)
     s, axes = _lengths_and_axes(name, t, s, axes, True)
+    if axes and len(set(axes)) == len(axes):
+        return rules.record(IRFFTN, (t,), {"s": s, "axes": axes, "norm": norm})
     for n, axis in zip(s[:-1], axes[:-1], strict=True):
         t = ifft(t, n, axis, norm)
     return irfft(t, s[-1], axes[-1], norm)

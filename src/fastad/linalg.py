@@ -39,17 +39,18 @@ from .linalg_scipy import (
 )
 
 __all__ = [
-    "EigResult", "EighResult", "QRResult", "SVDResult", "SlogdetResult", "cho_factor",
-    "cho_solve", "cholesky", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvals",
-    "eigvalsh", "expm", "inv", "logm", "lstsq", "lu_factor", "lu_solve", "matmul", "matrix_norm",
-    "matrix_power", "matrix_rank", "matrix_transpose", "multi_dot", "norm", "outer", "pinv", "qr",
-    "slogdet", "solve", "solve_triangular", "sqrtm", "svd", "svdvals", "tensordot", "tensorinv", "tensorsolve", "trace",
-    "vecdot", "vector_norm",
+    "EigResult", "EighResult", "LinAlgError", "QRResult", "SVDResult", "SlogdetResult",
+    "cho_factor", "cho_solve", "cholesky", "cond", "cross", "det", "diagonal", "eig", "eigh",
+    "eigvals", "eigvalsh", "expm", "inv", "logm", "lstsq", "lu_factor", "lu_solve", "matmul",
+    "matrix_norm", "matrix_power", "matrix_rank", "matrix_transpose", "multi_dot", "norm", "outer",
+    "pinv", "qr", "slogdet", "solve", "solve_triangular", "sqrtm", "svd", "svdvals", "tensordot",
+    "tensorinv", "tensorsolve", "trace", "vecdot", "vector_norm",
 ]
 
 _NOT_GIVEN = np._NoValue
 _tensor = numpy_api._tensor
 matrix_transpose = numpy_api.matrix_transpose
+LinAlgError = np.linalg.LinAlgError
 
 
 class EigResult(NamedTuple):
@@ -255,6 +256,10 @@ def pinv(a, rcond=None, hermitian=False, *, rtol=_NOT_GIVEN) -> Tensor:
     return linalg_rules.pinv(t, rcond, bool(hermitian))
 
 
+def _least_squares(x, squares, rank, s):
+    return x, squares, int(rank.item()), s
+
+
 def lstsq(a, b, rcond=None) -> tuple:
     """Return the least squares solution of ``a x = b``, residuals, rank and singular values of `a`.
 
@@ -276,8 +281,8 @@ def lstsq(a, b, rcond=None) -> tuple:
     """
     a, b = _alike(a, b)
     vector = b.ndim == 1
-    if a.ndim != 2 or b.ndim not in (1, 2):
-        _by_values(tuple, "lstsq", np.linalg.lstsq, a, b)
+    if a.ndim != 2 or b.ndim not in (1, 2) or not (_recorded(a) or _recorded(b)):
+        return _by_values(_least_squares, "lstsq", np.linalg.lstsq, a, b, rcond)
     if vector:
         b = column(b)
     rcond = None if rcond is None else float(rcond)
@@ -289,7 +294,7 @@ def lstsq(a, b, rcond=None) -> tuple:
     shapes = linalg_rules.lstsq_shapes(a, b)
     y = rules.record(linalg_rules.LSTSQ, (a, b), {"rcond": rcond, "cutoff": float(cutoff)})
     x, squares, s, rank = linalg_rules.parts(y, *shapes)
-    rank = int(_core.real(rank))
+    rank = int(_core.real(rank)) if _core.is_tracing() else int(_core.array(y)[-1].real)
     squares = _core.real(squares)
     m, n = a.shape
     if rank != n or m <= n:
@@ -987,5 +992,5 @@ numpy_api.take_out(globals())
 numpy_api.FUNCTIONS.update({
     getattr(np.linalg, name): globals()[name]
     for name in __all__
-    if name in globals() and callable(getattr(np.linalg, name, None))
+    if name != "LinAlgError" and hasattr(np.linalg, name)
 })

@@ -102,16 +102,20 @@ def _in_dtype(y, dtype, name):
 
 @rules.primitive("matrix_function", reads_inputs=True)
 class MATRIX_FUNCTION:
-    """``expm``, ``logm`` or ``sqrtm``; its derivative is `FRECHET`."""
+    """``expm``, ``logm`` or ``sqrtm``, in a dtype; its derivative is `FRECHET`."""
 
-    def forward(a, name):
-        return _in_dtype(_FUNCTIONS[name][0](a), a.dtype, name)
+    def forward(a, name, dtype):
+        return _in_dtype(_FUNCTIONS[name][0](a), dtype, name)
 
-    def vjp(g, y, inputs, needs, name):
-        return (adjoint(_frechet(inputs[0], adjoint(g), name)),)
+    def vjp(g, y, inputs, needs, name, dtype):
+        return (adjoint(_frechet(_as(inputs[0], dtype), adjoint(g), name)),)
 
-    def jvp(tangents, y, inputs, name):
-        return _frechet(inputs[0], tangents[0], name)
+    def jvp(tangents, y, inputs, name, dtype):
+        return _frechet(_as(inputs[0], dtype), _as(tangents[0], dtype), name)
+
+
+def _as(t, dtype):
+    return t if t.dtype == dtype else _core.astype(t, dtype)
 
 
 @rules.primitive("frechet", reads_inputs=True)
@@ -178,16 +182,16 @@ def _matrix_function(name, a):
     _square(name, t)
     if not t.size:
         return numpy_api.copy(t)
-    if _core.is_tracing() and t.dtype.kind != "c" and name != "expm":
+    wide = np.result_type(t.dtype, np.complex64)
+    if _core.is_tracing() and t.dtype != wide and name != "expm":
         # a guard: a program notices when the result turns complex
-        if rules.record(IS_COMPLEX, (t,), {"name": name}) > 0.5:
-            t = _core.astype(t, np.result_type(t.dtype, np.complex64))
-        return rules.record(MATRIX_FUNCTION, (t,), {"name": name})
+        turned = rules.record(IS_COMPLEX, (t,), {"name": name}) > 0.5
+        dtype = wide if turned else t.dtype
+        return rules.record(MATRIX_FUNCTION, (t,), {"name": name, "dtype": dtype})
     try:
-        return rules.record(MATRIX_FUNCTION, (t,), {"name": name})
+        return rules.record(MATRIX_FUNCTION, (t,), {"name": name, "dtype": t.dtype})
     except _ComplexResult:
-        t = _core.astype(t, np.result_type(t.dtype, np.complex64))
-        return rules.record(MATRIX_FUNCTION, (t,), {"name": name})
+        return rules.record(MATRIX_FUNCTION, (t,), {"name": name, "dtype": wide})
 
 
 def expm(A) -> Tensor:
@@ -302,28 +306,25 @@ def _finite(name, check, *tensors):
 
 @rules.primitive("cho_factor", reads_output=True)
 class CHO_FACTOR:
-    """The Cholesky factor in one triangle; the other still holds what `a` held."""
+    """The Cholesky factor, a triangle; see `fastad.linalg_rules.CHOLESKY`."""
 
     def forward(a, lower):
         factor = scipy_linalg("cho_factor").cho_factor
-        return over_batch(lambda a: factor(a, lower, check_finite=False)[0], (a,), (2,))
+        y = over_batch(lambda a: factor(a, lower, check_finite=False)[0], (a,), (2,))
+        return np.tril(y) if lower else np.triu(y)
 
     def vjp(g, y, inputs, needs, lower):
-        factor = triangle(y, lower)
-        a_bar = linalg_rules.CHOLESKY.vjp(triangle(g, lower), factor, inputs, needs, not lower)[0]
-        return (a_bar + g - triangle(g, lower),)
+        return linalg_rules.CHOLESKY.vjp(g, y, inputs, needs, upper=not lower)
 
     def jvp(tangents, y, inputs, lower):
-        a_dot = tangents[0]
-        factor_dot = linalg_rules.CHOLESKY.jvp(tangents, triangle(y, lower), inputs, not lower)
-        return factor_dot + a_dot - triangle(a_dot, lower)
+        return linalg_rules.CHOLESKY.jvp(tangents, y, inputs, upper=not lower)
 
 
 def cho_factor(a, lower=False, overwrite_a=False, check_finite=True) -> tuple:
     """Return the Cholesky factor of matrices for `cho_solve`, and `lower`.
 
-    The factor stands in the triangle that `lower` names, in which `a` is read; the other triangle
-    is left as it was.  Derivatives after Murray 2016.
+    The factor stands in the triangle that `lower` names, in which `a` is read; the other triangle,
+    in which SciPy leaves anything, is 0.  Derivatives after Murray 2016.
 
     Raises
     ------
