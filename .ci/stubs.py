@@ -111,7 +111,8 @@ def parameter(p: inspect.Parameter) -> str:
     if p.kind is p.VAR_KEYWORD:
         return f"**{p.name}: Any"
     kind = TYPES.get(p.name, "Any")
-    if p.default is None and kind in (LIKE, "_Shape", "Tensor | Sequence[TensorLike]"):
+    if p.default is None and kind in (
+            LIKE, "_Shape", "Tensor | Sequence[TensorLike]", "int", "float"):
         kind += " | None"
     if p.default is p.empty:
         return f"{p.name}: {kind}"

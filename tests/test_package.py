@@ -21,8 +21,9 @@ from fastad import _core
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
-    "_core", "rules", "complex_rules", "numpy_api", "definitions", "numpy_statistics", "numpy_signal",
-    "numpy_arrangement", "numpy_polynomials", "numpy_ufuncs", "numpy_scimath", "numpy_creation",
+    "_core", "rules", "complex_rules", "numpy_api", "definitions", "numpy_statistics",
+    "numpy_signal", "numpy_arrangement", "numpy_polynomials", "numpy_ufuncs", "numpy_scimath",
+    "numpy_creation",
     "numpy_methods", "numpy_coverage", "storage", "linalg", "modes", "autograd", "transforms",
     "native", "rows", "program", "graph", "scipy", "__init__",
 ]
