@@ -100,6 +100,7 @@ MISSING = {
                     "for subclasses and for memory of arrays: a tensor is neither"),
     # NumPy 2 has them no more, though they stand in its dir()
     **dict.fromkeys(OLD, "not in NumPy 2"),
+    "__buffer__": "`memoryview(t.detach().numpy())` is the way",      # from Python 3.12 on
     "__class_getitem__": "for annotations: a tensor's type has no parameters",
     "__setstate__": "pickles of tensors are made by __reduce__",
     **dict.fromkeys("__array_namespace__ __dlpack__ __dlpack_device__ device to_device".split(),
