@@ -24,34 +24,35 @@ HEAD = """\
 
 Written by `.ci/coverage_table.py` from the tables that calls go by; change those instead.
 
-`np.<name>(tensor)` and `ad.<name>(tensor)` are the same function. Every function and ufunc that NumPy
-lets other types override is in one of three classes:
+`np.<name>(tensor)` and `ad.<name>(tensor)` are the same function. Every function and ufunc that
+NumPy lets other types override is in one of three classes:
 
-* *differentiable*: {differentiable} of them. Values are NumPy's, bit for bit, and derivatives of any
-  order flow, in programs too.
-* *value only*: {value_only}. The result (truth values, integers, indices, text, new arrays) has no
-  derivative; a tensor that requires gradients may be passed.
-* *not supported*: {not_supported}. Called with a tensor that requires gradients, it raises a TypeError
-  with the reason. With other tensors it computes with their values, unless it is a function of text,
-  of dates or of structured arrays.
+* *differentiable*: {differentiable} of them. Values are NumPy's, bit for bit.
+  Derivatives of any order flow, in programs too.
+* *value only*: {value_only}. The result has no derivative.
+  It holds truth values, integers, indices, text or new arrays; a tensor that requires gradients may
+  be passed.
+* *not supported*: {not_supported}. A tensor that requires gradients makes it raise.
+  The TypeError gives the reason. With other tensors it computes with their values, unless it is a
+  function of text, of dates or of structured arrays.
 
 What holds for all:
 
-* Tensors are in C order, whatever the order of the array they were made of. A sum over an array in
-  another order adds in another order, so its last bits may differ.
-* Of equal elements that compete (maxima, sums over ties) all share a cotangent equally in `max`, `min`
-  and what is made of them; in `sort`, `median`, `partition` and `unique` the first one has it.
+* Tensors are in C order, whatever the order of the array they were made of. A sum over an array
+  in another order adds in another order, so its last bits may differ.
+* Of equal elements that compete all share a cotangent equally in `max`, `min` and what is made of
+  them; in `sort`, `median`, `partition` and `unique` the first one has it.
 * `out=` is for arrays: a tensor's value never changes under the tape.
 * Functions whose results have a shape that depends on values (`unique`, `extract`, `trim_zeros`,
   `bincount`) are recorded again by programs when that shape changes.
 * `reduce`, `accumulate`, `reduceat` and `outer` of every differentiable ufunc of two operands are
   differentiable, but for `power.reduce`, `arctan2.reduce` and their `reduceat`, which NumPy itself
   computes wrongly on processors with wide registers.
-* `where=` of a ufunc without `out=` gives 0 where the mask does not hold; NumPy leaves there what was
-  in memory.
+* `where=` of a ufunc without `out=` gives 0 where the mask does not hold; NumPy leaves there what
+  was in memory.
 * `np.vectorize` puts results into NumPy arrays, where gradients end; `ad.vectorize` does not.
-* Numbers, tensors without axes, are computed by libm, whose last bit may differ from that of NumPy's
-  loops in `arcsin`, `tanh`, `arccosh` and the like.
+* Numbers, tensors without axes, are computed by libm, whose last bit may differ from that of
+  NumPy's loops in `arcsin`, `tanh`, `arccosh` and the like.
 """
 
 METHODS_HEAD = """
@@ -66,7 +67,7 @@ def rows(kind):
     """Lines of a table of functions or of ufuncs."""
     lines = []
     for (found, module, name), function in numpy_coverage.overridable().items():
-        if found != kind:
+        if found != kind or name in numpy_coverage.REMOVED:
             continue
         prefix = module.removeprefix("numpy").removeprefix(".")
         shown = f"{prefix}.{name}" if prefix else name

@@ -120,7 +120,8 @@ def parameter(p: inspect.Parameter) -> str:
     if p.kind is p.VAR_KEYWORD:
         return f"**{p.name}: Any"
     kind = TYPES.get(p.name, "Any")
-    if p.default is None and kind in (LIKE, "_Shape", "Tensor | Sequence[TensorLike]"):
+    if p.default is None and kind in (
+            LIKE, "_Shape", "Tensor | Sequence[TensorLike]", "int", "float"):
         kind += " | None"
     if p.default is p.empty:
         return f"{p.name}: {kind}"
@@ -146,7 +147,8 @@ def from_signature(name: str, function: object) -> str:
 def on_values(function: object) -> bool:
     """Whether NumPy computes this on plain values, with a signature of its own."""
     return getattr(function, "__name__", "") == "on_values" or (
-        hasattr(function, "__wrapped__") and not hasattr(function, "rule"))
+        hasattr(function, "__wrapped__") and not hasattr(function, "rule")
+        and not function.__module__.startswith("fastad."))
 
 
 def wrapped(line: str) -> str:

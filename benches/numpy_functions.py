@@ -2,8 +2,8 @@
 
 ``python -m benches.numpy_functions`` prints, for few and for many elements, the time of NumPy's
 call, the ratio of the same call on tensors (without gradients, and recorded for one), and the ratio
-of value and gradient together.  A forward call misses its target above twice NumPy's time and half a
-microsecond.  Names on the command line choose functions; ``--missed`` prints those alone that miss.
+of value and gradient together.  A forward call misses its target above twice NumPy's time and half
+a microsecond.  Names on the command line choose functions; ``--missed`` prints those that miss.
 """
 
 from __future__ import annotations
@@ -106,13 +106,14 @@ def main() -> None:
     """Print the table that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", help="functions; all by default")
-    parser.add_argument("--missed", action="store_true", help="print only those that miss the target")
+    parser.add_argument("--missed", action="store_true", help="print only what misses the target")
     asked = parser.parse_args()
     one_thread()
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     print(f"fastad {ad.__version__}, NumPy {np.__version__}, Python {sys.version.split()[0]}")
-    print(f"{'function':36}{'n':>8}{'NumPy us':>11}{'constant':>10}{'recorded':>10}{'gradient':>10}")
+    print(f"{'function':36}{'n':>8}{'NumPy us':>11}"
+          f"{'constant':>10}{'recorded':>10}{'gradient':>10}")
     missed = total = 0
     for row in rows(asked.names):
         total += 1

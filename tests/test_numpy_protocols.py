@@ -402,7 +402,6 @@ METHOD_CALLS = {
     "argpartition": lambda x: (x.argpartition(1),),
     "choose": lambda x: (x[0].astype(int).choose([[1.5, 2.5, 3.5], [4.5, 5.5, 6.5]], mode="wrap"),),
     "compress": lambda x: (x.compress([True, False, True], axis=1),),
-    "conj": lambda x: (x.conj(), x.conjugate()),
     "cumprod": lambda x: (x.cumprod(), x.cumprod(axis=1)),
     "searchsorted": lambda x: (x[0].searchsorted([0.5, 2.0]),),
     "tobytes": lambda x: (np.frombuffer(x.tobytes()),),
@@ -447,9 +446,10 @@ def test_every_method_in_the_table_is_called_above():
 
 
 def test_tensors_have_ndarrays_attributes_or_a_reason_why_not():
-    missing = set(dir(np.ndarray)) - set(dir(ad.Tensor))
-    assert missing <= set(numpy_methods.MISSING)
-    assert set(numpy_methods.MISSING) <= set(dir(np.ndarray))
+    theirs = {name for name in dir(np.ndarray) if not name.startswith("_set_")}
+    assert theirs - set(dir(ad.Tensor)) <= set(numpy_methods.MISSING)
+    known = {*theirs, *numpy_methods.OLD, "__buffer__"}         # of all releases
+    assert set(numpy_methods.MISSING) <= known
     assert all(numpy_methods.MISSING.values())
 
 

@@ -8,10 +8,10 @@ function is written here as these few lines, over tensors:
     def ptp(a, axis=None, out=None, keepdims=False):
         return max(a, axis, keepdims=keepdims) - min(a, axis, keepdims=keepdims)
 
-`ptp` then computes its value by ``np.ptp``, whatever NumPy does there, warnings and errors included,
-and records one node.  A sweep that meets the node runs the definition on the node's inputs and sweeps
-through that; in a sweep that records itself both are recorded, so every order works.  A call that
-nothing depends on is NumPy's alone.
+`ptp` then computes its value by ``np.ptp``, whatever NumPy does there, warnings and errors
+included, and records one node.  A sweep that meets the node runs the definition on the node's
+inputs and sweeps through that; in a sweep that records itself both are recorded, so every order
+works.  A call that nothing depends on is NumPy's alone.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _is_recorded(*tensors):
     """Whether the sweep that computes with these tensors records itself."""
     if _core.is_tracing():
         return True
-    return _core.is_grad_enabled() and any([t.requires_grad for t in tensors])
+    return _core.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _copy(x, recorded):

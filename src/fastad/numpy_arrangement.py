@@ -170,7 +170,7 @@ def select(condlist, choicelist, default=0) -> Tensor:
 def piecewise(x, condlist, funclist, *args, **kw) -> Tensor:
     """Return functions of those elements for which conditions hold; 0 where none does.
 
-    Of several conditions that hold the last counts.  A function more than conditions is for the rest.
+    Of several conditions that hold the last counts.  One more function is for the rest.
 
     Examples
     --------
@@ -347,7 +347,7 @@ def unique_values(x, /) -> Tensor:
 
 
 unique_counts = _unique_tuple("unique_counts")
-unique_counts.__doc__ = """Return the different elements, ascending, and how often each stands there.
+unique_counts.__doc__ = """Return the different elements, ascending, and how often each is there.
 
     Examples
     --------
@@ -365,7 +365,7 @@ unique_inverse.__doc__ = """Return the different elements, ascending, and which 
     [1, 0, 1]
     """
 unique_all = _unique_tuple("unique_all")
-unique_all.__doc__ = """Return the different elements, ascending, their first places, inverse and counts.
+unique_all.__doc__ = """Return the different elements, first places, inverse and counts.
 
     Examples
     --------
@@ -901,7 +901,7 @@ def cumulative_prod(x, /, *, axis=None, dtype=None, out=None, include_initial=Fa
 __all__ = register("""
 append apply_along_axis apply_over_axes block choose compress cumulative_prod cumulative_sum delete
 diagflat extract insert intersect1d meshgrid pad partition piecewise resize rollaxis rot90 select
-setdiff1d setxor1d sort sort_complex trim_zeros union1d unique unique_all unique_counts unique_inverse
-unique_values
+setdiff1d setxor1d sort sort_complex trim_zeros union1d unique unique_all unique_counts
+unique_inverse unique_values
 """.split(), globals())
 numpy_api.FUNCTIONS[np.lib.stride_tricks.sliding_window_view] = sliding_window_view

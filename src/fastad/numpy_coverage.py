@@ -35,8 +35,8 @@ from . import (
 )
 from .numpy_api import FUNCTIONS, UFUNCS
 
-MODULES = (numpy_api, numpy_arrangement, numpy_creation, numpy_polynomials, numpy_signal,
-           numpy_statistics, numpy_ufuncs)
+MODULES = (numpy_api, numpy_arrangement, numpy_creation, numpy_methods, numpy_polynomials,
+           numpy_scimath, numpy_signal, numpy_statistics, numpy_ufuncs)
 
 # ---- not supported -------------------------------------------------------------------------------
 
@@ -56,7 +56,8 @@ _FIT = ("the derivative of a least-squares solution has not been written", _DETA
 NOT_SUPPORTED: dict[str, tuple[str, str]] = {
     **dict.fromkeys("save savetxt savez savez_compressed".split(), _FILES),
     **dict.fromkeys("copyto fill_diagonal place put put_along_axis putmask".split(), _ASSIGNS),
-    **dict.fromkeys("busday_count busday_offset datetime_as_string is_busday isnat".split(), _DATES),
+    **dict.fromkeys(
+        "busday_count busday_offset datetime_as_string is_busday isnat".split(), _DATES),
     **dict.fromkeys("""
         _center _expandtabs _expandtabs_length _ljust _lstrip_chars _lstrip_whitespace _partition
         _partition_index _replace _rjust _rpartition _rpartition_index _rstrip_chars
@@ -74,6 +75,11 @@ _BY_MODULE = {
 }
 # They can do nothing with numbers: no value either.
 _NEVER = (_TEXT, _DATES, _RECORDS)
+
+
+def _home(function):
+    """Return the public module of one of NumPy's functions."""
+    return (function.__module__ or "numpy").replace("_scimath_impl", "scimath")
 
 
 def refusal(name, module="numpy"):
@@ -98,7 +104,7 @@ def _refused(function, reason):
 
 def refuse(function):
     """Return what stands for a function without an entry, or None; found once, kept for later."""
-    reason = refusal(function.__name__, function.__module__)
+    reason = refusal(function.__name__, _home(function))
     if reason is None:
         return None
     FUNCTIONS[function] = found = _refused(function, reason)
@@ -115,14 +121,18 @@ numpy_api.GENERAL.update(refuse=refuse, refuse_ufunc=refuse_ufunc)
 
 # ---- classes -------------------------------------------------------------------------------------
 
+# Functions of older releases of NumPy, with what stands for them.
+REMOVED = {name: numpy_api._on_values(getattr(np, name)) for name in ("in1d",) if hasattr(np, name)}
+FUNCTIONS.update({getattr(np, name): ours for name, ours in REMOVED.items()})
+
 DIFFERENTIABLE, VALUE_ONLY, UNSUPPORTED = "differentiable", "value only", "not supported"
 
 # Those of the functions with an entry whose results have no derivative, besides the value functions
 # that numpy_api lists.
 _VALUES_OF_OWN = frozenset("""
 all any argmax argmin argsort ndim shape size ones_like zeros_like empty_like
-arange empty eye frombuffer fromfile fromiter fromstring genfromtxt identity loadtxt ones tri zeros
-_ones_like
+arange empty eye frombuffer fromfile fromiter fromstring genfromtxt identity in1d loadtxt ones
+tri zeros _ones_like
 """.split())
 _VALUE_NAMES = (
     _VALUES_OF_OWN | frozenset(numpy_api._VALUE_UFUNCS) | frozenset(numpy_api._VALUE_FUNCTIONS))
@@ -170,8 +180,6 @@ def overridable():
     ImportError
         If ``numpy.testing`` is not there.
     """
-    import numpy.fft
-    import numpy.lib.recfunctions
     from numpy.testing.overrides import (
         get_overridable_numpy_array_functions,
         get_overridable_numpy_ufuncs,
@@ -181,7 +189,7 @@ def overridable():
     for ufunc in get_overridable_numpy_ufuncs():
         found["ufunc", "numpy", ufunc.__name__] = ufunc
     for function in get_overridable_numpy_array_functions():
-        module = function.__module__.replace("_scimath_impl", "scimath")
+        module = _home(function)
         owner = sys.modules.get(module, np)
         found["function", module, function.__name__] = getattr(owner, function.__name__, function)
     return dict(sorted(found.items()))
@@ -204,14 +212,14 @@ def classify(function):
         return UNSUPPORTED if name in NOT_SUPPORTED else None
     if ours is not None and not (ours.__doc__ or "").startswith("Not supported"):
         return VALUE_ONLY if name in _VALUE_NAMES else DIFFERENTIABLE
-    module = function.__module__.replace("_scimath_impl", "scimath")
+    module = _home(function)
     return None if refusal(name, module) is None else UNSUPPORTED
 
 
 def remark(function):
-    """Return what a user should know about a function: a restriction, or why it is not supported."""
+    """Return what to know about a function: a restriction, or why it is not supported."""
     if classify(function) == UNSUPPORTED:
-        module = "numpy" if isinstance(function, np.ufunc) else function.__module__
+        module = "numpy" if isinstance(function, np.ufunc) else _home(function)
         return "; ".join(refusal(function.__name__, module))
     return REMARKS.get(function.__name__, "")
 

@@ -117,7 +117,8 @@ def vectorize(pyfunc, otypes=None, doc=None, excluded=None, cache=False, signatu
         results = []
         for index in np.ndindex(shape):
             now = {**given, **{key: t[index] for key, t in zip(places, parts)}}
-            results.append(pyfunc(*[now[k] for k in range(len(args))], **{k: now[k] for k in kwargs}))
+            positional = [now[k] for k in range(len(args))]
+            results.append(pyfunc(*positional, **{k: now[k] for k in kwargs}))
         if not results:
             raise ValueError("vectorize: cannot apply a function to no elements")
         if isinstance(results[0], tuple):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 
 from . import _core, numpy_api, numpy_arrangement, numpy_statistics
 from .numpy_api import METHODS
 from .rules import array
+
+__all__: list[str] = []         # all of it is attributes of Tensor
 
 
 def _argpartition(t, kth, axis=-1, kind="introselect", order=None):
@@ -56,16 +56,18 @@ def _tofile(t, fid, sep="", format="%s"):
 
 def _dumps(t):
     """Return the tensor as a pickle."""
+    import pickle  # only here: it takes milliseconds to import
+
     return pickle.dumps(t)
 
 
 def _dump(t, file):
     """Pickle the tensor into an open file or one of that name."""
     if hasattr(file, "write"):
-        pickle.dump(t, file)
+        file.write(_dumps(t))
     else:
         with open(file, "wb") as stream:
-            pickle.dump(t, stream)
+            stream.write(_dumps(t))
 
 
 def _flat(t):
@@ -90,10 +92,15 @@ METHODS.update(
     flat=property(_flat), mT=property(_mT), strides=property(_strides),
 )
 
+OLD = ("itemset", "newbyteorder", "ptp", "tostring")
 # Attributes of ndarray that tensors do not have, and why.
 MISSING = {
-    **dict.fromkeys("__array_finalize__ __array_wrap__ __array_interface__ __array_struct__".split(),
+    **dict.fromkeys(("__array_finalize__", "__array_wrap__", "__array_interface__",
+                     "__array_struct__"),
                     "for subclasses and for memory of arrays: a tensor is neither"),
+    # NumPy 2 has them no more, though they stand in its dir()
+    **dict.fromkeys(OLD, "not in NumPy 2"),
+    "__buffer__": "`memoryview(t.detach().numpy())` is the way",      # from Python 3.12 on
     "__class_getitem__": "for annotations: a tensor's type has no parameters",
     "__setstate__": "pickles of tensors are made by __reduce__",
     **dict.fromkeys("__array_namespace__ __dlpack__ __dlpack_device__ device to_device".split(),

@@ -1,4 +1,4 @@
-"""``numpy.lib.scimath`` over tensors: real functions that give complex numbers outside their domain."""
+"""``numpy.lib.scimath`` over tensors: functions that are complex outside their real domain."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import numpy as np
 from . import _core, numpy_api
 from ._core import Tensor
 from .numpy_api import _floating, _tensor
+
+__all__: list[str] = []         # NumPy has these names in numpy.lib.scimath alone
 
 _elementwise = _core.elementwise
 

@@ -64,7 +64,8 @@ def linspace(
 
 def _floating_dtype(name, start, stop, dtype):
     """Return `dtype` if it is one through which gradients flow, or none need to."""
-    if dtype is not None and np.dtype(dtype).kind not in "fc" and numpy_api._recording((start, stop)):
+    whole = dtype is not None and np.dtype(dtype).kind not in "fc"
+    if whole and numpy_api._recording((start, stop)):
         raise TypeError(f"{name}: dtype {np.dtype(dtype)} would lose the gradient; compute first "
                         "and cast afterwards")
     return dtype
@@ -548,6 +549,6 @@ def i0(x) -> Tensor:
 
 
 __all__ = register("""
-convolve correlate cross ediff1d geomspace gradient i0 interp kron linspace logspace trapezoid unwrap
-vander
+convolve correlate cross ediff1d geomspace gradient i0 interp kron linspace logspace trapezoid
+unwrap vander
 """.split(), globals())

@@ -416,7 +416,9 @@ def nanprod(
 
 
 @defines(np.nanmax)
-def nanmax(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN) -> Tensor:
+def nanmax(
+    a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN
+) -> Tensor:
     """Return the maximum over `axis` of the elements that are not nan.
 
     Examples
@@ -431,7 +433,9 @@ def nanmax(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, wher
 
 
 @defines(np.nanmin)
-def nanmin(a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN) -> Tensor:
+def nanmin(
+    a, axis=None, out=None, keepdims=_NOT_GIVEN, initial=_NOT_GIVEN, where=_NOT_GIVEN
+) -> Tensor:
     """Return the minimum over `axis` of the elements that are not nan.
 
     Examples

@@ -11,7 +11,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from . import _core, numpy_api, rules
 from ._core import Tensor
 from .definitions import defines, followed
-from .numpy_api import UFUNCS, _floating, _tensor
+from .numpy_api import UFUNCS, _tensor
 from .numpy_statistics import _running
 from .rules import take_index
 
@@ -115,7 +115,7 @@ def fix(x, out=None) -> Tensor:
 
 
 def _operands(x1, x2, cores, axis, axes):
-    """Return operands with the axes of vectors and matrices at their ends, and the result's axis."""
+    """Return operands with their vectors or matrices at the end, and the result's axis."""
     x1, x2 = _tensor(x1), _tensor(x2)
     if axis is not None:
         axes = [axis, axis]
@@ -148,7 +148,7 @@ def _vector_product(name, cores, product):
 
 # Two ufuncs came with NumPy 2.2.
 _BEFORE = {
-    "matvec": lambda x1, x2: np.matmul(x1, x2[..., None])[..., 0],
+    "matvec": lambda x1, x2: np.matmul(x1, np.asarray(x2)[..., None])[..., 0],
     "vecmat": lambda x1, x2: np.matmul(np.conjugate(x1)[..., None, :], x2)[..., 0, :],
 }
 
@@ -452,11 +452,12 @@ _GENERALIZED = {np.matmul: _matmul}
 for _name in ("vecdot", "matvec", "vecmat"):
     if hasattr(np, _name):
         UFUNCS[getattr(np, _name)] = _GENERALIZED[getattr(np, _name)] = globals()[_name]
+_umath = np._core.umath  # type: ignore[attr-defined]
 for _name in ("real", "imag"):          # functions before NumPy 2.5
-    if isinstance(getattr(np._core.umath, _name, None), np.ufunc):
-        UFUNCS[getattr(np._core.umath, _name)] = getattr(numpy_api, _name)
-UFUNCS[np._core.umath._ones_like] = numpy_api.ones_like
-UFUNCS[np._core.umath.clip] = _elementwise["clip"]
+    if isinstance(getattr(_umath, _name, None), np.ufunc):
+        UFUNCS[getattr(_umath, _name)] = getattr(numpy_api, _name)
+UFUNCS[_umath._ones_like] = numpy_api.ones_like
+UFUNCS[_umath.clip] = _elementwise["clip"]
 numpy_api.take_out(globals())
 numpy_api.FUNCTIONS[np.fix] = fix
 numpy_api.OWN_WAY.add(np.fix)           # deprecated in NumPy 2.5: it would warn
