@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 import os as _os
+from importlib import import_module as _import
+from typing import Any as _Any
 
 import numpy as _np
 
@@ -36,13 +38,23 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "core")
 
 
+def __getattr__(name: str) -> _Any:
+    if name in _LATER:      # what few programs use is imported when it is used
+        found = getattr(_import(f"fastad.{_LATER[name]}"), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'fastad' has no attribute {name!r}")
+
+
+_LATER = {"draw": "pictures"}
+
 _core.register_methods(numpy_api.METHODS, numpy_api.getitem)
 _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
-    "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
+    "draw", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
     "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
     "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
     "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
