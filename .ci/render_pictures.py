@@ -24,7 +24,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BATCH = 40
 
 PAGE = """<!DOCTYPE html>
-<html><head><meta charset="utf-8"><style>body {{ margin: 8px; background: white; overflow: hidden; }}
+<html><head><meta charset="utf-8"><style>
+body {{ margin: 8px; background: white; overflow: hidden; }}
 svg {{ max-width: none !important; }}</style><script src="{script}"></script></head><body>
 <div id="at"></div><pre id="told"></pre>
 <script type="application/json" id="pictures">{pictures}</script>
@@ -41,12 +42,13 @@ svg {{ max-width: none !important; }}</style><script src="{script}"></script></h
       const box = document.querySelector("#at svg").getBoundingClientRect();
       const math = document.querySelectorAll("#at math").length;
       const wrong = document.querySelectorAll("#at merror, #at .katex-error").length;
+      const rows = document.querySelectorAll("#at mtr").length;
       const arrows = document.querySelectorAll("#at path[marker-end]").length;
       const text = document.getElementById("at").textContent;
       told.push([name, text.includes("$$") || wrong ? "a formula is not rendered" : "",
-                 Math.ceil(box.width), Math.ceil(box.height), math, arrows]);
+                 Math.ceil(box.width), Math.ceil(box.height), math, rows, arrows]);
     }} catch (error) {{
-      told.push([name, String(error && error.message || error), 0, 0, 0, 0]);
+      told.push([name, String(error && error.message || error), 0, 0, 0, 0, 0]);
     }}
   }}
   document.getElementById("told").textContent = "TOLD" + JSON.stringify(told) + "TOLD";
@@ -77,10 +79,11 @@ def page_of(script: Path, pictures: list[tuple[str, str]], shot: bool) -> str:
     return PAGE.format(script=script.as_uri(), pictures=data, shot="true" if shot else "false")
 
 
-def expected(source: str) -> tuple[int, int]:
-    """How many formulas and arrows the picture must show."""
+def expected(source: str) -> tuple[int, int, int]:
+    """How many formulas, rows in these, and arrows the picture must show."""
+    rows = source.count(r"\cr ") + source.count(r"\begin{gathered}")
     arrows = len(re.findall(r"^ +\w+ -\.?->", source, re.MULTILINE))
-    return source.count("$$") // 2, arrows
+    return source.count("$$") // 2, rows, arrows
 
 
 def main() -> int:
@@ -111,11 +114,11 @@ def main() -> int:
             if found is None:
                 raise SystemExit(f"the page did not finish; it ends in {dom[-1000:]}")
             told = json.loads(html.unescape(found.group(1)))
-            for (name, source), (_, error, width, height, math, arrows) in zip(batch, told):
-                if not error and (math, arrows) != expected(source):
-                    error = f"{math} formulas and {arrows} arrows, not {expected(source)}"
+            for (name, source), (_, error, width, height, *shown) in zip(batch, told):
+                if not error and tuple(shown) != expected(source):
+                    error = f"{shown} formulas, rows and arrows, not {expected(source)}"
                 if error:
-                    failures.append(f"{name}: {error}\n{source}")
+                    failures.append(f"{name}: {error}\n{source[:2000]}")
                 sizes[name] = width, height
         if given.shots is not None:
             given.shots.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os as _os
 from importlib import import_module as _import
+from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 import numpy as _np
@@ -23,6 +24,9 @@ from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_api import *  # noqa: F403
 from .program import Program, ProgramWarning, compile
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
+
+if TYPE_CHECKING:
+    from .pictures import draw
 
 __version__ = "0.1.0"
 
@@ -54,9 +58,9 @@ _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
-    "draw", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
-    "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
-    "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
+    "draw", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf",
+    "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load",
+    "modes", "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
     "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp",
     *numpy_api.__all__,

@@ -20,7 +20,8 @@ _WIDTHS = [int(w) for w in """
 695 635 611 732 684 989 685 611 685 390 337 390 838 500 500 613 635 550 635 615 352 635 634 278 278
 579 278 974 634 612 635 635 411 521 392 634 592 818 592 592 525 636 337 636 838""".split()]
 _OTHER_WIDTHS = dict.fromkeys("⁰¹²³⁴⁵⁶⁷⁸⁹", 401) | {
-    "·": 318, "∂": 517, "⁻": 528, "ᵀ": 385, "√": 637, "∛": 637, "…": 1000, "′": 318, "Σ": 632}
+    "·": 318, "∂": 517, "⁻": 528, "ᵀ": 385, "√": 637, "∛": 637, "…": 1000, "′": 318, "Σ": 632,
+    "\ufffd": 1030}
 
 FAMILY = "DejaVu Sans, Verdana, sans-serif"
 _SIZE, _SMALL = 14.0, 11.0
@@ -284,8 +285,8 @@ def svg(panels: list[Panel], description: str) -> str:
         rect = (f'x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.width)}" '
                 f'height="{_n(box.height)}" rx="6" fill="{fill}" stroke="{stroke}" '
                 f'stroke-width="{1.8 if box.vertex.kind == "output" else 1.2:g}"{dashes}')
-        rows.append(f'<g class="node {box.vertex.kind}" id={quoteattr(box.vertex.id)}><rect {rect}/>'
-                    + "".join([_svg_text(t) for t in box.texts]) + "</g>")
+        group = f'<g class="node {box.vertex.kind}" id={quoteattr(box.vertex.id)}>'
+        rows.append(f"{group}<rect {rect}/>" + "".join([_svg_text(t) for t in box.texts]) + "</g>")
     return "\n".join([*rows, "</svg>", ""])
 
 

@@ -9,7 +9,7 @@ of the record.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,12 +23,12 @@ class Group(NamedTuple):
     """Nodes that are drawn as one.
 
     ``title`` is None for nodes that are all the same operation; else what the box stands for, a
-    function or ``""``, and ``count`` how often.
+    function or ``""``, and ``times`` how often.
     """
 
     members: list[int]
     title: str | None = None
-    count: int = 1
+    times: int = 1
 
 
 class Scope(NamedTuple):
@@ -46,11 +46,11 @@ class _Item(NamedTuple):
     members: list[int]
     parts: list[_Item] | None = None
     title: str | None = None
-    count: int = 1
+    times: int = 1
 
 
 def folded(
-    order: list[int], signs: list[Hashable], inputs: set[int], most: int | None,
+    order: list[int], signs: Sequence[Hashable], inputs: set[int], most: int | None,
     scopes: list[Scope]
 ) -> list[Group]:
     """Groups of the nodes `order`, at most about `most`, each where its first node stands.
@@ -178,7 +178,7 @@ def _merged(items: list[_Item]) -> _Item:
     if first.parts is None:
         return first._replace(members=[i for item in items for i in item.members])
     parts = [_merged(list(same)) for same in zip(*[item.parts or [] for item in items])]
-    return first._replace(parts=parts, count=sum([item.count for item in items]))
+    return first._replace(parts=parts, times=sum([item.times for item in items]))
 
 
 def _size(items: list[_Item]) -> int:
@@ -222,7 +222,7 @@ def _innermost(items: list[_Item], found: list[tuple[int, list[_Item], int]]) ->
 def _leaves(items: list[_Item]) -> Iterator[Group]:
     for item in items:
         if item.parts is None:
-            yield Group(sorted(item.members), item.title, item.count)
+            yield Group(sorted(item.members), item.title, item.times)
         else:
             yield from _leaves(item.parts)
 

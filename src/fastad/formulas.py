@@ -29,7 +29,8 @@ _C_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arct
 _PI = ("constant", "π", r"\pi")
 _CONSTANTS: dict[str, Formula] = {
     "FAD_LN2": ("call", "ln", 2.0), "FAD_1_LN2": ("/", 1.0, ("call", "ln", 2.0)),
-    "FAD_1_LN10": ("/", 1.0, ("call", "ln", 10.0)), "FAD_2_SQRTPI": ("/", 2.0, ("call", "sqrt", _PI)),
+    "FAD_1_LN10": ("/", 1.0, ("call", "ln", 10.0)),
+    "FAD_2_SQRTPI": ("/", 2.0, ("call", "sqrt", _PI)),
     "FAD_RADIAN": ("/", 180.0, _PI), "FAD_DEGREE": ("/", _PI, 180.0),
     "FAD_NAN": ("constant", "none", r"\text{none}"),
 }
@@ -58,7 +59,7 @@ def parsed(text: str) -> Formula:
 
 def _read(node: Any) -> Formula:
     if isinstance(node, ast.Constant):
-        return float(node.value)
+        return float(str(node.value))
     if isinstance(node, ast.Name):
         return _CONSTANTS.get(node.id, node.id)
     if isinstance(node, ast.BinOp):
@@ -91,7 +92,7 @@ def _sum(p: Formula, q: Formula) -> Formula:
         return q if p == 0.0 else p
     if _is(q, "neg"):
         return _difference(p, q[1])
-    return ("+", p, q)
+    return _product(2.0, p) if p == q else ("+", p, q)
 
 
 def _difference(p: Formula, q: Formula) -> Formula:
@@ -365,7 +366,7 @@ def _between(p: Formula, q: Formula, right: str) -> str:
     base = _base(q)
     if right[0] in "(√∛" or (type(base) is str and re.fullmatch(r"[^\W\d](_?\d+)?", base)):
         return ""
-    return " " if _is(q, "call") or _is(q, "^") and not type(base) is str else "·"
+    return " " if _is(q, "call") or _is(q, "^") and type(base) is not str else "·"
 
 
 _GREEK = set("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu xi pi rho sigma "
@@ -382,7 +383,9 @@ def words_tex(words: str) -> str:
 
 def name_tex(name: str) -> str:
     """A name in TeX: one letter in italics, digits at its end as an index."""
-    found = re.fullmatch(r"([^\W\d_]+)_?(\d*)", name)
+    if name.endswith("′"):
+        return name_tex(name[:-1]) + "'"
+    found = re.fullmatch(r"([a-zA-Z]+)_?(\d*)", name)
     if found is None:
         return words_tex(name)
     letters, index = found.groups()

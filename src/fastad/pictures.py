@@ -31,6 +31,7 @@ _FEW = 4                # elements of an array that are written out, terms of a 
 _DEEPEST = 16           # calls within calls that a picture knows of
 _VARIABLES = 10000      # variables that are looked at
 _LIBRARIES = {"fastad", "numpy", "scipy"}
+_PARTS_OF_OTHERS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 
 
 # ---- records -------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ class _Record:
         for i, what in enumerate(self.primitives):
             floats = self.kind(i)[1].kind in "fc"
             self.active[i] = floats and what != "constant" and not self._by_numpy(i) and (
-                what == "input" or any([self.active[p] for p in self.parents[i]]))
+                what == "input" or any(self.active[p] for p in self.parents[i]))
 
     def _by_numpy(self, i: int) -> bool:
         call = self.nodes.calls.get(i)
@@ -162,8 +163,9 @@ def _variables(scope: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _of_function(function: Callable[..., Any], examples: tuple[Any, ...]) -> _Record:
     """Run a function on leaves of its own, and see its variables and the calls that it makes."""
     leaves: list[Any] = []
-    whole = not any([_is_floating(x) for x in transforms._leaves(list(examples), [])])
-    args = [float(x) if whole and type(x) is int else x for x in examples]
+    args: list[Any] = [np.asarray(x) if transforms._is_numbers(x) else x for x in examples]
+    if not any(_is_floating(x) for x in transforms._leaves(args, [])):
+        args = [_floated(x) for x in args]
     trees = [program._flat(x, leaves, None)[1] for x in args]
     tensors = [_input(x) for x in leaves]
     rest = iter(tensors)
@@ -194,6 +196,13 @@ def _of_function(function: Callable[..., Any], examples: tuple[Any, ...]) -> _Re
 
 def _is_floating(x: Any) -> bool:
     return np.asarray(_core.array(x) if isinstance(x, Tensor) else x).dtype.kind in "fc"
+
+
+def _floated(x: Any) -> Any:
+    """Whole numbers as floats, where nothing else could be differentiated."""
+    if type(x) is int:
+        return float(x)
+    return x.astype(float) if isinstance(x, np.ndarray) and x.dtype.kind in "iu" else x
 
 
 def _input(x: Any) -> Tensor:
@@ -233,7 +242,7 @@ def _watched(
             call = stack.pop()
             if call is not None:
                 depth -= 1
-                if 0 < depth < _DEEPEST:
+                if 0 < depth < _DEEPEST and call[0] not in _PARTS_OF_OTHERS:
                     calls.append(folding.Scope(*call, _core.tape_stats()["nodes"]))
                 if len(seen) < _VARIABLES:
                     seen.extend([(depth, k, x) for k, x in _variables(frame.f_locals)])
@@ -360,7 +369,7 @@ def _matrix_sides(params: Any, shapes: list[tuple[int, ...]]) -> tuple[str, str]
     return left, right
 
 
-# What the cotangent G of a result becomes in each operand {0}, {1}; in words where it is no product.
+# What the cotangent G of a result becomes in an operand {0}; in words where it is no product.
 _STRUCTURED: dict[str, str] = {
     "sum": "G for every element", "sum_to": "G for every element", "astype": "G",
     "broadcast_to": "G summed", "reshape": "G reshaped", "transpose": "Gᵀ", "trace": "G I",
@@ -421,7 +430,12 @@ class _View:
         names: list[str | None] = []
         for group in self.groups:
             found = [record.names[i] for i in group.members if i in record.names]
-            names.append(None if group.title is not None or not found else found[-1])
+            bases = {name.partition("[")[0] for name in found}
+            if len(found) > 1 and len(bases) == 1:
+                found += bases
+            name = "" if group.title is not None or not found else found[-1]
+            name = "".join([c if c.isprintable() else "\ufffd" for c in name])
+            names.append(None if not name or name in names else name)
         taken = {name for name in names if name}
 
         def free(wanted: list[str]) -> Iterator[str]:
@@ -448,7 +462,7 @@ class _View:
     def kind(self, g: int) -> str:
         """What a group is."""
         group, record = self.groups[g], self.record
-        if any([i in group.members for i in record.outputs]) and group.title is None:
+        if any(i in group.members for i in record.outputs) and group.title is None:
             return "output"
         if group.title is not None:
             return "folded"
@@ -469,9 +483,8 @@ class _View:
         members = self.groups[g].members
         if len(members) > 1:
             for k, s in enumerate(symbols):
-                if type(s) is float and any([
-                        not self.record.inlined(self.record.parents[j][k])
-                        or self._symbol(self.record.parents[j][k], g) != s for j in members]):
+                others = [self.record.parents[j][k] for j in members] if type(s) is float else []
+                if any(not self.record.inlined(p) or self._symbol(p, g) != s for p in others):
                     symbols[k] = "c"
         return symbols
 
@@ -556,7 +569,7 @@ class _View:
         n = len(group.members)
         title = f"{n} operations"
         if group.title:
-            title = group.title + (f" × {group.count}" if group.count > 1 else "")
+            title = group.title + (f" × {group.times}" if group.times > 1 else "")
         kinds = folding.summary([self.record.primitives[i] for i in group.members])
         small = f"{n} operations: {kinds}" if group.title else kinds
         return Line(title), Line(small, small=True)
@@ -594,11 +607,14 @@ class _View:
         pairs = {(q, g): v for (q, g), v in self.pairs.items() if q in reached and g in reached}
         terms: dict[int, list[float | None]] = {}
         edges = []
+        ways: dict[int, int] = {}
         for (q, g), (count, i) in pairs.items():
             label, term = self._local(q, g, i, count)
             terms.setdefault(q, []).append(term)
+            ways[q] = ways.get(q, 0) + count
             edges.append(Edge(f"b{g}", f"b{q}", label, q >= g))
-        vertices = tuple([self._backward_vertex(g, terms.get(g, [])) for g in sorted(reached)])
+        vertices = tuple([
+            self._backward_vertex(g, terms.get(g, []), ways.get(g, 0)) for g in sorted(reached)])
         return Panel("backward", f"backward: the gradient of {self.target}", vertices,
                      tuple(edges), True)
 
@@ -612,7 +628,7 @@ class _View:
                     record.same[p] for p in record.parents[i] if record.active[record.same[p]]])
         return {self.owner[i] for i in found if i in self.owner}
 
-    def _backward_vertex(self, g: int, terms: list[float | None]) -> Vertex:
+    def _backward_vertex(self, g: int, terms: list[float | None], ways: int) -> Vertex:
         record, group = self.record, self.groups[g]
         if group.title is not None:
             return Vertex(f"b{g}", "folded", self._folded_lines(group))
@@ -626,17 +642,18 @@ class _View:
             if many is not None:
                 lines.append(Line(f"{left[0]}: {many}", small=True))
         elif gradient is not None:
-            lines.append(self._total(left, gradient, terms))
+            lines.append(self._total(left, gradient, terms, ways))
         if not record.is_number(i):
             lines.append(Line(_kind_text(record.kind(i)), small=True))
         return Vertex(f"b{g}", self._look(g), tuple(lines))
 
-    def _total(self, left: tuple[str, str], gradient: Any, terms: list[float | None]) -> Line:
+    def _total(
+        self, left: tuple[str, str], gradient: Any, terms: list[float | None], ways: int
+    ) -> Line:
         """The gradient by a node as the sum of what the paths contribute."""
         total = _value_text(gradient, self.digits)
         if np.ndim(gradient):
-            ways = f" (sum of {len(terms)} paths)" if len(terms) > 1 else ""
-            return Line(f"{left[0]}: {total}{ways}")
+            return Line(f"{left[0]}: {total}" + (f" (sum of {ways} paths)" if ways > 1 else ""))
         text, tex = left
         if 1 < len(terms) <= _FEW and None not in terms:
             for number, add in ((formulas.number_text, 0), (formulas.number_tex, 1)):
@@ -647,9 +664,8 @@ class _View:
                     tex += f" = {joined}"
                 else:
                     text += f" = {joined}"
-        elif len(terms) > 1:
-            total += f" (sum of {len(terms)} paths)"
-            return Line(f"{text} = {total}")
+        elif ways > 1:
+            return Line(f"{text} = {total} (sum of {ways} paths)")
         return Line(f"{text} = {total}", f"{tex} = {formulas.number_tex(gradient, self.digits)}")
 
     def _local(self, q: int, g: int, i: int, count: int) -> tuple[Line | None, float | None]:
@@ -736,7 +752,7 @@ class _View:
         """The value of a local derivative where it has few elements."""
         record = self.record
         values = [record.value(j) for j in (*record.parents[i], i)]
-        if any([v is None for v in values]) or np.size(values[-1]) > _FEW:
+        if any(v is None for v in values) or np.size(values[-1]) > _FEW:
             return None
         op = formulas.ROWS[record.primitives[i]]["opcode"]
         *operands, y = [_core.tensor(v) for v in values]
@@ -797,6 +813,11 @@ class Picture:
         -------
         str
 
+        Raises
+        ------
+        ValueError
+            If the picture is larger than what Mermaid renders: 500 arrows, 50000 characters.
+
         Examples
         --------
         >>> import fastad as ad
@@ -804,8 +825,8 @@ class Picture:
         flowchart LR
           subgraph backward["backward: the gradient of y"]
             direction RL
-            b0["$$\\begin{gathered}x = 3\\\\ \\frac{\\partial y}{\\partial x} = 6\\end{gathered}$$"]
-            b1["$$\\begin{gathered}y = 9\\\\ \\frac{\\partial y}{\\partial y} = 1\\end{gathered}$$"]
+            b0["$$\\begin{gathered}x = 3\\cr \\frac{\\partial y}{\\partial x} = 6\\end{gathered}$$"]
+            b1["$$\\begin{gathered}y = 9\\cr \\frac{\\partial y}{\\partial y} = 1\\end{gathered}$$"]
             b1 -->|"$$\\frac{\\partial y}{\\partial x} = 2\\, x = 6$$"| b0
           end
           classDef input fill:#e6f4ea,stroke:#2f7d4f,color:#1f2430
@@ -833,6 +854,12 @@ class Picture:
             dashes = ",stroke-dasharray:4 3" if kind == "constant" else ""
             rows.append(f"  classDef {kind} fill:{fill},stroke:{stroke},color:#1f2430{dashes}")
         rows += [f"  class {','.join(ids)} {kind}" for kind, ids in kinds.items()]
+        arrows, size = sum([len(p.edges) for p in self.panels]), len("\n".join(rows))
+        if arrows > _MERMAID_ARROWS or size > _MERMAID_SIZE:
+            raise ValueError(
+                f"draw: Mermaid renders at most {_MERMAID_ARROWS} arrows and {_MERMAID_SIZE} "
+                f"characters, this picture has {arrows} and {size}; draw it with a smaller "
+                "max_nodes, or only one of its graphs, or save it as .svg or .dot")
         return "\n".join(rows)
 
     def dot(self) -> str:
@@ -911,8 +938,8 @@ class Picture:
         elif kind in (".png", ".pdf"):
             canvas.write(list(self.panels), path, kind[1:])
         else:
-            raise ValueError(f"draw: cannot save as {kind or os.fspath(path)!r}; wanted a name that "
-                             "ends in .svg, .png, .pdf, .mmd or .dot")
+            raise ValueError(f"draw: cannot save as {kind or os.fspath(path)!r}; wanted a name "
+                             "that ends in .svg, .png, .pdf, .mmd or .dot")
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"image/svg+xml": self.svg(), "text/plain": repr(self)}
@@ -921,6 +948,7 @@ class Picture:
         return f'<div style="overflow-x: auto">{self.svg()}</div>'
 
 
+_MERMAID_ARROWS, _MERMAID_SIZE = 499, 50000
 _MERMAID = {c: f"#{ord(c)};" for c in '#"<>&`*_~\\[]{}|$'} | {"\n": " "}
 
 
@@ -939,10 +967,9 @@ def _mermaid_label(lines: tuple[Line, ...]) -> str:
         tex = formulas.words_tex(line.text) if line.tex is None else line.tex
         rows.append(rf"\scriptsize {tex}" if line.small and len(lines) > 1 else tex)
     whole = rows[0] if len(rows) == 1 else (
-        r"\begin{gathered}" + r"\\ ".join(rows) + r"\end{gathered}")
-    plain = all([line.tex is None for line in lines]) or r"\n" in whole or any(
-        [c in whole for c in '#"<>`$;\n'])
-    if plain:
+        r"\begin{gathered}" + r"\cr ".join(rows) + r"\end{gathered}")
+    plain = all(line.tex is None for line in lines) or r"\n" in whole
+    if plain or any(c in whole for c in '#"<>`$;\n'):
         return "<br/>".join([_mermaid_text(line.text) for line in lines])
     return f"$${whole}$$"
 
