@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
     "_core", "rules", "numpy_api", "storage", "linalg", "modes", "autograd", "transforms",
-    "native", "rows", "program", "graph", "scipy", "__init__",
+    "native", "rows", "program", "graph", "formulas", "folding", "layout", "canvas", "pictures",
+    "scipy", "__init__",
 ]
+DOCUMENTS = ["docs/pictures.md", "docs/programs.md"]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "_core.pxd", "cfad.pxd", "record.h", "tensor_object.h",
     "core/fad.h", "core/kernels.h", "core/special.h", "core/ops.def",
@@ -238,7 +240,8 @@ def test_the_examples_in_docstrings_hold(module):
     done = doctest.testmod(module, globs={})
     assert done.failed == 0
     assert done.attempted > 0 or module.__name__ in {
-        "fastad.rules", "fastad.storage", "fastad.native", "fastad.rows"}
+        "fastad.rules", "fastad.storage", "fastad.native", "fastad.rows", "fastad.formulas",
+        "fastad.folding", "fastad.layout", "fastad.canvas"}
 
 
 def compiled_examples():
@@ -273,7 +276,7 @@ def blocks(language, name="README.md"):
     return re.findall(rf"^```{language}\n(.*?)^```$", readme(name), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/programs.md"])
+@pytest.mark.parametrize("name", ["README.md", *DOCUMENTS])
 def test_the_examples_in_the_documents_hold(name):
     pytest.importorskip("scipy")
     names = {}
@@ -287,7 +290,7 @@ def test_the_examples_in_the_documents_hold(name):
 def test_every_document_is_tested():
     if not (ROOT / "docs").exists():
         pytest.skip("the documents are not here")
-    assert [path.name for path in (ROOT / "docs").iterdir()] == ["programs.md"]
+    assert sorted([f"docs/{path.name}" for path in (ROOT / "docs").glob("*.*")]) == DOCUMENTS
 
 
 def test_the_cython_code_in_the_readme_is_what_is_tested():

@@ -26,7 +26,7 @@ from .program import Program, ProgramWarning, compile
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from .pictures import draw
+    from .pictures import Picture, draw
 
 __version__ = "0.1.0"
 
@@ -50,16 +50,16 @@ def __getattr__(name: str) -> _Any:
     raise AttributeError(f"module 'fastad' has no attribute {name!r}")
 
 
-_LATER = {"draw": "pictures"}
+_LATER = {"Picture": "pictures", "draw": "pictures"}
 
 _core.register_methods(numpy_api.METHODS, numpy_api.getitem)
 _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
-    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
-    "draw", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf",
-    "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load",
+    "Graph", "GuardError", "Picture", "Program", "ProgramWarning", "Tensor", "autograd", "bool_",
+    "compile", "draw", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian",
+    "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load",
     "modes", "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
     "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp",

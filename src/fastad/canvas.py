@@ -6,6 +6,7 @@ those of DejaVu Sans, which is wider than most, so that texts stay inside their 
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from typing import Any, NamedTuple
@@ -262,8 +263,8 @@ def svg(panels: list[Panel], description: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" '
         f'font-family={quoteattr(FAMILY)} fill="{_INK}" role="img">',
         f"<title>{escape(description)}</title>",
-        f'<defs><marker id="arrow" markerWidth="{a:g}" markerHeight="{a:g}" refX="{a - 0.5:g}" '
-        f'refY="{a / 2:g}" orient="auto" markerUnits="userSpaceOnUse"><path d="M0 0.5 L{a:g} '
+        f'<defs><marker id="fastad-arrow" markerWidth="{a:g}" markerHeight="{a:g}" '
+        f'refX="{a - 0.5:g}" refY="{a / 2:g}" orient="auto" markerUnits="userSpaceOnUse"><path d="M0 0.5 L{a:g} '
         f'{a / 2:g} L0 {a - 0.5:g} Z" fill="{_LINE}"/></marker></defs>',
         f'<rect width="{w}" height="{h}" fill="{_PAPER}"/>',
     ]
@@ -273,7 +274,7 @@ def svg(panels: list[Panel], description: str) -> str:
         dashes = ' stroke-dasharray="5 3"' if arrow.edge.carried else ""
         ends = f"data-tail={quoteattr(arrow.edge.tail)} data-head={quoteattr(arrow.edge.head)}"
         rows.append(f'<path class="edge" {ends} d="{d}" fill="none" stroke="{_LINE}" '
-                    f'stroke-width="1.3" marker-end="url(#arrow)"{dashes}/>')
+                    f'stroke-width="1.3" marker-end="url(#fastad-arrow)"{dashes}/>')
     for arrow in scene.arrows:
         if arrow.label is not None and arrow.text is not None:
             x, y, wide, high = arrow.label
@@ -285,7 +286,7 @@ def svg(panels: list[Panel], description: str) -> str:
         rect = (f'x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.width)}" '
                 f'height="{_n(box.height)}" rx="6" fill="{fill}" stroke="{stroke}" '
                 f'stroke-width="{1.8 if box.vertex.kind == "output" else 1.2:g}"{dashes}')
-        group = f'<g class="node {box.vertex.kind}" id={quoteattr(box.vertex.id)}>'
+        group = f'<g class="node {box.vertex.kind}" data-id={quoteattr(box.vertex.id)}>'
         rows.append(f"{group}<rect {rect}/>" + "".join([_svg_text(t) for t in box.texts]) + "</g>")
     return "\n".join([*rows, "</svg>", ""])
 
@@ -297,7 +298,7 @@ def write(panels: list[Panel], path: str | os.PathLike[str], kind: str) -> None:
     """Write the panels as ``"png"`` or ``"pdf"``."""
     try:
         from matplotlib.figure import Figure
-        from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+        from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
         from matplotlib.path import Path
     except ImportError as error:
         raise ImportError(
@@ -322,11 +323,16 @@ def write(panels: list[Panel], path: str | os.PathLike[str], kind: str) -> None:
     for arrow in scene.arrows:
         points = [p for _, numbers in arrow.path for p in zip(numbers[::2], numbers[1::2])]
         steps = [codes[c] for c, numbers in arrow.path for _ in range(len(numbers) // 2)]
-        axes.add_patch(FancyArrowPatch(
-            path=Path(points, steps), arrowstyle=f"-|>,head_length={_ARROW / 2},head_width=2.5",
-            mutation_scale=0.75, color=_LINE, linewidth=0.9, zorder=2.0, shrinkA=0.0, shrinkB=0.0,
-            capstyle="butt", joinstyle="miter",
+        axes.add_patch(PathPatch(
+            Path(points, steps), facecolor="none", edgecolor=_LINE, linewidth=0.9, zorder=2.0,
             linestyle=(0, (4, 3)) if arrow.edge.carried else "solid"))
+        (x0, y0), (x1, y1) = [p for p in points if p != points[-1]][-1], points[-1]
+        length = math.hypot(x1 - x0, y1 - y0)
+        dx, dy = _ARROW * (x1 - x0) / length, _ARROW * (y1 - y0) / length
+        axes.add_patch(Polygon(
+            [(x1, y1), (x1 - dx - 0.45 * dy, y1 - dy + 0.45 * dx),
+             (x1 - dx + 0.45 * dy, y1 - dy - 0.45 * dx)],
+            facecolor=_LINE, edgecolor="none", zorder=2.0))
         if arrow.label is not None and arrow.text is not None:
             x, y, wide, high = arrow.label
             axes.add_patch(FancyBboxPatch((x, y), wide, high, boxstyle="square,pad=0",

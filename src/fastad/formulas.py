@@ -372,7 +372,7 @@ def _between(p: Formula, q: Formula, right: str) -> str:
 _GREEK = set("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu xi pi rho sigma "
              "tau upsilon phi chi psi omega".split())
 _TEX_FUNCTIONS = set("sin cos tan sinh cosh tanh arcsin arccos arctan exp ln".split())
-_TEX_SPECIAL = {"\\": r"\backslash ", "{": r"\{", "}": r"\}", "_": r"\_", "^": r"\^{}", "#": r"\#",
+_TEX_SPECIAL = {"\\": r'\char"5C ', "{": r"\{", "}": r"\}", "_": r"\_", "^": r"\^{}", "#": r"\#",
                 "$": r"\$", "%": r"\%", "&": r"\&", "~": r"\~{}"}
 
 

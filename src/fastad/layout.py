@@ -339,7 +339,8 @@ def _path(
 
 
 def _line(path: list[Command], x: float, y: float) -> None:
-    if path[-1][1][-2:] != (x, y):
+    x0, y0 = path[-1][1][-2:]
+    if abs(x - x0) + abs(y - y0) > 0.01:        # a segment of no length has no direction
         path.append(("L", (x, y)))
 
 

@@ -446,7 +446,7 @@ class _View:
             if names[g] is None and group.title is None:
                 kinds[self.kind(g)].append(g)
         wanted = {
-            "output": ["y"] + [f"y{k}" for k in range(1, len(kinds["output"]) + len(taken) + 2)],
+            "output": ["y", "output"] + _numbered("y", kinds["output"], taken),
             "input": ["x"] * (len(kinds["input"]) == 1) + _numbered("x", kinds["input"], taken),
             "constant": ["c"] * (len(kinds["constant"]) == 1) + _numbered(
                 "c", kinds["constant"], taken),
@@ -825,24 +825,26 @@ class Picture:
         flowchart LR
           subgraph backward["backward: the gradient of y"]
             direction RL
-            b0["$$\\begin{gathered}x = 3\\cr \\frac{\\partial y}{\\partial x} = 6\\end{gathered}$$"]
             b1["$$\\begin{gathered}y = 9\\cr \\frac{\\partial y}{\\partial y} = 1\\end{gathered}$$"]
+            b0["$$\\begin{gathered}x = 3\\cr \\frac{\\partial y}{\\partial x} = 6\\end{gathered}$$"]
             b1 -->|"$$\\frac{\\partial y}{\\partial x} = 2\\, x = 6$$"| b0
           end
-          classDef input fill:#e6f4ea,stroke:#2f7d4f,color:#1f2430
           classDef output fill:#fdf0dc,stroke:#b06a00,color:#1f2430
-          class b0 input
+          classDef input fill:#e6f4ea,stroke:#2f7d4f,color:#1f2430
           class b1 output
+          class b0 input
         """
         rows = ["flowchart LR"]
         kinds: dict[str, list[str]] = {}
         for panel in self.panels:
             rows.append(f'  subgraph {panel.name}["{_mermaid_text(panel.title)}"]')
             rows.append(f"    direction {'RL' if panel.leftward else 'LR'}")
-            for vertex in panel.vertices:
+            # what comes first decides which arrow of a cycle runs backwards
+            order = -1 if panel.leftward else 1
+            for vertex in panel.vertices[::order]:
                 rows.append(f'    {vertex.id}["{_mermaid_label(vertex.lines)}"]')
                 kinds.setdefault(vertex.kind, []).append(vertex.id)
-            for edge in panel.edges:
+            for edge in panel.edges[::order]:
                 arrow = "-.->" if edge.carried else "-->"
                 label = f'|"{_mermaid_label((edge.label,))}"|' if edge.label is not None else ""
                 rows.append(f"    {edge.tail} {arrow}{label} {edge.head}")
