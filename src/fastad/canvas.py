@@ -264,7 +264,8 @@ def svg(panels: list[Panel], description: str) -> str:
         f'font-family={quoteattr(FAMILY)} fill="{_INK}" role="img">',
         f"<title>{escape(description)}</title>",
         f'<defs><marker id="fastad-arrow" markerWidth="{a:g}" markerHeight="{a:g}" '
-        f'refX="{a - 0.5:g}" refY="{a / 2:g}" orient="auto" markerUnits="userSpaceOnUse"><path d="M0 0.5 L{a:g} '
+        f'refX="{a - 0.5:g}" refY="{a / 2:g}" orient="auto" markerUnits="userSpaceOnUse">'
+        f'<path d="M0 0.5 L{a:g} '
         f'{a / 2:g} L0 {a - 0.5:g} Z" fill="{_LINE}"/></marker></defs>',
         f'<rect width="{w}" height="{h}" fill="{_PAPER}"/>',
     ]

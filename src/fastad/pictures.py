@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, canvas, folding, formulas, program, transforms
+from . import _core, canvas, folding, formulas, modes, program, transforms
 from . import graph as graphs
 from ._core import Nodes, Tensor
 from .canvas import Edge, Line, Panel, Vertex
@@ -176,7 +176,7 @@ def _of_function(function: Callable[..., Any], examples: tuple[Any, ...]) -> _Re
     given: list[tuple[str, Tensor]] = []
     _core.hold_tape(True)       # what is computed keeps its place
     try:
-        with transforms.modes.enable_grad():
+        with modes.enable_grad():
             result = _watched(function, filled, seen, calls, given)
         outputs, parts = [], []
         for name, t in _parts("", result):
@@ -275,7 +275,7 @@ def _of_graph(graph: Graph, examples: tuple[Any, ...]) -> _Record:
         raise ValueError(f"draw: the graph has {len(graph.inputs)} inputs "
                          f"({', '.join(graph.inputs)}), got {len(leaves)}")
     known = dict(zip(nodes.inputs[nodes.n_given :], graph._outer))
-    with transforms.modes.enable_grad():
+    with modes.enable_grad():
         for k, i, x in zip(graph.inputs, nodes.inputs, leaves):
             known[i] = _input(graph._fed(k, x))
         values = nodes.evaluate(known, list(range(len(nodes))))
