@@ -28,8 +28,8 @@ setup(
                 ["src/fastad/_core.pyx"] + [f"src/fastad/core/{name}.c" for name in SOURCES],
                 depends=[f"src/fastad/core/{name}" for name in DEPENDS] + [
                     "src/fastad/record.h", "src/fastad/tensor_object.h", "src/fastad/cfad.pxd",
-                    "src/fastad/program.pxi", "src/fastad/graph.pxi",
-                    "src/fastad/native.pxi", "src/fastad/lanes.pxi", "src/fastad/draw.pxi"],
+                    "src/fastad/program.pxi", "src/fastad/graph.pxi", "src/fastad/draw.pxi",
+                    "src/fastad/native.pxi", "src/fastad/lanes.pxi"],
                 include_dirs=["src/fastad/core", "src/fastad", np.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
                 extra_compile_args=flags,

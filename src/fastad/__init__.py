@@ -57,11 +57,11 @@ _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
-    "Graph", "GuardError", "Picture", "Program", "ProgramWarning", "Tensor", "autograd", "bool_",
-    "compile", "draw", "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian",
-    "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg",
-    "load", "modes", "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
+    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
+    "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
+    "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
+    "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
     "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp",
-    *numpy_api.__all__,
+    *numpy_api.__all__, *_LATER,
 ]

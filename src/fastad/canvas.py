@@ -110,7 +110,13 @@ class _Scene(NamedTuple):
 
 
 def text_width(text: str, size: float) -> float:
-    """How wide a line of text is, at most by and large, in the unit of `size`."""
+    """How wide a line of text is, at most by and large, in the unit of `size`.
+
+    Examples
+    --------
+    >>> round(text_width("3x²", 10.0), 2)
+    16.29
+    """
     total = 0
     for c in text:
         if " " <= c <= "~":

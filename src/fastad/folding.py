@@ -67,6 +67,12 @@ def folded(
         None folds nothing.
     scopes : list of Scope
         Nested, or apart, by node.
+
+    Examples
+    --------
+    >>> groups = folded(list(range(9)), "xababababy", {0}, 8, [])
+    >>> [group.members for group in groups]
+    [[0], [1, 3, 5, 7], [2, 4, 6, 8]]
     """
     if most is None or len(order) <= most:
         return [Group([i]) for i in order]

@@ -265,6 +265,11 @@ def partial_formula(
 
     `at` and `y` are the values where these are numbers: they decide between the cases of a kink.
     The result of the row is written in terms of its operands.
+
+    Examples
+    --------
+    >>> text(partial_formula("power", 0, ["x", 3.0], [2.0, 3.0], 8.0)[0])
+    '3x²'
     """
     row = ROWS[name]
     names = _OPERANDS[row["arity"]]

@@ -75,6 +75,11 @@ def place(sizes: list[Size], edges: list[tuple[int, int]], labels: list[Size | N
         an edge from a box to itself is a loop above it.
     labels : list of (width, height) or None
         Of the edges; loops have none.
+
+    Examples
+    --------
+    >>> place([(10.0, 20.0), (10.0, 20.0)], [(0, 1)], [None]).boxes
+    [(0.0, 0.0, 10.0, 20.0), (40.0, 0.0, 10.0, 20.0)]
     """
     looped = {u for u, v in edges if u == v}
     cells = _Cells(sizes, looped, _ranks(len(sizes), edges, 2 if any(labels) else 1))
