@@ -26,7 +26,8 @@ from .program import Program, ProgramWarning, compile
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from .pictures import Picture, draw
+    from .pictures import Picture as Picture
+    from .pictures import draw as draw
 
 __version__ = "0.1.0"
 

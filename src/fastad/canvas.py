@@ -114,6 +114,7 @@ def text_width(text: str, size: float) -> float:
 
     Examples
     --------
+    >>> from fastad.canvas import text_width
     >>> round(text_width("3x²", 10.0), 2)
     16.29
     """

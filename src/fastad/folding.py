@@ -70,6 +70,7 @@ def folded(
 
     Examples
     --------
+    >>> from fastad.folding import folded
     >>> groups = folded(list(range(9)), "xababababy", {0}, 8, [])
     >>> [group.members for group in groups]
     [[0], [1, 3, 5, 7], [2, 4, 6, 8]]

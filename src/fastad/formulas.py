@@ -268,6 +268,7 @@ def partial_formula(
 
     Examples
     --------
+    >>> from fastad.formulas import partial_formula, text
     >>> text(partial_formula("power", 0, ["x", 3.0], [2.0, 3.0], 8.0)[0])
     '3x²'
     """

@@ -78,6 +78,7 @@ def place(sizes: list[Size], edges: list[tuple[int, int]], labels: list[Size | N
 
     Examples
     --------
+    >>> from fastad.layout import place
     >>> place([(10.0, 20.0), (10.0, 20.0)], [(0, 1)], [None]).boxes
     [(0.0, 0.0, 10.0, 20.0), (40.0, 0.0, 10.0, 20.0)]
     """
