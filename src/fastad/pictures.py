@@ -719,14 +719,17 @@ class _View:
         y = self._number(i) if single else None
         total: Formula = 0.0
         reasons: list[Formula] = []
+        turned = record.kind(parents[0])[1].kind == "c" != record.kind(i)[1].kind
         for k in sides:
             p, why = formulas.partial_formula(what, k, operands, at, y)
+            if turned:      # the modulus: not the slope of a real function
+                p, why = formulas.make("/", operands[k], formulas.value_formula(what, operands)), []
             total = formulas.make("+", total, p)
             reasons += [c for c in why if c not in reasons]
         symbol = self.names[q] + ("′" if q >= g else "")
         left = _derivative(self.names[g], symbol)
         text, tex = f"{left[0]} = {formulas.text(total)}", f"{left[1]} = {formulas.tex(total)}"
-        number = self._partial(i, sides) if single else None
+        number = self._partial(i, sides) if single and not turned else None
         if number is not None and type(total) is not float:
             text += f" = {_value_text(number, self.digits)}"
             tex += f" = {formulas.number_tex(number, self.digits)}" if not np.ndim(number) else (
@@ -757,7 +760,7 @@ class _View:
         op = formulas.ROWS[record.primitives[i]]["opcode"]
         *operands, y = [_core.tensor(v) for v in values]
         found = [_core.partial_value(op, k, tuple(operands), y) for k in sides]
-        total = _core.array(found[0])[()]
+        total = np.broadcast_to(_core.array(found[0]), values[-1].shape)[()]
         for t in found[1:]:
             total = total + _core.array(t)[()]
         return total
