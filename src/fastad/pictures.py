@@ -30,6 +30,7 @@ MAX_NODES = 80
 _FEW = 4                # elements of an array that are written out, terms of a sum likewise
 _DEEPEST = 16           # calls within calls that a picture knows of
 _VARIABLES = 10000      # variables that are looked at
+_CONSTANTS = 300        # constant arrays that are compared with variables
 _LIBRARIES = {"fastad", "numpy", "scipy"}
 _PARTS_OF_OTHERS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 
@@ -114,9 +115,11 @@ def _of_tensors(
     tensors = [(name, t) for name, t in variables if isinstance(t, Tensor)]
     nodes, values, gradients, places, index = _core.history(outputs, [t for _, t in tensors])
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for (name, _), i in zip(tensors, places):
-        if i >= 0 and name not in names.values():
-            names.setdefault(i, name)
+        if i >= 0 and i not in names and name not in taken:
+            names[i] = name
+            taken.add(name)
     _name_constants(nodes, names, variables)
     scopes = [
         folding.Scope(s.name, bisect.bisect_left(index, s.start), bisect.bisect_left(index, s.stop))
@@ -127,19 +130,21 @@ def _of_tensors(
 
 def _name_constants(nodes: Nodes, names: dict[int, str], variables: list[tuple[str, Any]]) -> None:
     """Constant arrays are known by the variables that are equal to them."""
+    taken = set(names.values())
     arrays: list[tuple[str, Any]] = []
     for name, x in variables:
         if isinstance(x, np.ndarray) and x.size:
             arrays.append((name, x))
         elif isinstance(x, Tensor) and not x.requires_grad and x.ndim:
             arrays.append((name, _core.array(x)))
-    for i, constant in list(nodes.constants.items())[:_VARIABLES]:
-        if constant is None or not arrays:
+    for i, constant in list(nodes.constants.items())[:_CONSTANTS]:
+        if constant is None:
             continue
         value = _core.array(constant)
-        for name, x in arrays:
-            if x.shape == value.shape and name not in names.values() and np.array_equal(x, value):
+        for name, x in arrays[:_CONSTANTS]:
+            if x.shape == value.shape and name not in taken and np.array_equal(x, value):
                 names[i] = name
+                taken.add(name)
                 break
 
 
@@ -274,8 +279,9 @@ def _of_graph(graph: Graph, examples: tuple[Any, ...]) -> _Record:
     if len(leaves) != len(graph.inputs):
         raise ValueError(f"draw: the graph has {len(graph.inputs)} inputs "
                          f"({', '.join(graph.inputs)}), got {len(leaves)}")
-    known = dict(zip(nodes.inputs[nodes.n_given :], graph._outer))
     with modes.enable_grad():
+        outer = [_input(t.detach()) for t in graph._outer]      # without the hooks of the user
+        known = dict(zip(nodes.inputs[nodes.n_given :], outer))
         for k, i, x in zip(graph.inputs, nodes.inputs, leaves):
             known[i] = _input(graph._fed(k, x))
         values = nodes.evaluate(known, list(range(len(nodes))))
@@ -375,7 +381,7 @@ _STRUCTURED: dict[str, str] = {
     "broadcast_to": "G summed", "reshape": "G reshaped", "transpose": "Gᵀ", "trace": "G I",
     "getitem": "G there, 0 elsewhere", "scatter": "the entries of G", "stack": "its part of G",
     "concatenate": "its part of G", "assemble": "its entry of G", "pad": "the inside of G",
-    "cumsum": "G summed from the end", "prod": "G y/{0}", "norm": "G {0}/y",
+    "cumsum": "G summed from the end", "prod": "G {y}/{0}", "norm": "G {0}/{y}",
     "max": "G at the largest, shared by ties", "min": "G at the smallest, shared by ties",
 }
 _MATHEMATICAL = {"matmul", "dot", "inner", "astype", "transpose", "trace", "prod", "norm"}
@@ -390,7 +396,6 @@ class _View:
         self.record = record
         self.digits = digits
         self.order = record.boxes()
-        self.deep = 0
         groups = self._folded(max_nodes, depth)
         self.groups = groups
         self.owner: dict[int, int] = {}
@@ -419,7 +424,8 @@ class _View:
 
     def _grouped(self, order: list[int], most: int | None) -> list[folding.Group]:
         record = self.record
-        signs = [(record.primitives[i], record.kind(i)) for i in order]
+        signs = [(record.primitives[i], record.kind(i), record.active[i],
+                  tuple([record.inlined(p) for p in record.parents[i]])) for i in order]
         return folding.folded(order, signs, record.inputs, most, record.scopes)
 
     # names
@@ -484,7 +490,7 @@ class _View:
         if len(members) > 1:
             for k, s in enumerate(symbols):
                 others = [self.record.parents[j][k] for j in members] if type(s) is float else []
-                if any(not self.record.inlined(p) or self._symbol(p, g) != s for p in others):
+                if any(self._symbol(p, g) != s for p in others):
                     symbols[k] = "c"
         return symbols
 
@@ -699,15 +705,14 @@ class _View:
         elif what in ("dot", "inner") and max([len(s) for s in shapes]) <= 2:
             template = _matrix_sides((False, what == "inner"), shapes)[k]
         own = names if what in ("matmul", "dot", "inner") else [names[k]]
-        text = template.format(*[formulas.text(p) for p in own])
+        text = template.format(*[formulas.text(p) for p in own], y=self.names[g])
         if what not in _MATHEMATICAL:
             return text, formulas.words_tex(text)
-        tex = template.replace("{0}", "\0").replace("{1}", "\1").replace("ᵀ", r"^{\top}")
-        tex = tex.replace(" ", r"\,")
-        for mark, p in zip("\0\1", own):
-            tex = tex.replace(mark, formulas.tex(p))
-        return (text.replace("y", self.names[g]), tex.replace("/y", "/" + formulas.name_tex(
-            self.names[g]))) if what in ("prod", "norm") else (text, tex)
+        # braces mean something in TeX too
+        marked = template.format("\0", "\1", y="\2").replace("ᵀ", r"^{\top}").replace(" ", r"\,")
+        tex = [formulas.tex(p) for p in own]
+        by = {"\0": tex[0], "\1": tex[-1], "\2": formulas.name_tex(self.names[g])}
+        return text, "".join([by.get(c, c) for c in marked])
 
     def _of_row(
         self, q: int, g: int, i: int, sides: list[int], single: bool
