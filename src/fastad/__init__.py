@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
-import importlib as _importlib
 import os as _os
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 import numpy as _np
@@ -39,6 +40,10 @@ from .numpy_coverage import *  # noqa: F403
 from .program import Program, ProgramWarning, compile
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
 
+if TYPE_CHECKING:
+    from .pictures import Picture as Picture
+    from .pictures import draw as draw
+
 __version__ = "0.1.0"
 
 float64, float32 = _np.float64, _np.float32
@@ -56,11 +61,15 @@ def get_include() -> str:
 
 
 def __getattr__(name: str) -> _Any:
-    """Import ``fastad.special`` when it is first asked for."""
-    if name == "special":
-        return _importlib.import_module("fastad.special")
-    raise AttributeError(f"module 'fastad' has no attribute {name!r}")
+    """Import what few programs use when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'fastad' has no attribute {name!r}")
+    module = _import_module(f"fastad.{_LATER[name]}")
+    found = globals()[name] = module if _LATER[name] == name else getattr(module, name)
+    return found
 
+
+_LATER = {"Picture": "pictures", "draw": "pictures", "special": "special"}
 
 _core.register_methods(
     {**exchange.METHODS, **numpy_api.METHODS}, numpy_api.getitem, numpy_api.setitem
@@ -72,12 +81,12 @@ _core.register_rules(
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function, numpy_api.UFUNCS,
                          numpy_api.FUNCTIONS, numpy_api.OWN_WAY)
 
-__all__ = [  # noqa: F405  `special` is imported by __getattr__
+__all__ = [
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt", "autograd", "bool",
     "bool_", "compile", "complex128", "complex64", "e", "enable_grad", "fft", "float32",
     "float64", "get_include", "grad", "hessian", "inf", "int16", "int32", "int64", "int8",
     "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan", "newaxis",
-    "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled", "special",
+    "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled",
     "tensor", "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
-    *exchange.__all__, *numpy_coverage.__all__,
+    *exchange.__all__, *numpy_coverage.__all__, *_LATER,
 ]

@@ -50,6 +50,8 @@ from .graph import record as record
 from .modes import enable_grad as enable_grad
 from .modes import no_grad as no_grad
 from .modes import set_grad_enabled as set_grad_enabled
+from .pictures import Picture as Picture
+from .pictures import draw as draw
 from .program import Program as Program
 from .program import ProgramWarning as ProgramWarning
 from .program import compile as compile

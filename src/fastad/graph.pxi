@@ -618,6 +618,8 @@ def name(t, str name not None):
     cdef fad_index i
     if not name or ":" in name or "/" in name:
         raise ValueError(f"name: {name!r} cannot be a name; it may be any text without ':' and '/'")
+    if named_values is not None and type(t) is Tensor:
+        named_values.append((name, t))
     if fad_trace_id and type(t) is Tensor and tracked(<Tensor>t):
         trace = tracing()
         reserve(2)
