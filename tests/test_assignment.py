@@ -1,17 +1,10 @@
 """Item assignment, functions that write into tensors, and views that share memory."""
 
-import copy
-import gc
-import pickle
-import weakref
 
 import numpy as np
 import pytest
 
 import fastad as ad
-from fastad import _core
-
-from conftest import with_failing_allocations
 
 
 def leaf(value):

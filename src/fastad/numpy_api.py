@@ -2235,7 +2235,7 @@ def _takes_out(function):
 
 
 def take_out(scope):
-    """Let the public functions of a module that have an argument ``out`` put their results there."""
+    """Let a module's public functions put their results into ``out``, where they have it."""
     for name, function in list(scope.items()):
         code = getattr(function, "__code__", None)
         if code is not None and not name.startswith("_") and (

@@ -1557,7 +1557,7 @@ cdef inline bint leaf_fits(object x, const fad_array *arr) noexcept:
     if type(x) is not cnp.ndarray or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x):
         return False
     if cnp.PyArray_NDIM(<cnp.ndarray>x) != arr.ndim or (
-            arr.dtype != FAD_OTHER and cnp.PyArray_TYPE(<cnp.ndarray>x) != type_number(arr)):
+            arr.dtype != FAD_OTHER and cnp.PyArray_TYPE(<cnp.ndarray>x) != type_number(arr.dtype)):
         return False
     for k in range(arr.ndim):
         if cnp.PyArray_DIMS(<cnp.ndarray>x)[k] != arr.shape[k]:

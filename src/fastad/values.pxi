@@ -69,7 +69,9 @@ cdef object tensors_of(object y, int others):
         return y
     if isinstance(y, cnp.ndarray):
         # somebody else's array may change
-        return from_ndarray(y, Py_REFCNT(<PyObject *>y) > others + 1) if y.dtype.kind in "fciub" else y
+        if y.dtype.kind not in "fciub":
+            return y
+        return from_ndarray(y, Py_REFCNT(<PyObject *>y) > others + 1)
     if isinstance(y, np.number):
         return from_ndarray(y, False)
     if isinstance(y, tuple):

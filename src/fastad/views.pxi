@@ -329,8 +329,8 @@ cdef int assign_part(View v, Tensor t, object index, Tensor value, bint unique, 
     cdef View w = View.__new__(View)
     cdef Tensor z
     if is_complex(value):
-        raise TypeError(f"{symbol}: a complex value does not fit into the real or imaginary part of "
-                        "a tensor; take its .real first")
+        raise TypeError(f"{symbol}: a complex value does not fit into the real or imaginary part "
+                        "of a tensor; take its .real first")
     w.root = v.root
     set_place(w, root_array(v.root), window_of(t))
     z = enter(w, taken(w, dims_of(t.arr)))
