@@ -145,12 +145,22 @@ def factorization(name, axes, **reads):
     """As `primitive`, for a result whose last `axes` axes belong to one item of a batch.
 
     An item whose cotangent, or tangent, is exactly zero contributes exactly zero, even where the
-    matrix holds inf or nan.
+    matrix holds inf or nan.  A derivative that meets a singular matrix names the primitive.
     """
 
     def declare(body):
         rule = primitive(name, **reads)(body)
-        vjp, jvp = rule.vjp, rule.jvp
+
+        def named(derivative):
+            def call(*args, **params):
+                try:
+                    return derivative(*args, **params)
+                except np.linalg.LinAlgError as error:
+                    raise np.linalg.LinAlgError(f"{name}: no derivative here; {error}") from None
+
+            return call
+
+        vjp, jvp = named(rule.vjp), named(rule.jvp)
 
         def safe_vjp(g, y, inputs, needs, **params):
             bars = vjp(g, y, inputs, needs, **params)
