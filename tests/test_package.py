@@ -23,9 +23,8 @@ PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
     "_core", "rules", "complex_rules", "numpy_api", "definitions", "numpy_statistics",
     "numpy_signal", "numpy_arrangement", "numpy_polynomials", "numpy_ufuncs", "numpy_scimath",
-    "numpy_creation",
-    "numpy_methods", "numpy_coverage", "storage", "linalg", "modes", "autograd", "transforms",
-    "native", "rows", "program", "graph", "scipy", "__init__",
+    "numpy_creation", "numpy_methods", "numpy_coverage", "storage", "linalg", "modes", "autograd",
+    "transforms", "native", "rows", "program", "graph", "scipy", "__init__",
 ]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "_core.pxd", "cfad.pxd", "record.h", "tensor_object.h",
@@ -277,12 +276,16 @@ def blocks(language, name="README.md"):
     return re.findall(rf"^```{language}\n(.*?)^```$", readme(name), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/programs.md"])
+# each with how many blocks of examples it has at least
+DOCUMENTS = {"README.md": 6, "docs/complex.md": 2, "docs/programs.md": 6}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_examples_in_the_documents_hold(name):
     pytest.importorskip("scipy")
     names = {}
     found = blocks("python", name)
-    assert len(found) >= 6
+    assert len(found) >= DOCUMENTS[name]
     for number, block in enumerate(found):
         assert block.startswith(">>>")
         run_examples(block, f"{name} block {number}", names)
@@ -292,7 +295,8 @@ def test_every_document_is_tested():
     if not (ROOT / "docs").exists():
         pytest.skip("the documents are not here")
     # numpy.md is a table, which test_numpy_coverage compares with the code
-    assert sorted(path.name for path in (ROOT / "docs").iterdir()) == ["numpy.md", "programs.md"]
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").iterdir()} == {
+        *DOCUMENTS, "docs/numpy.md"} - {"README.md"}
 
 
 def test_the_cython_code_in_the_readme_is_what_is_tested():

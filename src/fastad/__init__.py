@@ -53,10 +53,10 @@ _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function, numpy_
                          numpy_api.FUNCTIONS, numpy_api.OWN_WAY)
 
 __all__ = [
+    "complex128", "complex64",
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
-    "complex128", "complex64", "e", "enable_grad", "float32", "float64", "get_include", "grad",
-    "hessian", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp",
-    "linalg", "load", "modes",
+    "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
+    "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
     "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
     "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
     "value_and_grad", "vjp",
