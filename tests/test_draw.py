@@ -638,6 +638,21 @@ def test_folding_keeps_every_node_once():
             assert g.title is not None or len({signs[i] for i in g.members}) == 1
 
 
+def test_patterns_of_any_length_are_found_wherever_they_begin():
+    for length in (1, 2, 7, 8, 15, 16, 17, 63, 100, 500):
+        for before in (0, 1, 5):
+            for times in (3, 4):
+                signs = [*[f"before {k}" for k in range(before)], *[*range(length)] * times, "end"]
+                groups = folding.folded(list(range(len(signs))), signs, set(), None, [])
+                assert len(groups) == len(signs)
+                known = {}
+                items = folding._nested(list(range(len(signs))), [
+                    known.setdefault(s, len(known)) for s in signs], set(), [], known)
+                found = list(folding._leaves(folding._compressed(items, known)))
+                assert [len(g.members) for g in found] == (
+                    [1] * before + [times] * length + [1])
+
+
 # ---- the layout ----------------------------------------------------------------------------------
 
 

@@ -141,8 +141,10 @@ def _panel(panel: Panel, down: bool) -> _Scene:
     sizes = []
     for vertex in panel.vertices:
         wide = max([text_width(line.text, _size_of(line)) for line in vertex.lines])
-        high = sum([_LEADING * _size_of(line) for line in vertex.lines])
-        sizes.append((wide + 2.0 * _PAD_X, high + 2.0 * _PAD_Y))
+        high = 0.0
+        for line in vertex.lines:       # sum() rounds otherwise from Python 3.12 on
+            high += _LEADING * _size_of(line)
+        sizes.append((math.ceil(wide) + 2.0 * _PAD_X, math.ceil(high - 0.01) + 2.0 * _PAD_Y))
     ends: list[tuple[int, int]] = []
     labels: list[Size | None] = []
     turned = []
@@ -154,7 +156,7 @@ def _panel(panel: Panel, down: bool) -> _Scene:
         ends.append((min(u, v), max(u, v)))
         label: Size | None = None
         if edge.label is not None and u != v:
-            label = text_width(edge.label.text, _SMALL) + 10.0, _LEADING * _SMALL + 6.0
+            label = math.ceil(text_width(edge.label.text, _SMALL)) + 10.0, 1.5 * _SMALL + 6.0
         elif edge.carried and u != v and (edge.head, edge.tail) in both:
             label = 1.0, 8.0        # a way of its own, beside that in the other direction
         labels.append(label)

@@ -146,19 +146,30 @@ def _signs(items: list[_Item]) -> np.ndarray[Any, Any]:
 
 def _runs(signs: np.ndarray[Any, Any], p: int) -> list[tuple[int, int]]:
     """Where things with the period p begin, and how often the pattern stands there."""
-    same = np.zeros(len(signs) - p + 2, np.int8)
-    same[1:-1] = signs[p:] == signs[:-p]
-    ends = np.flatnonzero(np.diff(same))
+    least = (_LEAST - 1) * p
+    step = max(1, p // 8)       # a look at every eighth of a pattern rejects nearly all periods
+    if step > 1 and not _stretched(signs[p::step] == signs[:-p:step], least // step)[0].size:
+        return []
+    long, ends = _stretched(signs[p:] == signs[:-p], least)
     runs = []
     at = 0
-    lengths = ends[1::2] - ends[::2]
-    for k in np.flatnonzero(lengths >= (_LEAST - 1) * p).tolist():
+    for k in long.tolist():
         start = max(int(ends[2 * k]), at)
         times = (int(ends[2 * k + 1]) - start) // p + 1
         if times >= _LEAST:
             runs.append((start, times))
             at = start + times * p
     return runs
+
+
+def _stretched(
+    same: np.ndarray[Any, Any], least: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Which stretches of true are long, and all starts and stops by turns."""
+    padded = np.zeros(len(same) + 2, np.int8)
+    padded[1:-1] = same
+    ends = np.flatnonzero(np.diff(padded))
+    return np.flatnonzero(ends[1::2] - ends[::2] >= least), ends
 
 
 def _without(

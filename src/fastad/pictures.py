@@ -51,12 +51,19 @@ class _Record:
     ) -> None:
         n = len(nodes)
         self.nodes = nodes
-        self.primitives = [nodes.primitive(i) for i in range(n)]
+        self.inputs = set(nodes.inputs)
+        opcodes = nodes.op.tolist()
+        known = {op: _core.opcode_name(op) for op in set(opcodes)}
+        self.primitives = [known[op] for op in opcodes]
+        for i, call in nodes.calls.items():
+            if call[0] is not None:
+                self.primitives[i] = call[0].name
+        for i in self.inputs:
+            self.primitives[i] = "input"
         self.parents = [tuple(nodes.parents(i)) for i in range(n)]
         self.values = values
         self.gradients = gradients
         self.scopes = scopes
-        self.inputs = set(nodes.inputs)
         # a second handle of a value is drawn as the value
         self.same = list(range(n))
         for i, what in enumerate(self.primitives):
