@@ -1203,7 +1203,7 @@ cdef dict FORMS = {}                # primitive -> how a program computes it wit
 def register_rules(zero_safe, scatter, stack, dict forms):
     """The floor above supplies products in which a zero cotangent hides inf and nan, the adjoint
     of indexing, the primitive that joins numbers to an array, and which of its primitives the
-    core can do: "slice", "scatter", "join"."""
+    core can do."""
     global zero_safe_, scatter_, stack_
     zero_safe_ = zero_safe
     scatter_ = scatter

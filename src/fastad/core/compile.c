@@ -867,15 +867,17 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         if (what->kind == FAD_VM_TRANSPOSE || what->kind == FAD_VM_SUM_AXES)
             for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
                 if (!FAD_PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
-        const int32_t places = what->kind == FAD_VM_ASSEMBLE ? s->n
+        const int64_t places = what->kind == FAD_VM_ASSEMBLE ? s->n
             : what->kind == FAD_VM_SLICE ? out->like->ndim + 1
-            : what->kind == FAD_VM_SCATTER ? u->values[arg[0]].like->ndim + 1 : 0;
+            : what->kind == FAD_VM_SCATTER ? u->values[arg[0]].like->ndim + 1
+            : what->kind == FAD_VM_TAKE ? out->like->size
+            : what->kind == FAD_VM_PUT ? u->values[arg[0]].like->size : 0;
         if (places) {
+            const int64_t *from = u->b->offsets(u->b->ctx, what->offset);
             ins.offset = p->n_offset;
-            for (int32_t j = 0; j < places; j++) {
-                const int64_t at = u->b->offset(u->b->ctx, what->offset, j);
-                if (!FAD_PUSH(p->offset, p->n_offset, e->cap_offset, at)) return 0;
-            }
+            if (places > INT32_MAX - p->n_offset) return 0;
+            for (int64_t j = 0; j < places; j++)
+                if (!FAD_PUSH(p->offset, p->n_offset, e->cap_offset, from[j])) return 0;
         }
     }
     for (int32_t j = 0; j < s->n; j++) {
