@@ -5,8 +5,8 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-SOURCES = ["tape", "array", "kernels", "sums", "picks", "sweep", "expand", "compile", "vm",
-           "live", "lanes", "native", "names"]
+SOURCES = ["tape", "array", "complex", "kernels", "sums", "picks", "sweep", "expand", "compile",
+           "vm", "live", "lanes", "native", "names"]
 DEPENDS = ["ops.def", "fad.h", "kernels.h", "special.h", "vm.h",
            "vm_impl.h", "native.h"]
 
@@ -29,7 +29,7 @@ setup(
                 depends=[f"src/fastad/core/{name}" for name in DEPENDS] + [
                     "src/fastad/record.h", "src/fastad/tensor_object.h", "src/fastad/cfad.pxd",
                     "src/fastad/program.pxi", "src/fastad/graph.pxi",
-                    "src/fastad/native.pxi", "src/fastad/lanes.pxi"],
+                    "src/fastad/native.pxi", "src/fastad/lanes.pxi", "src/fastad/complex.pxi"],
                 include_dirs=["src/fastad/core", "src/fastad", np.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
                 extra_compile_args=flags,

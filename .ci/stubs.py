@@ -36,7 +36,7 @@ DTYPE = "npt.DTypeLike | None"
 LIKE = "TensorLike"
 TYPES = {
     **dict.fromkeys("a A ary arr array b m v val x x1 x2 y arys start stop step object "
-                    "fill_value prototype".split(), LIKE),
+                    "fill_value prototype z".split(), LIKE),
     **dict.fromkeys("keepdims requires_grad endpoint retstep".split(), "bool"),
     **dict.fromkeys("N n k ndmin num offset axis1 axis2 decimals".split(), "int"),
     **dict.fromkeys("order kind".split(), "str | None"),

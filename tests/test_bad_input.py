@@ -116,10 +116,10 @@ CASES = {
         TypeError,
         "multiply: .*wanted float64, float32",
     ),
-    "complex operand": (
-        lambda: leaf() * np.complex128(1j),
+    "long complex operand": (
+        lambda: leaf() * np.clongdouble(1j),
         TypeError,
-        "multiply: .*complex128; wanted float64",
+        "multiply: .*dtype c.*; wanted float64",
     ),
     "object array": (
         lambda: leaf() + np.array([1, None, 2]),
@@ -132,7 +132,8 @@ CASES = {
         "add: .*<U1; wanted float64",
     ),
     "dates": (lambda: leaf() + np.datetime64("2020"), TypeError, "add: .*datetime64"),
-    "complex data": (lambda: ad.tensor(1j), TypeError, "tensor: dtype complex128 is not supported"),
+    "long complex data": (lambda: ad.tensor(np.clongdouble(1j)), TypeError,
+                          "tensor: dtype c.* is not supported"),
     "float16 data": (
         lambda: ad.tensor(np.float16(1)),
         TypeError,
@@ -148,10 +149,10 @@ CASES = {
         TypeError,
         "float16 is not supported",
     ),
-    "complex asked for": (
-        lambda: ad.tensor([1.0], dtype=complex),
+    "long complex asked for": (
+        lambda: ad.tensor([1.0], dtype=np.clongdouble),
         TypeError,
-        "complex128 is not supported",
+        "dtype c.* is not supported",
     ),
     "no dtype": (lambda: ad.tensor([1.0], dtype="nonsense"), TypeError, "nonsense"),
     "cast to float16": (
@@ -159,7 +160,8 @@ CASES = {
         TypeError,
         "astype: float16 is not supp",
     ),
-    "cast to complex": (lambda: leaf().astype(complex), TypeError, "complex128 is not supported"),
+    "cast to long complex": (lambda: leaf().astype(np.clongdouble), TypeError,
+                             "astype: c.* is not supported"),
     "bits of floats": (lambda: leaf() & leaf(), TypeError, "bitwise_and: .*float64"),
     "shift of floats": (lambda: leaf() << 1, TypeError, "left_shift: .*float64"),
     "inverted floats": (
@@ -194,7 +196,6 @@ CASES = {
     "None on the left": (lambda: None - leaf(), TypeError, r"unsupported operand type\(s\) for -"),
     "dict operand": (lambda: leaf() / {}, TypeError, r"unsupported operand type\(s\) for /"),
     "object operand": (lambda: leaf() ** Stranger(), TypeError, r"unsupported operand type"),
-    "complex number": (lambda: leaf() * 1j, TypeError, r"unsupported operand type|complex"),
     "decimal operand": (lambda: leaf() * decimal.Decimal(1), TypeError, "unsupported operand type"),
     "object in matmul": (lambda: leaf() @ Stranger(), TypeError, "unsupported operand type"),
     "object in place": (
@@ -207,7 +208,8 @@ CASES = {
     "text argument": (lambda: ad.sin("a"), TypeError, "sin: .*str.*wanted float64"),
     "None argument": (lambda: ad.sin(None), TypeError, "sin: .*NoneType.*wanted float64"),
     "object argument": (lambda: ad.add(leaf(), Stranger()), TypeError, "add: .*Stranger.*wanted"),
-    "complex argument": (lambda: ad.exp(1j), TypeError, "exp: .*complex.*wanted float64"),
+    "long complex argument": (lambda: ad.exp(np.clongdouble(1j)), TypeError,
+                              "exp: .*dtype c.*wanted float64"),
     "None in a structured function": (
         lambda: ad.concatenate([leaf(), None]),
         (TypeError, ValueError),
@@ -279,7 +281,7 @@ CASES = {
     "complex gradient": (
         lambda: (leaf() * 2.0).backward(np.ones(3) * 1j),
         TypeError,
-        "complex128 is not supported",
+        "gradient of complex128 does not fit",
     ),
     "consumed": (
         lambda: swept().backward(),
@@ -466,7 +468,7 @@ CASES = {
     "grad at a complex number": (
         lambda: ad.grad(lambda x: x)(1j),
         TypeError,
-        "complex128 is not supported",
+        "grad: .*complex number.*holomorphic",
     ),
     "argument that is not there": (
         lambda: ad.grad(lambda x: x, argnums=3)(1.0),
@@ -541,7 +543,7 @@ def test_bad_input_under_no_grad_is_an_error_too(name):
         "number of cotangents",
         "grad to an unused leaf",
         "cast to float16",
-        "cast to complex",
+        "cast to long complex",
         "consumed hook",
     }
     if name in recording:

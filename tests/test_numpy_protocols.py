@@ -362,6 +362,7 @@ def test_special_functions_of_scipy_are_rows_of_the_table():
 
 
 METHOD_CALLS = {
+    "conj": lambda x: (x.conj(), x.conjugate()),
     "sum": lambda x: (x.sum(axis=0), x.sum(), x.sum(1, keepdims=True)),
     "mean": lambda x: (x.mean(axis=0), x.mean()),
     "prod": lambda x: (x.prod(), x.prod(axis=1, keepdims=True)),
@@ -404,7 +405,7 @@ def test_method_is_numpys(name):
 
 
 def test_every_method_in_the_table_is_called_above():
-    called = {name.split()[0] for name in METHOD_CALLS} | {"flatten"}
+    called = {name.split()[0] for name in METHOD_CALLS} | {"flatten", "conjugate"}
     assert set(numpy_api.METHODS) <= called
 
 

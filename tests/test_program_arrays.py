@@ -386,12 +386,13 @@ def test_extrema_of_long_axes_have_the_bits_of_numpys(n):
             assert figures["foreign"] == 0
 
 
-def test_picks_of_float32_keep_its_bits():
+def test_picks_of_other_dtypes_keep_their_bits():
     x = draw((6, 7)).astype(np.float32)
-    for name in ("rows", "pairs", "a mask"):
-        value, figures = replayed(PICKS[name], x)
-        same_bits(value, PICKS[name](x))
-        assert figures["foreign"] == 0
+    for made in (x, x + 1j * x[::-1], draw((6, 7)) * 1j):
+        for name in ("rows", "pairs", "a mask", "a diagonal"):
+            value, figures = replayed(PICKS[name], made)
+            same_bits(value, PICKS[name](made))
+            assert figures["foreign"] == 0
     f = ad.compile(lambda x: ad.sum(x[ROWS] * x[ROWS]))
     np.testing.assert_array_equal(f.grad(x), ad.grad(lambda x: ad.sum(x[ROWS] * x[ROWS]))(x))
     np.testing.assert_array_equal(f.grad(x), ad.grad(lambda x: ad.sum(x[ROWS] * x[ROWS]))(x))

@@ -25,6 +25,7 @@ from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
 __version__ = "0.1.0"
 
 float64, float32 = _np.float64, _np.float32
+complex128, complex64 = _np.complex128, _np.complex64
 int64, int32, int16, int8 = _np.int64, _np.int32, _np.int16, _np.int8
 uint64, uint32, uint16, uint8 = _np.uint64, _np.uint32, _np.uint16, _np.uint8
 bool_ = _np.bool_
@@ -41,6 +42,7 @@ _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
+    "complex128", "complex64",
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
     "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
     "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",

@@ -165,7 +165,11 @@ cdef inline int type_number(int dtype) noexcept:
     """NumPy's number for a dtype whose bytes the core has."""
     if dtype == FAD_F64:
         return cnp.NPY_DOUBLE
-    return cnp.NPY_FLOAT if dtype == FAD_F32 else cnp.NPY_BOOL
+    if dtype == FAD_F32:
+        return cnp.NPY_FLOAT
+    if dtype == FAD_C128:
+        return cnp.NPY_CDOUBLE
+    return cnp.NPY_CFLOAT if dtype == FAD_C64 else cnp.NPY_BOOL
 
 
 cdef tuple dims_of(const fad_array *arr):
@@ -212,14 +216,18 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy) except NULL:
         code = FAD_F64
     elif kind == cnp.NPY_FLOAT:
         code = FAD_F32
+    elif kind == cnp.NPY_CDOUBLE:
+        code = FAD_C128
+    elif kind == cnp.NPY_CFLOAT:
+        code = FAD_C64
     elif kind == cnp.NPY_BOOL:
         code = FAD_BOOL
     elif cnp.PyTypeNum_ISINTEGER(kind):
         code = FAD_OTHER
     else:
         raise TypeError(
-            f"tensor: dtype {a.dtype} is not supported; use float64, float32, an integer type or "
-            "bool (astype first)")
+            f"tensor: dtype {a.dtype} is not supported; use float64, float32, complex128, "
+            "complex64, an integer type or bool (astype first)")
     if not cnp.PyArray_ISCARRAY_RO(a) or copy or not borrowable(a):
         a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
     for k in range(nd):
@@ -486,13 +494,13 @@ cdef inline object unary(int op, object x):
 
 
 cdef int plain_operand(object x, fad_operand *src, int *code) noexcept:
-    """Take a float tensor or a Python number for an array operation; 0 when it is neither."""
+    """Take a real tensor or a Python float for an array operation; 0 when it is neither."""
     cdef int d
     if type(x) is Tensor:
         src.arr = (<Tensor>x).arr
         src.number = (<Tensor>x).value
         d = FAD_F64 if src.arr == NULL else src.arr.dtype
-        if d >= FAD_BOOL or (code[0] >= 0 and code[0] != d) or (
+        if d > FAD_F32 or (code[0] >= 0 and code[0] != d) or (
                 src.arr != NULL and src.arr.hollow):
             return 0
         code[0] = d
@@ -565,6 +573,8 @@ cdef object power(object left, object right):
     cdef double b
     if type(left) is Tensor and (type(right) is int or type(right) is float):
         b = right
+        if is_complex(<Tensor>left) and type(right) is float and b != 0.5 and not float_squares():
+            return binary(FAD_OP_power, left, right)
         if b == 2.0 and is_float(<Tensor>left):
             return unary(FAD_OP_square, left)
         if (<Tensor>left).arr != NULL and (<Tensor>left).arr.dtype < FAD_BOOL:
@@ -580,7 +590,8 @@ cdef object power(object left, object right):
 cdef bint operand_like(object x):
     if isinstance(x, cnp.ndarray) and type(x) is not cnp.ndarray and hasattr(x, "_mask"):
         raise TypeError("a masked array is not supported: its mask would be lost; use where()")
-    return (type(x) is Tensor or isinstance(x, (float, int, cnp.ndarray, cnp.generic, list, tuple))
+    return (type(x) is Tensor
+            or isinstance(x, (float, int, complex, cnp.ndarray, cnp.generic, list, tuple))
             or hasattr(x, "__array__"))
 
 
@@ -603,14 +614,9 @@ cdef str op_name(int op):
 
 
 cdef Tensor operand(object x, object dtype):
-    """`x` as a Tensor of `dtype` (float64 or float32), by reference where that is possible."""
+    """`x` as a Tensor of a floating `dtype`, by reference where that is possible."""
     if type(x) is Tensor:
-        if (<Tensor>x).arr == NULL:
-            return x if dtype is F64 else astype(x, dtype)
-        if ((<Tensor>x).arr.dtype == FAD_F64 and dtype is F64
-                or (<Tensor>x).arr.dtype == FAD_F32 and dtype is F32):
-            return x
-        return astype(x, dtype)
+        return x if (<Tensor>x).dtype is dtype else astype(x, dtype)
     a = np.asarray(x)
     if a.dtype != dtype:
         a = a.astype(dtype)
@@ -619,22 +625,24 @@ cdef Tensor operand(object x, object dtype):
 
 
 cdef object promoted(tuple args, int op):
-    """The dtype that NumPy would compute in: float64, float32, or an integer type."""
+    """The dtype that NumPy would compute in: a floating, complex or integer type."""
     kinds = []
     for x in args:
         if type(x) is Tensor:
             kinds.append((<Tensor>x).dtype)
-        elif type(x) is float or type(x) is int or type(x) is bool:
+        elif type(x) is float or type(x) is int or type(x) is bool or type(x) is complex:
             kinds.append(x)
         else:
             try:
                 d = np.asarray(x).dtype
             except ValueError as error:
                 raise ValueError(f"{op_name(op)}: {error}") from None
-            if d.kind not in "fiub" or d.itemsize > 8 or (d.kind == "f" and d.itemsize < 4):
+            if d.kind not in "fciub" or d.itemsize > (16 if d.kind == "c" else 8) or (
+                    d.kind == "f" and d.itemsize < 4):
                 raise TypeError(
                     f"{op_name(op)}: an operand of type {type(x).__name__} has dtype {d}; wanted "
-                    "float64, float32, an integer type or bool: convert it with astype first")
+                    "float64, float32, complex128, complex64, an integer type or bool: convert it "
+                    "with astype first")
             kinds.append(d)
     return np.result_type(*kinds)
 
@@ -661,7 +669,7 @@ cdef object elementwise(int op, tuple args):
             else:
                 d = (<Tensor>x).arr.dtype
                 src[k].arr = (<Tensor>x).arr
-            if d >= FAD_BOOL or (code >= 0 and code != d):
+            if d > FAD_F32 or (code >= 0 and code != d):
                 plain = False
                 break
             code = d
@@ -682,15 +690,21 @@ cdef object elementwise(int op, tuple args):
             plain = False
             break
     if not plain or code < 0 or (code == FAD_F32 and needs_f64(op)):
+        code = common_code(args)
+        if code >= FAD_C128:
+            return complex_row(op, args, code)
         dtype = promoted(args, op)
         if dtype.kind in "iub":
             result = on_integers(op, args)
             if result is not None:
                 return result
             dtype = F64
-        if dtype.itemsize > 8 or dtype.kind == "c":
+        if dtype == C128 or dtype == C64:
+            return complex_row(op, args, code_of(dtype))
+        if dtype.itemsize > 8:
             raise TypeError(
-                f"{op_name(op)}: dtype {dtype} is not supported; use float64 or float32")
+                f"{op_name(op)}: dtype {dtype} is not supported; use float64, float32, complex128 "
+                "or complex64")
         dtype = F32 if dtype == F32 and not needs_f64(op) else F64
         code = FAD_F64 if dtype is F64 else FAD_F32
         for k in range(n):
@@ -833,9 +847,14 @@ cdef object where3(object c, object a, object b):
         c = np.asarray(c)
     if c.dtype != BOOL:
         c = c != 0
-    dtype = promoted((a, b), FAD_OP_where)
+    k = common_code((a, b))
+    dtype = promoted((a, b), FAD_OP_where) if k < 0 else dtype_of(k)
     if dtype.kind in "iub":
         return by_numpy(np.where, (given, a, b), {})
+    if dtype.kind == "c":
+        k = code_of(dtype)
+        chosen = given if type(given) is Tensor else from_ndarray(c, True)
+        return COMPLEX_FUNCTIONS[FAD_OP_where](chosen, complex_operand(a, k), complex_operand(b, k))
     dtype = F32 if dtype == F32 else F64
     src[0].arr = NULL
     src[0].number = 1.0 if c.ndim == 0 and c else 0.0
@@ -1027,7 +1046,7 @@ cdef fad_array *array_of(Tensor t, fad_array **own) except NULL:
     own[0] = NULL
     if t.arr != NULL:
         if t.arr.dtype >= FAD_BOOL or t.arr.hollow:
-            raise TypeError(f"dtype {t.dtype} has no derivative here; use float64 or float32")
+            raise TypeError(f"dtype {t.dtype} has no derivative here; use a floating dtype")
         return t.arr
     own[0] = fad_array_new(FAD_F64, 0, NULL)
     if own[0] == NULL:
@@ -1123,10 +1142,10 @@ cdef class Transpose(CoreRule):
 @cython.final
 cdef class Cast(CoreRule):
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
-        return (astype(g, (<Tensor>inputs[0]).dtype),)
+        return (projected(g, (<Tensor>inputs[0]).dtype),)
 
     cdef Tensor compute(self, tuple inputs, object params, tuple shape, object dtype):
-        return astype(inputs[0], dtype)
+        return projected(inputs[0], dtype)
 
 
 ctypedef struct matrix_product:
@@ -1148,7 +1167,7 @@ cdef class Matmul(CoreRule):
     """params: (ta, tb, exact): whether the last two axes of an operand are read transposed, and
     whether the bits are NumPy's."""
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
-        cdef Tensor a = <Tensor>inputs[0], b = <Tensor>inputs[1], ga, gb
+        cdef Tensor a = c_conjugate(<Tensor>inputs[0]), b = c_conjugate(<Tensor>inputs[1]), ga, gb
         cdef int na = a.arr.ndim, nb = b.arr.ndim
         cdef bint ta = params[0], tb = params[1]
         if na == 1 and nb == 1:
@@ -1234,22 +1253,7 @@ cdef Tensor product(Tensor g, Tensor p, bint tg, bint tp, bint g_first):
 
 
 cdef bint has_nan(Tensor t) noexcept:
-    return t.value != t.value if t.arr == NULL else array_has_nan(t.arr)
-
-
-cdef bint array_has_nan(fad_array *arr) noexcept:
-    cdef int64_t i
-    cdef double *p = <double *>arr.data
-    cdef float *q = <float *>arr.data
-    if arr.dtype == FAD_F64:
-        for i in range(arr.size):
-            if p[i] != p[i]:
-                return True
-    else:
-        for i in range(arr.size):
-            if q[i] != q[i]:
-                return True
-    return False
+    return t.value != t.value if t.arr == NULL else fad_has_nan(t.arr)
 
 
 cdef bint pull_matrices(SweepState state, fad_call *call, tuple params, fad_array *g) except -1:
@@ -1267,7 +1271,7 @@ cdef bint pull_matrices(SweepState state, fad_call *call, tuple params, fad_arra
         if not tape.op[p] & FAD_ARRAY or (tape.op[p] & FAD_OPCODE) == FAD_OP_FREED:
             return False
         operand[k] = tape.value[p].arr
-        if operand[k].ndim != 2 or operand[k].dtype != g.dtype:
+        if operand[k].ndim != 2 or operand[k].dtype != g.dtype or fad_is_complex(g.dtype):
             return False
     for k in range(2):
         if is_const(call.parent[k]):
@@ -1279,7 +1283,7 @@ cdef bint pull_matrices(SweepState state, fad_call *call, tuple params, fad_arra
             status = fad_matmul2(operand[1 - k], how.tp, g, how.tg, 0, &bar[k])
         if status:
             break
-        plain = plain and not array_has_nan(bar[k])
+        plain = plain and not fad_has_nan(bar[k])
     for k in range(2):
         if bar[k] == NULL:
             continue
@@ -1380,6 +1384,7 @@ cdef CoreRule SUM = core_rule(Sum, "sum", True, False)
 cdef CoreRule RESHAPE = core_rule(Reshape, "reshape", True, False)
 cdef CoreRule TRANSPOSE = core_rule(Transpose, "transpose", True, False)
 cdef CoreRule CAST = core_rule(Cast, "astype", True, False)
+cdef CoreRule REAL = core_rule(Cast, "real", True, False)
 cdef CoreRule GET_NUMBER = core_rule(GetNumber, "getitem", True, False)
 cdef CoreRule MATMUL = core_rule(Matmul, "matmul", False, True)
 cdef tuple MATMUL_PLAIN = (False, False, True)
@@ -1511,7 +1516,7 @@ cdef Tensor c_reshape(Tensor x, object shape):
         out = fad_array_new(x.arr.dtype, n, dims)
         if out == NULL:
             fail(FAD_NOMEM, "reshape")
-        memcpy(out.data, x.arr.data, size * (8 if x.arr.dtype == FAD_F64 else 4))
+        memcpy(out.data, x.arr.data, size * fad_itemsize(x.arr.dtype))
         y = adopt(out)
     record_pair(y, RESHAPE, x, None, None)
     return y
@@ -1576,7 +1581,7 @@ cdef Tensor c_matmul(Tensor a, Tensor b, bint ta, bint tb, bint exact=True):
                          "dimension is needed in both; use * for products with a number")
     if a.arr.dtype != b.arr.dtype or a.arr.dtype >= FAD_BOOL:
         dtype = np.result_type(a.dtype, b.dtype)
-        if dtype.kind != "f":
+        if dtype.kind not in "fc":
             return by_numpy(np.matmul, (a, b), {})
         a = astype(a, dtype)
         b = astype(b, dtype)
@@ -1650,29 +1655,38 @@ def matmul(a, b):
 
 
 cpdef Tensor astype(x, dtype):
-    """`x` in another dtype; differentiable between float64 and float32."""
-    cdef Tensor t = floating(x), y
-    cdef fad_array *own
-    cdef fad_array *arr
-    cdef fad_array *out
+    """`x` in another dtype; differentiable between floating dtypes, and from real to complex."""
+    cdef Tensor t = floating(x)
+    cdef int code
     dtype = np.dtype(dtype)
     have = t.dtype
     if dtype == have:
         return t
-    if (dtype == F64 or dtype == F32) and is_float(t):
-        arr = array_of(t, &own)
-        out = fad_array_cast(arr, FAD_F64 if dtype == F64 else FAD_F32)
-        if own != NULL:
-            fad_array_release(own)
-        if out == NULL:
-            fail(FAD_NOMEM, "astype")
-        y = adopt(out)
-        record_pair(y, CAST, t, None, None)
-        return y
-    if active(t) and not fad_grad_off & 1 and dtype.kind not in "iub":
-        raise TypeError(f"astype: {dtype} is not supported; use float64, float32, an integer type "
-                        "or bool")
+    code = code_of(dtype)
+    if code != FAD_OTHER and is_float(t) and (not is_complex(t) or fad_is_complex(code)):
+        return cast_to(t, code)
+    if active(t) and not fad_grad_off & 1:
+        if is_complex(t) and dtype.kind != "b":
+            raise TypeError(f"astype: {dtype} would lose the imaginary part of a {have} tensor "
+                            "that requires gradients; take .real first, or .detach()")
+        if dtype.kind not in "iub":
+            raise TypeError(f"astype: {dtype} is not supported; use float64, float32, complex128, "
+                            "complex64, an integer type or bool")
     return by_numpy(as_dtype, (t, dtype), {})
+
+
+cdef Tensor cast_to(Tensor t, int code):
+    """Record a floating tensor in another floating dtype; real ones get the real parts."""
+    cdef fad_array *own
+    cdef fad_array *arr = array_of(t, &own)
+    cdef fad_array *out = fad_array_cast(arr, code)
+    if own != NULL:
+        fad_array_release(own)
+    if out == NULL:
+        fail(FAD_NOMEM, "astype")
+    cdef Tensor y = adopt(out)
+    record_pair(y, REAL if is_complex(t) and code <= FAD_F32 else CAST, t, None, None)
+    return y
 
 
 def as_dtype(x, dtype):
@@ -2039,7 +2053,7 @@ cdef class Tensor:
             text += ", requires_grad=True"
         elif active(self):
             text += f", grad_fn={self.grad_fn!r}"
-        if a.dtype.kind != "b" and a.dtype != F64 and a.dtype != np.int64:
+        if a.dtype.kind != "b" and a.dtype not in (F64, C128, np.int64):
             text += f", dtype={a.dtype}"
         return f"tensor({text})"
 
@@ -2091,8 +2105,8 @@ cdef class Tensor:
         """NumPy dtype of the elements."""
         if self.arr == NULL or self.arr.dtype == FAD_F64:
             return F64
-        if self.arr.dtype == FAD_F32:
-            return F32
+        if self.arr.dtype < FAD_BOOL:
+            return dtype_of(self.arr.dtype)
         return (<cnp.ndarray>self.arr.owner).dtype
 
     @property
@@ -2109,6 +2123,16 @@ cdef class Tensor:
     def T(self):
         """The tensor with its axes reversed."""
         return transpose(self)
+
+    @property
+    def real(self):
+        """The real part; of a real tensor the tensor itself."""
+        return c_real(self)
+
+    @property
+    def imag(self):
+        """The imaginary part; zeros for a real tensor."""
+        return c_part(self, FAD_IMAG) if is_complex(self) else by_numpy(np.zeros_like, (self,), {})
 
     @property
     def is_leaf(self):
@@ -2208,7 +2232,7 @@ cdef class Tensor:
         Parameters
         ----------
         gradient : Tensor or array, optional
-            Cotangent of this tensor's shape; needed unless it has one element.
+            Cotangent of this tensor's shape; needed unless it is one real number.
         retain_graph : bool, optional
             Keep the graph for another sweep; by default it is freed unless `create_graph`.
         create_graph : bool
@@ -2230,6 +2254,13 @@ cdef class Tensor:
         >>> (x * x).sum().backward()
         >>> x.grad
         tensor([2., 4.])
+
+        The gradient to a complex ``z = x + iy`` is ``dL/dx + i dL/dy``:
+
+        >>> z = ad.tensor(3.0 + 4.0j, requires_grad=True)
+        >>> abs(z).backward()
+        >>> z.grad
+        tensor(0.6+0.8j)
         """
         if inputs is not None:
             inputs = [inputs] if type(inputs) is Tensor else list(inputs)
@@ -2399,7 +2430,8 @@ def tensor(data, dtype=None, requires_grad=False):
     ----------
     data : number, sequence, array or Tensor
     dtype : NumPy dtype, optional
-        float64 (the default for Python floats), float32, an integer type or bool.
+        float64 (the default for Python floats), float32, complex128, complex64, an integer type
+        or bool.
     requires_grad : bool
         Whether ``backward()`` collects this tensor's gradient in ``.grad``.
 
@@ -2429,7 +2461,7 @@ def tensor(data, dtype=None, requires_grad=False):
         t = wrap(data)
     else:
         a = np.asarray(data)
-        if a.dtype == object or a.dtype.kind in "USc":
+        if a.dtype == object or a.dtype.kind in "US":
             t = wrap(a)
         else:
             t = wrap(a.astype(dtype))
@@ -2530,7 +2562,7 @@ cdef int pull_call(SweepState state, fad_index i, fad_slot g) except -1:
     if rule is MATMUL and tape.op[i] & FAD_ARRAY and pull_matrices(state, call, params, g.arr):
         return 0
     gt = of_slot((tape.op[i] & FAD_ARRAY) != 0, g)
-    y = None if isinstance(rule, CoreRule) else value_of(i)     # core rules do not read it
+    y = None if isinstance(rule, CoreRule) and not (<CoreRule>rule).reads_output else value_of(i)
     if n == 1 and not isinstance(rule, CoreRule) and accumulate_call(state, rule, gt, call, params):
         return 0
     if n == 1:
@@ -2580,9 +2612,11 @@ cdef bint accumulate_call(SweepState state, object rule, Tensor g, fad_call *cal
 
 cdef tuple vjp_of(object rule, Tensor g, Tensor y, tuple inputs, fad_call *call, object params):
     cdef int k
-    if isinstance(rule, CoreRule):
+    if isinstance(rule, CoreRule) and type(rule) is not ComplexRow:
         return (<CoreRule>rule).pull(g, y, inputs, params)
     needs = tuple([not fad_stops(&tape, call.parent[k]) for k in range(call.n)])
+    if type(rule) is ComplexRow:
+        return (<ComplexRow>rule).pull_some(g, y, inputs, needs)
     bars = rule.vjp(g, y, inputs, needs, **params)
     if type(bars) is not tuple or len(bars) != call.n:
         raise RuntimeError(f"{rule.name}: vjp must return a tuple of {call.n} cotangents")
@@ -2644,7 +2678,7 @@ cdef object run_hooks(HookList hooks, Tensor g):
             raise TypeError("hook: wanted None or a Tensor of the gradient's shape "
                             f"{g.shape}, got {type(r).__name__}")
         new = r
-        g = new if new.dtype == g.dtype else astype(new, g.dtype)
+        g = projected(new, g.dtype)
     return g
 
 
@@ -2779,6 +2813,10 @@ cdef Tensor seed_for(Tensor y, object gradient):
             "backward: this tensor has no history and does not require gradients; make a leaf with "
             "requires_grad=True before computing, or leave no_grad()")
     if gradient is None:
+        if is_complex(y):
+            raise RuntimeError(
+                f"backward: a tensor of {y.dtype} needs a gradient; only for a real number is it "
+                "implied (take .real or abs() first?)")
         if y.arr != NULL and y.arr.size != 1:
             raise RuntimeError(
                 f"backward: a tensor of shape {shape_of(y)} needs a gradient of that shape; only "
@@ -2791,6 +2829,9 @@ cdef Tensor seed_for(Tensor y, object gradient):
     g = floating(gradient)
     if alike(g, y.arr):
         return g
+    if is_complex(g) and not is_complex(y):
+        raise TypeError(f"backward: a gradient of {g.dtype} does not fit a tensor of {y.dtype}; "
+                        "take its real part")
     if not is_float(g):
         g = astype(g, y.dtype)
     if shape_of(g) != shape_of(y):
@@ -3161,7 +3202,7 @@ cdef class GraphSweep:
         cdef Tensor like = value_of(p)
         if shape_of(v) != shape_of(like):
             v = c_sum_to(v, shape_of(like))
-        return v if v.dtype == like.dtype else astype(v, like.dtype)
+        return projected(v, like.dtype)
 
 
 cdef int parents(fad_index i, fad_index *out) noexcept:
@@ -3288,7 +3329,7 @@ cdef Tensor fitting(Tensor c, fad_index p):
     cdef Tensor v = value_of(p)
     if shape_of(c) != shape_of(v):
         raise ValueError(f"cotangent of shape {shape_of(c)} for a value of shape {shape_of(v)}")
-    return c if c.dtype == v.dtype else astype(c, v.dtype)
+    return projected(c, v.dtype)
 
 
 cdef int add_bar(dict bars, list pending, fad_index p, Tensor c) except -1:
@@ -3424,7 +3465,10 @@ def run_forward(list outputs, list inputs, list tangents, bint create_graph):
         if shape_of(t) != shape_of(d):
             raise ValueError(f"jvp: tangent of shape {shape_of(d)} for a primal of shape "
                              f"{shape_of(t)}")
-        seeds.append(d if d.dtype == t.dtype else astype(d, t.dtype))
+        if is_complex(d) and not is_complex(t):
+            raise TypeError(f"jvp: a tangent of {d.dtype} does not fit a primal of {t.dtype}; take "
+                            "its real part")
+        seeds.append(astype(d, t.dtype))
         check_not_consumed(t, "jvp")
     for y in outputs:
         check_not_consumed(y, "jvp")
@@ -3529,7 +3573,7 @@ cdef Tensor push_forward(GraphSweep sweeper, Tensor d, object partial, fad_index
         v = binary(FAD_OP_zmul, d, partial)
     if shape_of(v) != shape_of(like):
         v = c_broadcast_to(v, shape_of(like))
-    return v if v.dtype == like.dtype else astype(v, like.dtype)
+    return projected(v, like.dtype)
 
 
 # ---- the elementwise functions ----------------------------------------------------------------
@@ -3567,6 +3611,10 @@ cdef object make_function(const fad_row *row):
     return PyCFunction_NewEx(entry, row.op, "fastad")
 
 
+cdef tuple LOOP_TYPES = ((FAD_F64, cnp.NPY_DOUBLE), (FAD_F32, cnp.NPY_FLOAT),
+                         (FAD_C128, cnp.NPY_CDOUBLE), (FAD_C64, cnp.NPY_CFLOAT))
+
+
 cdef object take_loops():
     """Hand NumPy's inner loops to the core."""
     cdef const fad_row *row
@@ -3583,10 +3631,10 @@ cdef object take_loops():
             found = np._core.umath.clip
         UFUNCS[row.op] = found
         if type(found) is np.ufunc:
-            for dtype, typenum in ((FAD_F64, cnp.NPY_DOUBLE), (FAD_F32, cnp.NPY_FLOAT)):
+            for dtype, typenum in LOOP_TYPES:
                 if ufunc_loop(found, typenum, &loop, &data):
                     fad_set_loop(row.op, dtype, loop, data)
-    for dtype, typenum in ((FAD_F64, cnp.NPY_DOUBLE), (FAD_F32, cnp.NPY_FLOAT)):
+    for dtype, typenum in LOOP_TYPES:
         if ufunc_loop(np.matmul, typenum, &loop, &data):
             fad_set_matmul(dtype, loop, data)
 
@@ -3616,6 +3664,10 @@ cdef extern from *:
 
 
 take_loops()
+
+include "complex.pxi"
+
+declare_complex_rows()
 
 elementwise_functions = {}
 for _r in range(fad_row_count):

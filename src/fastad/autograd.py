@@ -223,7 +223,7 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Run forward and record the call."""
         ctx = Context()
-        places = [k for k, a in enumerate(args) if isinstance(a, Tensor) and a.dtype.kind == "f"]
+        places = [k for k, a in enumerate(args) if isinstance(a, Tensor) and a.dtype.kind in "fc"]
         ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
         with modes.no_grad():
             result = cls.forward(ctx, *args)

@@ -7,7 +7,7 @@ cdef extern from "fad.h" nogil:
         FAD_OK, FAD_NOMEM, FAD_FULL, FAD_CONSUMED, FAD_CALLBACK, FAD_SHAPE, FAD_DTYPE, FAD_GUARD
     ctypedef int32_t fad_index
     enum:
-        FAD_F64, FAD_F32, FAD_BOOL, FAD_OTHER, FAD_MAXDIM
+        FAD_F64, FAD_F32, FAD_C128, FAD_C64, FAD_BOOL, FAD_OTHER, FAD_MAXDIM
         FAD_A, FAD_B, FAD_C, FAD_X, FAD_Y
         FAD_OP_FREED, FAD_OP_CONST, FAD_OP_LEAF, FAD_OP_CALL, FAD_OP_LAST_OWNING
         FAD_OP_FIRST_BINARY, FAD_OP_END
@@ -51,6 +51,13 @@ cdef extern from "fad.h" nogil:
     void fad_array_free(fad_array *arr)
     fad_array *fad_array_copy(const fad_array *src)
     fad_array *fad_array_cast(const fad_array *src, int dtype)
+    bint fad_has_nan(const fad_array *x)
+    bint fad_is_complex(int dtype)
+    size_t fad_itemsize(int dtype)
+    enum:
+        FAD_CONJUGATE, FAD_IMAG, FAD_TIMES_I
+    fad_status fad_part(int part, const fad_array *x, fad_array **out)
+    void fad_set_complex_loops()
     bint fad_same_shape(const fad_array *p, const fad_array *q)
     fad_array *fad_dead_arrays
 
@@ -178,6 +185,7 @@ cdef extern from "vm.h" nogil:
     enum:
         FAD_VM_ALIAS, FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE
         FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_PARTIAL
+        FAD_VM_ROW, FAD_VM_PART
         FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN, FAD_VM_COMPARE
         FAD_VM_TAKE, FAD_VM_PUT, FAD_VM_CUMSUM, FAD_VM_EXTREMUM, FAD_VM_TIES
         FAD_VM_FOREIGN

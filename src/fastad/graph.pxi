@@ -262,7 +262,7 @@ cdef class Nodes:
                     a in self.arrays)
             else:
                 fits = array is None and b not in self.arrays and (
-                    dtype.kind == "f" if kind == FAD_GUARD_NO_NAN else a not in self.arrays)
+                    dtype.kind in "fc" if kind == FAD_GUARD_NO_NAN else a not in self.arrays)
             if not fits:
                 raise ValueError("a guard of another kind than its value")
         known = {}
@@ -271,7 +271,7 @@ cdef class Nodes:
             raise ValueError("tensors from outside of another kind")
         for i, (shape, dtype) in zip(self.inputs, kinds):
             known[i] = from_ndarray(
-                np.ones(shape, dtype) if dtype.kind == "f" else np.zeros(shape, dtype), False)
+                np.ones(shape, dtype) if dtype.kind in "fc" else np.zeros(shape, dtype), False)
         with np.errstate(all="ignore"):
             self.computed(known, list(range(n)), False, True)
 
@@ -299,6 +299,14 @@ cdef class Nodes:
             fits = shape is not None and 0 <= rule.side < fad_row_of(rule.op).arity and all(
                 [dtype.kind in "fb" and np.broadcast_shapes(s, shape) == shape
                  for s, dtype in kinds])
+        elif type(rule) is ComplexRow:
+            shape, dtype = self.arrays.get(i, (NO_SHAPE, F64))
+            fits = len(parents) == fad_row_of((<ComplexRow>rule).op).arity and (
+                np.broadcast_shapes(*[s for s, _ in kinds]) == shape) and all(
+                [d == dtype and dtype.kind == "c" for _, d in kinds])
+        elif type(rule) is Part:
+            fits = len(parents) == 1 and (kinds[0][1].kind == "f") == (
+                (<Part>rule).part == FAD_TIMES_I) and code_of(kinds[0][1]) != FAD_OTHER
         elif isinstance(rule, CoreRule) and rule is not ASSEMBLE:
             fits = len(parents) == 1
         elif rule is ASSEMBLE:
@@ -402,8 +410,7 @@ cdef class Nodes:
             return fad_array_share((<Tensor>self.constants[i]).arr)
         shape, dtype = kind
         ndim = read_shape(shape, dims)
-        code = (FAD_F64 if dtype == F64 else FAD_F32 if dtype == F32
-                else FAD_BOOL if dtype == np.bool_ else FAD_OTHER)
+        code = FAD_BOOL if dtype == np.bool_ else code_of(dtype)
         arr = fad_array_borrow(code, ndim, dims, NULL, NULL)
         if arr == NULL:
             fail(FAD_NOMEM, "program")

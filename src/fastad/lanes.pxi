@@ -60,7 +60,7 @@ cdef int width_of(Plan plan, bytes varies) except -1:
 
 cdef object floating_dtype(const fad_array *arr, object other):
     """The dtype of a floating array; `other` for the rest."""
-    return F64 if arr.dtype == FAD_F64 else F32 if arr.dtype == FAD_F32 else other
+    return dtype_of(arr.dtype) if arr.dtype < FAD_BOOL else other
 
 
 cdef list outputs_of(Plan plan):

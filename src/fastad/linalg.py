@@ -34,7 +34,7 @@ def norm(x, ord=None, axis=None, keepdims=False) -> Tensor:
     (5.0, [0.6, 0.8])
     """
     t = numpy_api.asarray(x)
-    if t.dtype.kind != "f":
+    if t.dtype.kind not in "fc":
         t = _core.astype(t, np.float64)
     if axis is None and (ord is None or (ord == 2 and t.ndim == 1)):
         return rules.norm(t, None, keepdims)
@@ -55,7 +55,7 @@ def _vector_norm(t, order, axes, keepdims):
         raise ValueError(f"norm: order {order!r} is not one for vectors")
     if order == 0:
         # nan counts, as in NumPy; the gradient of a count is 0
-        ones = numpy_api.where(t == t, abs(numpy_api.sign(t)), 1.0)
+        ones = numpy_api.where(t == t, numpy_api.sign(abs(t)), 1.0)
         return _core.sum(ones, axes, keepdims)
     sizes = abs(t)
     if order == np.inf:
@@ -65,7 +65,7 @@ def _vector_norm(t, order, axes, keepdims):
     if order == 1:
         return _core.sum(sizes, axes, keepdims)
     total = _core.sum(sizes**order, axes, keepdims)
-    exponent = np.reciprocal(order, dtype=t.dtype)
+    exponent = np.reciprocal(order, dtype=total.dtype)
     if order < 0:
         return total**exponent
     return numpy_api.root_or_zero(total, lambda s: s**exponent)

@@ -18,7 +18,7 @@ from math import prod as _product
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from . import _core, rules
+from . import _core, complex_rules, rules
 from ._core import Tensor, apply, as_tensor
 from ._core import array as _primal
 from .rules import GETITEM, take_index
@@ -37,6 +37,9 @@ _square = _core.elementwise["square"]
 _absolute = _core.elementwise["absolute"]
 
 _NOT_GIVEN = np._NoValue
+
+# kinds of the dtypes that gradients flow through
+_INEXACT = "fc"
 
 # Public functions below have the names of these builtins.
 _abs, _all, _any, _divmod, _max, _min = abs, all, any, divmod, max, min
@@ -71,14 +74,14 @@ def _same_dtype(tensors):
     else:
         return tensors
     dtype = np.result_type(*[t.dtype for t in tensors])
-    if dtype.kind != "f":
+    if dtype.kind not in _INEXACT:
         return tensors
     return [t if t.dtype == dtype else _core.astype(t, dtype) for t in tensors]
 
 
 def _floating(t):
     """Return `t`, or for integers and bools their values as float64."""
-    return t if t.dtype.kind == "f" else _core.astype(t, np.float64)
+    return t if t.dtype.kind in _INEXACT else _core.astype(t, np.float64)
 
 
 def _by_numpy(function, args, kwargs):
@@ -107,7 +110,7 @@ def _wrapped(obj):
     if isinstance(obj, np.bool_):
         return obj
     if isinstance(obj, (np.ndarray, np.number)):
-        return _core.wrap(obj, copy=False) if obj.dtype.kind in "fiub" else obj
+        return _core.wrap(obj, copy=False) if obj.dtype.kind in "fciub" else obj
     if isinstance(obj, tuple) and type(obj) is not tuple:
         return type(obj)(*[_wrapped(item) for item in obj])
     if isinstance(obj, (list, tuple)):
@@ -145,7 +148,7 @@ def _axes(name, axis, ndim):
 
 def _by_dtype(function, t, options):
     """Return NumPy's result in a dtype that no gradient flows through."""
-    if t.dtype.kind == "f" and _recording(t):
+    if t.dtype.kind in _INEXACT and _recording(t):
         raise TypeError(
             f"{function.__name__}: dtype {np.dtype(options['dtype'])} would lose the gradient; "
             "compute first and cast afterwards"
@@ -386,7 +389,7 @@ def copy(a, order="K") -> Tensor:
 
 
 def _copied(t):
-    return _positive(t) if t.dtype.kind == "f" else _core.wrap(_primal(t))
+    return _positive(t) if t.dtype.kind in _INEXACT else _core.wrap(_primal(t))
 
 
 def astype(x, dtype, *, copy=True) -> Tensor:
@@ -444,7 +447,7 @@ def _given(keepdims, initial, where):
 def _off_tape(t, dtype):
     """Whether a reduction is NumPy's alone: over integers or bools, or into these."""
     kind = t.dtype.kind if dtype is None else np.dtype(dtype).kind
-    return t.dtype.kind != "f" or kind != "f"
+    return t.dtype.kind not in _INEXACT or kind not in _INEXACT
 
 
 def _reduced(function, t, axis, dtype, keepdims, initial, where, join):
@@ -470,10 +473,12 @@ def _reduced(function, t, axis, dtype, keepdims, initial, where, join):
 
 
 def _sum_in(t, axis, dtype, keepdims):
-    if dtype is None or (t.dtype == dtype and t.dtype.kind == "f"):
+    if dtype is None or (t.dtype == dtype and t.dtype.kind in _INEXACT):
         return _core.sum(t, axis, keepdims)
     if _off_tape(t, dtype):
         return _reduced(np.sum, t, axis, dtype, keepdims, None, True, None)
+    if t.dtype.kind == "c" and np.dtype(dtype).kind != "c":
+        t = _core.astype(t, dtype)
     return rules.sum_as(t, _axes("sum", axis, t.ndim), np.dtype(dtype), keepdims)
 
 
@@ -576,7 +581,7 @@ def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> T
         keepdims, _, where = _given(keepdims, _NOT_GIVEN, where)
     if dtype is None:
         t = _floating(t)
-    elif np.dtype(dtype).kind != "f":
+    elif np.dtype(dtype).kind not in _INEXACT:
         return _by_values(np.mean, t, axis, dtype, keepdims, where)
     if where is True:
         count = _count("mean", t.shape, axis)
@@ -616,6 +621,8 @@ def _divided(t, count):
     # in float32 the shorter division rounds the same while the divisor is exact
     if t.dtype == _FLOAT32 and np.float32(count) != count:
         return _core.astype(_core.astype(t, np.float64) / float(count), np.float32)
+    if t.dtype == np.complex64:         # a complex quotient is rounded twice
+        return _core.astype(_core.astype(t, np.complex128) / float(count), np.complex64)
     return t / float(count)
 
 
@@ -654,7 +661,12 @@ def var(
     if where is not True:
         deviation = _where(where, deviation, 0)
         count = _counts(t, axis, where, keepdims)
-    squares = _sum_in(_square(deviation), axis, dtype, keepdims)
+    if deviation.dtype.kind == "c":
+        squares = _square(_core.real(deviation)) + _square(_core.imag(deviation))
+        dtype = None
+    else:
+        squares = _square(deviation)
+    squares = _sum_in(squares, axis, dtype, keepdims)
     return _divided(squares, np.maximum(count - ddof, 0) if where is not True
                     else _max(count - ddof, 0))
 
@@ -804,7 +816,7 @@ def dot(a, b, out=None) -> Tensor:
 
 
 def vdot(a, b) -> Tensor:
-    """Return the dot product of `a` and `b` taken as vectors.
+    """Return the dot product of `a`, conjugated if it is complex, and `b` taken as vectors.
 
     Examples
     --------
@@ -812,7 +824,8 @@ def vdot(a, b) -> Tensor:
     >>> ad.vdot(ad.ones((2, 2)), ad.ones((2, 2))).item()
     4.0
     """
-    return dot(_core.reshape(_tensor(a), (-1,)), _core.reshape(_tensor(b), (-1,)))
+    a, b = _same_dtype((_core.reshape(_tensor(a), (-1,)), _core.reshape(_tensor(b), (-1,))))
+    return dot(_core.conjugate(a), b)
 
 
 def inner(a, b) -> Tensor:
@@ -1525,7 +1538,7 @@ def triu(m, k=0) -> Tensor:
 
 
 def _masked(t, mask):
-    if t.dtype.kind == "f":
+    if t.dtype.kind in _INEXACT:
         return _where(mask, t, 0.0)
     return _core.wrap(np.where(mask, _primal(t), t.dtype.type(0)), copy=False)
 
@@ -1586,7 +1599,7 @@ def diff(a, n=1, axis=-1, prepend=None, append=None) -> Tensor:
     parts = [part for part in (ends[0], t, ends[1]) if part is not None]
     if len(parts) > 1:
         t = concatenate(parts, axis)
-    if t.dtype.kind != "f":
+    if t.dtype.kind not in _INEXACT:
         return _core.wrap(np.diff(_primal(t), n, axis), copy=False)
     before = (slice(None),) * axis
     later, earlier = (*before, slice(1, None)), (*before, slice(None, -1))
@@ -1714,6 +1727,8 @@ def round(a, decimals=0, out=None) -> Tensor:
     """
     _no_out("round", out)
     t = _tensor(a)
+    if t.dtype.kind == "c":
+        return complex_rules.rounded(t, decimals)
     if t.dtype.kind != "f":
         return _wrapped(np.round(_primal(t), decimals))
     if decimals == 0:
@@ -1930,39 +1945,72 @@ def size(a, axis=None) -> int:
 
 
 def real(val) -> Tensor:
-    """Return `val` itself as a tensor: all tensors are real.
+    """Return the real part; of a real tensor the tensor itself.
 
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.real(ad.tensor(2.0)).item()
+    >>> ad.real(ad.tensor(2.0 + 1j)).item()
     2.0
     """
-    return _tensor(val)
+    return _core.real(_tensor(val))
 
 
 def real_if_close(a, tol=100) -> Tensor:
-    """Return `a` itself as a tensor: all tensors are real.
+    """Return the real part if all imaginary parts are close to 0, else `a` itself as a tensor.
+
+    `tol` counts roundings of the dtype if it is larger than 1, and is absolute otherwise.
 
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.real_if_close(ad.tensor(2.0)).item()
+    >>> ad.real_if_close(ad.tensor(2.0 + 1e-15j)).item()
     2.0
     """
-    return _tensor(a)
+    t = _tensor(a)
+    if t.dtype.kind != "c":
+        return t
+    if tol > 1:
+        tol = tol * np.finfo(t.dtype).eps
+    return _core.real(t) if all(_absolute(_core.imag(t)) < tol) else t
 
 
 def imag(val) -> Tensor:
-    """Return zeros: all tensors are real.
+    """Return the imaginary part; zeros for a real tensor.
 
     Examples
     --------
     >>> import fastad as ad
-    >>> ad.imag(ad.tensor(2.0)).item()
-    0.0
+    >>> ad.imag(ad.tensor(2.0 + 1j)).item()
+    1.0
     """
-    return zeros_like(val)
+    t = _tensor(val)
+    return _core.imag(t) if t.dtype.kind == "c" else zeros_like(t)
+
+
+def conjugate(x, /) -> Tensor:
+    """Return the complex conjugate; of a real tensor a copy.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.conjugate(ad.tensor(2.0 + 1j)).item()
+    (2-1j)
+    """
+    t = _tensor(x)
+    return _core.conjugate(t) if t.dtype.kind == "c" else _copied(t)
+
+
+def angle(z, deg=False) -> Tensor:
+    """Return the argument of complex numbers, from -pi to pi, or with `deg` in degrees.
+
+    Examples
+    --------
+    >>> import fastad as ad
+    >>> ad.angle(ad.tensor(2j), deg=True).item()
+    90.0
+    """
+    return complex_rules.angle(_tensor(z), deg)
 
 
 # The protocols.
@@ -1981,7 +2029,7 @@ def _ufunc_table():
         table[getattr(np, name)] = _on_values(getattr(np, name))
     table[np.matmul] = matmul
     table[np.divmod] = divmod
-    table[np.conjugate] = table[np.positive]
+    table[np.conjugate] = conjugate
     table[np.degrees] = table[np.rad2deg]
     table[np.radians] = table[np.deg2rad]
     return table
@@ -2179,6 +2227,8 @@ METHODS = {
     "argsort": argsort,
     "astype": _method_astype,
     "clip": _method_clip,
+    "conj": conjugate,
+    "conjugate": conjugate,
     "copy": _method_copy,
     "cumsum": cumsum,
     "diagonal": diagonal,
@@ -2215,7 +2265,7 @@ fliplr flipud full full_like hsplit hstack identity imag inner linspace matmul m
 max mean min moveaxis ndim ones ones_like outer pad permute_dims prod ravel real real_if_close
 repeat reshape roll round shape size sort split squeeze stack std sum swapaxes take
 take_along_axis tensordot tile trace transpose tril triu unstack var vdot vsplit vstack where
-zeros zeros_like
+zeros zeros_like angle conjugate
 """.split()
 
 

@@ -822,8 +822,14 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         what.kind = FAD_VM_TRANSPOSE
         for k in range(x.ndim):
             what.axes[k] = params[0][k]
-    elif rule is CAST:
+    elif rule is CAST or rule is REAL:
         what.kind = FAD_VM_CAST
+    elif type(rule) is ComplexRow:
+        what.kind = FAD_VM_ROW
+        what.op = (<ComplexRow>rule).op
+    elif type(rule) is Part:
+        what.kind = FAD_VM_PART
+        what.side = (<Part>rule).part
     elif rule is GET_NUMBER:
         what.kind = FAD_VM_GET
         what.offset = params[0]
@@ -1191,7 +1197,7 @@ cdef Plan build_plan(BuildState state, fad_index start, const fad_index *nodes, 
     plan.foreign = state.foreign
     plan.has_foreign = bool(state.foreign)
     plan.has_owners = plan.has_foreign or any(
-        [kind is not None and kind[1] != F64 and kind[1] != F32
+        [kind is not None and code_of(kind[1]) == FAD_OTHER
          for kind in [data.arrays.get(i) for i in data.inputs]])
     plan.keep = keep
     plan.lends = any([fad_output_is_callers(program, <int32_t>k) for k in range(n_out)])
@@ -1367,7 +1373,7 @@ cdef object output_at(Plan plan, fad_workspace *w, list lent, int k):
     if arr.dtype >= FAD_BOOL and arr.owner != NULL:
         return np.array(<object>arr.owner) if arr.ndim else (<object>arr.owner).item()
     if arr.ndim == 0:
-        return (<double *>arr.data)[0] if arr.dtype == FAD_F64 else <double>(<float *>arr.data)[0]
+        return workspace_view(arr).item()
     if lent is not None and lent[k] is not None and (
             arr.data == cnp.PyArray_DATA(<cnp.ndarray>lent[k])):
         return lent[k]
@@ -1504,6 +1510,20 @@ cdef void set_array(fad_array *arr, void *data, object owner) noexcept:
 
 
 # ---- choosing a program --------------------------------------------------------------------------
+
+
+cdef inline bint leaf_fits(object x, const fad_array *arr) noexcept:
+    """Whether a value is an array as a program reads it."""
+    cdef int k
+    if type(x) is not cnp.ndarray or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x):
+        return False
+    if cnp.PyArray_NDIM(<cnp.ndarray>x) != arr.ndim or (
+            arr.dtype != FAD_OTHER and cnp.PyArray_TYPE(<cnp.ndarray>x) != type_number(arr.dtype)):
+        return False
+    for k in range(arr.ndim):
+        if cnp.PyArray_DIMS(<cnp.ndarray>x)[k] != arr.shape[k]:
+            return False
+    return True
 
 
 cdef enum:
@@ -1663,12 +1683,8 @@ cdef class Replay:
                 return 0
             a = <cnp.ndarray>x
             arr = w.array[place.where]
-            if (cnp.PyArray_TYPE(a) != <int>what or cnp.PyArray_NDIM(a) != arr.ndim
-                    or not cnp.PyArray_ISCARRAY_RO(a)):
+            if cnp.PyArray_TYPE(a) != <int>what or not leaf_fits(a, arr):
                 return 0
-            for j in range(arr.ndim):
-                if cnp.PyArray_DIMS(a)[j] != arr.shape[j]:
-                    return 0
             set_array(arr, cnp.PyArray_DATA(a), None if arr.dtype < FAD_BOOL else a)
         return 1
 
@@ -1884,18 +1900,24 @@ cdef object nest(Plan plan, fad_workspace *w, list lent, object tree):
 cdef object run_leaves(Plan plan, list leaves, bint typed):
     """Outputs of a program as floats and new arrays, or None where a guard did not hold.
 
-    With `typed`, numbers of float32 are np.float32.
+    With `typed`, numbers are of their dtype where that is not Python's own.
 
-    `leaves` are floats and C-contiguous arrays of the shapes and dtypes that were recorded.
+    `leaves` are floats and C-contiguous arrays of the shapes and dtypes that were recorded; others,
+    which the key of a stored program may promise, are refused like what a guard refuses.
     """
-    cdef fad_workspace *w = plan.take()
+    cdef fad_workspace *w
     cdef list kept = [] if plan.outer else None
     cdef int k
     cdef fad_place place
+    if len(leaves) != plan.n_given:
+        return None
+    w = plan.take()
     try:
         for k in range(plan.n_given):
             place = plan.ins[k]
             if place.is_array:
+                if not leaf_fits(leaves[k], w.array[place.where]):
+                    return None
                 set_array(w.array[place.where], cnp.PyArray_DATA(<cnp.ndarray>leaves[k]),
                           None if w.array[place.where].dtype < FAD_BOOL else leaves[k])
             else:
@@ -1908,9 +1930,9 @@ cdef object run_leaves(Plan plan, list leaves, bint typed):
         outputs = [output_at(plan, w, lent, k) for k in range(plan.n_out)]
         for k in range(plan.n_out if typed else 0):
             place = plan.outs[k]
-            if type(outputs[k]) is float and place.is_array and (
-                    w.array[place.where].dtype == FAD_F32):
-                outputs[k] = np.float32(outputs[k])
+            if place.is_array and w.array[place.where].ndim == 0 and (
+                    w.array[place.where].dtype in (FAD_F32, FAD_C64)):
+                outputs[k] = dtype_of(w.array[place.where].dtype).type(outputs[k])
         return outputs
     finally:
         plan.give(w)

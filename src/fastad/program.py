@@ -59,7 +59,7 @@ class ProgramWarning(UserWarning):
 # Arguments: what is an input, and what a recording is for.
 
 _NUMBER, _ARRAY, _STATIC = 0, 1, 2
-_INPUT_KINDS = "fiub"
+_INPUT_KINDS = "fciub"
 
 
 # Objects that are what they are worth: equal ones may share a recording.  Whatever else is handed
@@ -101,7 +101,9 @@ def _flat(
         if type(leaves[-1]) is float:
             return "f", _SLOT, (-1, None)
         return (value.dtype.str, value.shape), _SLOT, (-1, None)
-    if isinstance(x, (np.ndarray, np.floating)) and x.dtype.kind in _INPUT_KINDS:
+    if kind is complex:
+        x = np.array(x)
+    if isinstance(x, (np.ndarray, np.inexact)) and x.dtype.kind in _INPUT_KINDS:
         a = np.asarray(x)
         fit = a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative
         plain = kind is np.ndarray and fit
@@ -705,7 +707,7 @@ class _Call:
         tensors = [k for k, x in enumerate(leaves) if isinstance(x, Tensor)]
         others = [k for k, x in enumerate(leaves) if not isinstance(x, Tensor)]
         self.order = np.argsort(tensors + others).tolist()
-        self.floating = all(leaves[k].dtype.kind == "f" for k in tensors)
+        self.floating = all(leaves[k].dtype.kind in "fc" for k in tensors)
         self.derived: dict[Any, Replay] = {}
 
     def record(self, args: tuple[Any, ...]) -> Tensor:

@@ -35,7 +35,7 @@ def _array(k: int, x: Any, floating: bool) -> np.ndarray:
         a = np.asarray(_core.array(x) if isinstance(x, Tensor) else x)
     except ValueError as error:
         raise ValueError(f"map: argument {k} is not an array of rows: {error}") from None
-    if a.dtype.kind not in "fiub":
+    if a.dtype.kind not in "fciub" or a.dtype.itemsize > 16:
         raise TypeError(
             f"map: argument {k} has dtype {a.dtype}; wanted an array of numbers, a row a call"
         )

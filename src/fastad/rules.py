@@ -28,6 +28,7 @@ from . import _core
 from ._core import array
 
 where = _core.elementwise["where"]
+conjugate = _core.conjugate
 zmul = _core.elementwise["zmul"]
 
 
@@ -145,6 +146,8 @@ def zero_safe(product, g, p):
     if not bad.any():
         return y
     cotangent = array(g)
+    if y.dtype.kind == "c":
+        return _zero_safe_complex(product, g, p, y, bad)
 
     def meet(g_mask, p_mask):
         left = _core.wrap(g_mask.astype(cotangent.dtype))
@@ -159,6 +162,13 @@ def zero_safe(product, g, p):
     with np.errstate(invalid="ignore"):
         extra[meet(up, minus) | meet(down, plus)] += -np.inf
     extra[meet(cotangent != 0, np.isnan(primal))] = np.nan
+    return product(g, where(_core.wrap(bad), 0.0, p)) + _core.wrap(extra)
+
+
+def _zero_safe_complex(product, g, p, y, bad):
+    """As `zero_safe`: where a nonzero `g` meets inf or nan of a complex `p`, the sum is nan."""
+    meets = product(_core.wrap((array(g) != 0).astype(y.dtype)), _core.wrap(bad.astype(y.dtype)))
+    extra = np.where(array(meets) != 0, np.nan, 0.0).astype(y.dtype)
     return product(g, where(_core.wrap(bad), 0.0, p)) + _core.wrap(extra)
 
 
@@ -194,7 +204,12 @@ class SCATTER:
         # bincount adds repeated cells up, in index order, ten times faster than np.add.at
         size = _product(shape)
         cells = np.arange(size).reshape(shape)[index]
-        sums = np.bincount(cells.ravel(), x.ravel(), size)
+        if x.dtype.kind == "c":
+            sums = np.empty(size, np.complex128)
+            sums.real = np.bincount(cells.ravel(), x.real.ravel(), size)
+            sums.imag = np.bincount(cells.ravel(), x.imag.ravel(), size)
+        else:
+            sums = np.bincount(cells.ravel(), x.ravel(), size)
         return sums.reshape(shape).astype(x.dtype, copy=False)
 
     def vjp(g, y, inputs, needs, shape, index, unique):
@@ -308,8 +323,7 @@ class SUM:
         return np.add.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims)
 
     def vjp(g, y, inputs, needs, axis, dtype, keepdims):
-        x = inputs[0]
-        return (_core.astype(spread(g, x.shape, axis), x.dtype),)
+        return (spread(g, inputs[0].shape, axis),)
 
 
 def sum_as(t, axis, dtype, keepdims):
@@ -402,7 +416,8 @@ class PROD:
 
     def vjp(g, y, inputs, needs, axis, keepdims):
         x = inputs[0]
-        return (zmul(spread(g, x.shape, axis), products_of_others(x, axis)),)
+        others = conjugate(products_of_others(x, axis))
+        return (zmul(spread(g, x.shape, axis), others),)
 
     def jvp(tangents, y, inputs, axis, keepdims):
         terms = zmul(tangents[0], products_of_others(inputs[0], axis))
@@ -484,22 +499,26 @@ def _direction(x, y, axis):
 
 @primitive("norm", reads_inputs=True, reads_output=True)
 class NORM:
-    """Root of the sum of squares; its gradient at zero is 0."""
+    """Root of the sum of squares, of complex numbers of their moduli; its gradient at 0 is 0."""
 
     def forward(x, axis, keepdims):
         if axis is None:
             flat = x.ravel()
-            y = np.sqrt(flat.dot(flat))
+            if x.dtype.kind == "c":
+                y = np.sqrt(flat.real.dot(flat.real) + flat.imag.dot(flat.imag))
+            else:
+                y = np.sqrt(flat.dot(flat))
             return y.reshape((1,) * x.ndim) if keepdims else y
-        return np.sqrt(np.add.reduce(x * x, axis=axis, keepdims=keepdims))
+        squares = (x.conj() * x).real if x.dtype.kind == "c" else x * x
+        return np.sqrt(np.add.reduce(squares, axis=axis, keepdims=keepdims))
 
     def vjp(g, y, inputs, needs, axis, keepdims):
         x = inputs[0]
         return (zmul(spread(g, x.shape, axis), _direction(x, y, axis)),)
 
     def jvp(tangents, y, inputs, axis, keepdims):
-        terms = zmul(tangents[0], _direction(inputs[0], y, axis))
-        return _core.sum(terms, axis, keepdims)
+        terms = zmul(tangents[0], conjugate(_direction(inputs[0], y, axis)))
+        return _core.sum(_core.real(terms), axis, keepdims)
 
 
 def norm(t, axis, keepdims):
@@ -535,7 +554,7 @@ def _contraction(name, function):
             return function(a, b, axes)
 
         def vjp(g, y, inputs, needs, axes):
-            (a, fold_a), (b, fold_b) = map(_as_matrix, inputs, axes)
+            (a, fold_a), (b, fold_b) = map(_as_matrix, map(conjugate, inputs), axes)
             g = _core.reshape(g, (a.shape[0], b.shape[0]))
             a_bar = b_bar = None
             if needs[0]:
@@ -674,7 +693,8 @@ def _einsum_vjp(g, k, inputs, terms, out, optimize):
     if not optimize and len(inputs) > 1:
         optimize = g.size * x.size > _ORDER_PAYS
     labels = "".join([label for label in sizes if label in known])
-    x_bar = _times_others(g, out, k, inputs, terms, labels, optimize)
+    others = [t if j == k else conjugate(t) for j, t in enumerate(inputs)]
+    x_bar = _times_others(g, out, k, tuple(others), terms, labels, optimize)
     # Labels that only x has were summed: broadcast.  Axes of length 1 that met longer ones: sum.
     lengths = dict(zip(labels, x_bar.shape, strict=True))
     x_bar = _core.reshape(x_bar, tuple([lengths.get(label, 1) for label in sizes]))

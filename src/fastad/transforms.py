@@ -3,7 +3,13 @@
 A transform calls the function with tensors, so the function must be written with operators,
 fastad's functions or NumPy's.  Arguments and results are numbers, arrays or tensors, or nested
 tuples, lists and dicts of these.  NumPy in, NumPy out: unless a tensor went in (or the result
-depends on one that requires gradients), results are Python floats and NumPy arrays.
+depends on one that requires gradients), results are Python numbers and NumPy arrays.
+
+Complex numbers.  The gradient of a real number L to ``z = x + iy`` is ``dL/dx + i dL/dy``, the
+direction of steepest ascent, as in PyTorch.  The cotangents of `vjp` are such gradients: a
+holomorphic f pulls g back to ``g * conj(f'(z))``.  `jvp` gives the derivative in a direction,
+``f'(z) * z_dot`` where f is holomorphic.  With ``holomorphic=True`` `grad`, `value_and_grad`,
+`jacobian` and `hessian` give ``f'(z)`` itself.
 """
 
 from __future__ import annotations
@@ -131,10 +137,11 @@ def _fresh(name: str, x: Any) -> Tensor:
         raise TypeError(f"{name}: {error}") from None
 
 
-def _scalar(name: str, y: Any) -> Tensor:
+def _scalar(name: str, y: Any, holomorphic: bool) -> Tensor:
     if not isinstance(y, Tensor):
-        if np.ndim(y) == 0 and isinstance(y, (int, float, np.number)):
-            return _core.as_tensor(float(y))
+        if np.ndim(y) == 0 and isinstance(y, (int, float, complex, np.number)):
+            y = complex(y)
+            return _core.as_tensor(y if holomorphic or y.imag else y.real)
         raise TypeError(
             f"{name}: the function returned {type(y).__name__}; wanted a tensor with one element"
         )
@@ -143,7 +150,23 @@ def _scalar(name: str, y: Any) -> Tensor:
             f"{name}: the function returned shape {y.shape}; wanted one number (use jacobian for "
             "more, or sum)"
         )
+    if y.dtype.kind == "c" and not holomorphic:
+        raise TypeError(
+            f"{name}: the function returned a complex number; wanted a real one (take .real or "
+            "abs()), or holomorphic=True for the derivative of a holomorphic function"
+        )
     return y
+
+
+def _check_holomorphic(name: str, inputs: _Inputs, y: Tensor) -> None:
+    """Raise unless arguments and result of a holomorphic function are complex."""
+    for t in (*inputs.tensors, y):
+        if t.dtype.kind != "c":
+            what = "returned" if t is y else "was given"
+            raise TypeError(
+                f"{name}: holomorphic=True is for functions of complex numbers with complex "
+                f"results, and this one {what} {t.dtype}; use astype(complex)"
+            )
 
 
 def _gradients(
@@ -176,18 +199,21 @@ def _numbers(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     return (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
 
-def _compiled(f: Any, name: str, argnums: int | tuple[int, ...]) -> Any:
+def _compiled(f: Any, name: str, argnums: int | tuple[int, ...], **options: Any) -> Any:
     """The program of a transform of a program, or None for other functions."""
     if not isinstance(f, _core.Replay) or not hasattr(f, "derived"):
         return None
-    return f.derived(name, argnums)
+    return f.derived(name, argnums, **options)
 
 
 # The transforms.
 
 
 def value_and_grad(
-    f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+    f: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
 ) -> Callable[..., Any]:
     """Return a function that gives ``f(*args)`` and the gradient of that number.
 
@@ -200,16 +226,21 @@ def value_and_grad(
         Which positional arguments to differentiate; for a tuple the gradient is a tuple.
     has_aux : bool
         `f` returns ``(number, more)``; then the value is that pair, `more` passed through.
+    holomorphic : bool
+        `f` is a holomorphic function of complex arguments, and what is wanted is ``f'(z)``.
 
     Returns
     -------
     callable
-        ``(value, gradient)``, each gradient of its argument's shape.
+        ``(value, gradient)``, each gradient of its argument's shape.  For a complex argument
+        ``z = x + iy`` it is ``df/dx + i df/dy``.
 
     Raises
     ------
     ValueError
         If `f` returns more than one number.
+    TypeError
+        If `f` returns a complex number, or with `holomorphic` a real one.
 
     Examples
     --------
@@ -217,9 +248,14 @@ def value_and_grad(
     >>> import numpy as np
     >>> ad.value_and_grad(lambda x: (x * x).sum())(np.array([1.0, 2.0]))
     (5.0, array([2., 4.]))
+    >>> ad.value_and_grad(lambda z: (z * z.conj()).real)(3.0 + 4.0j)
+    (25.0, (6+8j))
+    >>> ad.value_and_grad(lambda z: z * z, holomorphic=True)(3.0 + 4.0j)
+    ((-7+24j), (6+8j))
     """
     numbers = _numbers(argnums)
-    program = None if has_aux else _compiled(f, "value_and_grad", argnums)
+    options = {"holomorphic": True} if holomorphic else {}
+    program = None if has_aux else _compiled(f, "value_and_grad", argnums, **options)
     if program is not None:
         return program
 
@@ -229,12 +265,18 @@ def value_and_grad(
             inputs = _Inputs("grad", args, numbers)
             result = f(*inputs.args, **kwargs)
             y, aux = result if has_aux else (result, None)
-            y = _scalar("grad", y)
+            y = _scalar("grad", y, holomorphic)
+            seed = None
+            if holomorphic:
+                _check_holomorphic("grad", inputs, y)
+                seed = _core.astype(_core.broadcast_to(1.0, y.shape), y.dtype)
             others = inputs.others([y])
             traced = others == _RECORD
             more = [x for x in _leaves(aux, []) if isinstance(x, Tensor)]
             traced_aux = bool(more) and inputs.must_record(more)
-            bars = _gradients([y], [None], inputs.tensors, traced, traced_aux or others == _KEEP)
+            bars = _gradients([y], [seed], inputs.tensors, traced, traced_aux or others == _KEEP)
+            if holomorphic:
+                bars = [_core.conjugate(bar) for bar in bars]
         shaped = inputs.shaped(bars)
         value = y if traced and y.requires_grad else inputs.out(y.detach())
         gradient = shaped[0] if isinstance(argnums, int) else tuple(shaped)
@@ -249,7 +291,10 @@ def _finished(inputs: _Inputs, outputs: list[Tensor], traced: bool) -> list[Any]
 
 
 def grad(
-    f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+    f: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
 ) -> Callable[..., Any]:
     """Return the gradient of `f`, a function that gives one number.
 
@@ -263,11 +308,14 @@ def grad(
     1.0
     >>> ad.grad(ad.grad(lambda x: x**3))(2.0)
     12.0
+    >>> ad.grad(lambda z: z * z, holomorphic=True)(1 + 1j)
+    (2+2j)
     """
-    program = None if has_aux else _compiled(f, "grad", argnums)
+    options = {"holomorphic": True} if holomorphic else {}
+    program = None if has_aux else _compiled(f, "grad", argnums, **options)
     if program is not None:
         return program
-    both = value_and_grad(f, argnums, has_aux)
+    both = value_and_grad(f, argnums, has_aux, holomorphic)
 
     @functools.wraps(f, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -379,7 +427,7 @@ def _forward(
 
 
 def jacobian(
-    f: Callable[..., Any], argnums: int | tuple[int, ...] = 0
+    f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, holomorphic: bool = False
 ) -> Callable[..., Any]:
     """Return the dense Jacobian of `f`: the output's axes first, then the argument's.
 
@@ -393,6 +441,10 @@ def jacobian(
     argnums : int or tuple of int
         Which positional arguments (arrays or numbers) to differentiate; for a tuple the result is
         a tuple.
+    holomorphic : bool
+        `f` is a holomorphic function of complex arguments; needed where both these and its results
+        are complex.  A real function of complex arguments gives the gradient of each result, a
+        complex one of real arguments its derivative.
 
     Returns
     -------
@@ -402,7 +454,7 @@ def jacobian(
     Raises
     ------
     TypeError
-        If an argument or the output is not a single array.
+        If an argument or the output is not a single array, or complex where it must not be.
 
     Examples
     --------
@@ -413,7 +465,8 @@ def jacobian(
            [0., 4.]])
     """
     numbers = _numbers(argnums)
-    program = _compiled(f, "jacobian", argnums)
+    options = {"holomorphic": True} if holomorphic else {}
+    program = _compiled(f, "jacobian", argnums, **options)
     if program is not None:
         return program
 
@@ -431,30 +484,48 @@ def jacobian(
                     y = numpy_api.stack(y)
                 else:
                     y = _core.as_tensor(y)
-            blocks = _dense(y, inputs)
+            blocks = _dense(y, inputs, holomorphic)
         result = [inputs.out(b) for b in blocks]
         return result[0] if isinstance(argnums, int) else tuple(result)
 
     return wrapped
 
 
-def _dense(y: Tensor, inputs: _Inputs) -> list[Tensor]:
-    """Jacobian blocks of y, one per input, by the mode that needs fewer sweeps."""
+def _dense(y: Tensor, inputs: _Inputs, holomorphic: bool = False) -> list[Tensor]:
+    """Jacobian blocks of y, one per input, by the mode that needs fewer sweeps.
+
+    A real function of complex numbers has gradients, which are rows, and a complex function of real
+    numbers derivatives, which are columns.
+    """
     record = inputs.must_record([y])
     n_in = sum(x.size for x in inputs.tensors)
+    of_complex = any(x.dtype.kind == "c" for x in inputs.tensors)
+    if holomorphic:
+        _check_holomorphic("jacobian", inputs, y)
+    elif of_complex and y.dtype.kind == "c":
+        raise TypeError(
+            "jacobian: a complex function of complex arguments must be holomorphic to have one; "
+            "say so by holomorphic=True, or differentiate real and imaginary part"
+        )
     if not y.requires_grad:
         zeros = [_core.broadcast_to(0.0, y.shape + x.shape) for x in inputs.tensors]
-        return [_core.astype(z, x.dtype) for z, x in zip(zeros, inputs.tensors)]
-    if n_in <= y.size:
+        dtypes = [np.result_type(x.dtype, y.dtype) if y.dtype.kind == "c" else x.dtype
+                  for x in inputs.tensors]
+        return [_core.astype(z, dtype) for z, dtype in zip(zeros, dtypes)]
+    if y.dtype.kind == "c" and not of_complex or n_in <= y.size and of_complex == holomorphic:
         return _columns(y, inputs, record)
-    if not record:
-        return _rows(y, inputs)
+    rows = _recorded_rows(y, inputs) if record else _rows(y, inputs)
+    return [_core.conjugate(block) for block in rows] if holomorphic else rows
+
+
+def _recorded_rows(y: Tensor, inputs: _Inputs) -> list[Tensor]:
     from . import numpy_api
 
     parts: list[list[Tensor]] = [[] for _ in inputs.tensors]
     flat = _core.reshape(y, (-1,))
+    one = _core.astype(1.0, y.dtype)
     for k in range(y.size):
-        for part, bar in zip(parts, _gradients([flat[k]], [None], inputs.tensors, True, True)):
+        for part, bar in zip(parts, _gradients([flat[k]], [one], inputs.tensors, True, True)):
             part.append(bar)
     return [
         _core.reshape(numpy_api.stack(part), y.shape + x.shape) if part
@@ -516,10 +587,13 @@ def _rows(y: Tensor, inputs: _Inputs) -> list[Tensor]:
     ]
 
 
-def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+def hessian(
+    f: Callable[..., Any], argnums: int = 0, holomorphic: bool = False
+) -> Callable[..., Any]:
     """Return the dense Hessian of `f`, a function that gives one number.
 
-    The gradient is recorded once and swept once per element of the argument.
+    The gradient is recorded once and swept once per element of the argument.  For complex arguments
+    it needs `holomorphic`, as `jacobian` does.
 
     Returns
     -------
@@ -534,5 +608,8 @@ def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     array([[0., 6.],
            [6., 2.]])
     """
-    program = _compiled(f, "hessian", argnums)
-    return jacobian(grad(f, argnums), argnums) if program is None else program
+    options = {"holomorphic": True} if holomorphic else {}
+    program = _compiled(f, "hessian", argnums, **options)
+    if program is not None:
+        return program
+    return jacobian(grad(f, argnums, **options), argnums, **options)

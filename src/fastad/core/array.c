@@ -77,8 +77,6 @@ static void large_free(void *block, size_t bytes)
     pool_bytes += (int64_t)size;
 }
 
-size_t fad_itemsize(int dtype) { return dtype == FAD_F64 ? 8 : dtype == FAD_F32 ? 4 : 1; }
-
 static fad_array *header(int dtype, int ndim, const int64_t *shape, size_t extra)
 {
     fad_array *arr = fad_malloc(sizeof *arr + (size_t)ndim * sizeof(int64_t) + extra);
@@ -103,7 +101,10 @@ fad_array *fad_array_new(int dtype, int ndim, const int64_t *shape)
     const size_t bytes = (size_t)size * fad_itemsize(dtype);
     if (bytes <= INLINE_BYTES) {
         fad_array *arr = header(dtype, ndim, shape, bytes + 8);
-        if (arr) arr->data = arr->shape + ndim;
+        if (!arr) return NULL;
+        arr->data = arr->shape + ndim;
+        /* NumPy copies complex operands of products that do not lie at multiples of their size */
+        if (dtype == FAD_C128 && (uintptr_t)arr->data % 16) arr->data = arr->shape + ndim + 1;
         return arr;
     }
     fad_array *arr = header(dtype, ndim, shape, 0);
@@ -161,29 +162,68 @@ fad_array *fad_array_copy(const fad_array *src)
 fad_array *fad_array_cast(const fad_array *src, int dtype)
 {
     fad_array *arr = fad_array_new(dtype, src->ndim, src->shape);
-    if (!arr) return NULL;
-    if (src->dtype == dtype) {
-        memcpy(arr->data, src->data, (size_t)src->size * fad_itemsize(dtype));
-    } else if (dtype == FAD_F32) {
-        const double *p = src->data;
-        float *q = arr->data;
-        for (int64_t i = 0; i < src->size; i++) q[i] = (float)p[i];
-    } else {
-        const float *p = src->data;
-        double *q = arr->data;
-        for (int64_t i = 0; i < src->size; i++) q[i] = p[i];
-    }
+    if (arr) fad_cast_into(src, arr);
     return arr;
+}
+
+static int is_single(int dtype) { return dtype == FAD_F32 || dtype == FAD_C64; }
+
+/* n numbers of one precision to another, each `dp` and `dq` numbers after the last. */
+static void cast_numbers(const void *src, int single, int dp, void *dst, int to_single, int dq,
+                         int64_t n)
+{
+    const double *p = src;
+    const float *ps = src;
+    double *q = dst;
+    float *qs = dst;
+    if (single && to_single) for (int64_t i = 0; i < n; i++) qs[i * dq] = ps[i * dp];
+    else if (single) for (int64_t i = 0; i < n; i++) q[i * dq] = ps[i * dp];
+    else if (to_single) for (int64_t i = 0; i < n; i++) qs[i * dq] = (float)p[i * dp];
+    else for (int64_t i = 0; i < n; i++) q[i * dq] = p[i * dp];
+}
+
+void fad_cast_into(const fad_array *src, fad_array *out)
+{
+    const int from = fad_is_complex(src->dtype), to = fad_is_complex(out->dtype);
+    const int single = is_single(src->dtype), to_single = is_single(out->dtype);
+    if (src->dtype == out->dtype) {
+        memcpy(out->data, src->data, (size_t)src->size * fad_itemsize(out->dtype));
+        return;
+    }
+    if (from && to) {
+        cast_numbers(src->data, single, 1, out->data, to_single, 1, 2 * src->size);
+        return;
+    }
+    if (to) memset(out->data, 0, (size_t)out->size * fad_itemsize(out->dtype));
+    cast_numbers(src->data, single, 1 + from, out->data, to_single, 1 + to, src->size);
+}
+
+/* How many numbers of its precision an array holds. */
+static int64_t numbers_in(const fad_array *x) { return x->size * (1 + fad_is_complex(x->dtype)); }
+
+int fad_has_nan(const fad_array *x)
+{
+    const int64_t n = numbers_in(x);
+    const double *p = x->data;
+    const float *q = x->data;
+    if (is_single(x->dtype)) {
+        for (int64_t i = 0; i < n; i++) if (q[i] != q[i]) return 1;
+    } else {
+        for (int64_t i = 0; i < n; i++) if (p[i] != p[i]) return 1;
+    }
+    return 0;
 }
 
 fad_status fad_fill(int dtype, int ndim, const int64_t *shape, double v, fad_array **out)
 {
     fad_array *arr = *out = fad_array_new(dtype, ndim, shape);
     if (!arr) return FAD_NOMEM;
-    if (dtype == FAD_F32)
-        for (int64_t i = 0; i < arr->size; i++) ((float *)arr->data)[i] = (float)v;
+    const int step = 1 + fad_is_complex(dtype);
+    if (step > 1) memset(arr->data, 0, (size_t)arr->size * fad_itemsize(dtype));
+    if (is_single(dtype))
+        for (int64_t i = 0; i < arr->size; i++) ((float *)arr->data)[i * step] = (float)v;
     else
-        for (int64_t i = 0; i < arr->size; i++) ((double *)arr->data)[i] = v;
+        for (int64_t i = 0; i < arr->size; i++) ((double *)arr->data)[i * step] = v;
     return FAD_OK;
 }
 
@@ -278,8 +318,8 @@ static fad_status broadcast_shape(const fad_operand *in, int n, int *ndim, int64
 
 /* ---- elementwise values ------------------------------------------------------------------------ */
 
-static struct { fad_loop fn; void *data; } loops[FAD_OP_END][2];
-static struct { fad_loop fn; void *data; } matmul_loop[2];
+static struct { fad_loop fn; void *data; } loops[FAD_OP_END][FAD_BOOL];
+static struct { fad_loop fn; void *data; } matmul_loop[FAD_BOOL];
 
 void fad_set_loop(int op, int dtype, fad_loop fn, void *data)
 {
@@ -352,7 +392,7 @@ static void own_loop(int op, int arity, const int *types, char **p, intptr_t n, 
 
 /* The operands as a loop reads them; `simple` when equal shapes and numbers need no walk. */
 typedef struct {
-    union { double d; float f; } number[3];
+    union { double d, z[2]; float f, c[2]; } number[3];
     int types[4], arity, simple;
     intptr_t step[MAXOPS];
     char *ptr[MAXOPS];
@@ -371,8 +411,9 @@ static void operands_of(operands *r, int op, int dtype, const fad_operand *in)
         const fad_array *arr = in[o].arr;
         r->types[o] = arr ? arr->dtype : dtype;
         if (!arr) {
-            if (dtype == FAD_F64) r->number[o].d = in[o].number;
-            else r->number[o].f = (float)in[o].number;
+            if (fad_is_complex(dtype)) memset(&r->number[o], 0, sizeof r->number[o]);
+            if (is_single(dtype)) r->number[o].f = (float)in[o].number;
+            else r->number[o].d = in[o].number;
             r->ptr[o] = (char *)&r->number[o];
             r->step[o] = 0;
             continue;
@@ -437,6 +478,7 @@ fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array *
     int64_t shape[FAD_MAXDIM];
     const int64_t *full = shape;
     operands_of(&r, op, dtype, in);
+    if (fad_is_complex(dtype) && !r.fn) return FAD_DTYPE;
     if (!r.simple) {
         fad_status status = broadcast_shape(in, r.arity, &ndim, shape);
         if (status) return status;
@@ -462,14 +504,15 @@ fad_status fad_sum_all(const fad_array *x, double *out)
 
 void fad_add_into(fad_array *dst, const fad_array *src)
 {
-    if (dst->dtype == FAD_F64) {
+    const int64_t n = numbers_in(dst);
+    if (!is_single(dst->dtype)) {
         double *p = dst->data;
         const double *q = src->data;
-        for (int64_t i = 0; i < dst->size; i++) p[i] += q[i];
+        for (int64_t i = 0; i < n; i++) p[i] += q[i];
     } else {
         float *p = dst->data;
         const float *q = src->data;
-        for (int64_t i = 0; i < dst->size; i++) p[i] += q[i];
+        for (int64_t i = 0; i < n; i++) p[i] += q[i];
     }
 }
 
@@ -521,11 +564,27 @@ void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out)
             double *q = (double *)w.ptr[1];
             if (keep) for (int64_t i = 0; i < n; i++) q[i] += p[i];
             else *q += fad_pairwise_f64(p, n);
-        } else {
+        } else if (x->dtype == FAD_F32) {
             const float *p = (const float *)w.ptr[0];
             float *q = (float *)w.ptr[1];
             if (keep) for (int64_t i = 0; i < n; i++) q[i] += p[i];
             else *q += fad_pairwise_f32(p, n);
+        } else if (x->dtype == FAD_C128) {
+            const double *p = (const double *)w.ptr[0];
+            double *q = (double *)w.ptr[1], sum[2];
+            if (keep) for (int64_t i = 0; i < 2 * n; i++) q[i] += p[i];
+            else {
+                fad_pairwise_c128(p, n, sum);
+                for (int k = 0; k < 2; k++) q[k] += sum[k];
+            }
+        } else {
+            const float *p = (const float *)w.ptr[0];
+            float *q = (float *)w.ptr[1], sum[2];
+            if (keep) for (int64_t i = 0; i < 2 * n; i++) q[i] += p[i];
+            else {
+                fad_pairwise_c64(p, n, sum);
+                for (int k = 0; k < 2; k++) q[k] += sum[k];
+            }
         }
     } while (walk_next(&w));
 }
@@ -543,6 +602,8 @@ static void gather(walk *w, size_t item)
             for (int64_t i = 0; i < n; i++) memcpy(q + 8 * i, p + i * step, 8);
         else if (item == 4)
             for (int64_t i = 0; i < n; i++) memcpy(q + 4 * i, p + i * step, 4);
+        else if (item == 16)
+            for (int64_t i = 0; i < n; i++) memcpy(q + 16 * i, p + i * step, 16);
         else
             for (int64_t i = 0; i < n; i++) q[i] = p[i * step];
     } while (walk_next(w));
@@ -587,6 +648,7 @@ void fad_scatter_into(const fad_array *x, const int64_t *place, fad_array *out)
         char *q = w.ptr[1];
         if (step == (intptr_t)item) memcpy(q, p, (size_t)n * item);
         else if (item == 8) for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 8 * i, 8);
+        else if (item == 16) for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 16 * i, 16);
         else for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 4 * i, 4);
     } while (walk_next(&w));
 }
@@ -654,6 +716,32 @@ void fad_transpose_into(const fad_array *x, const int *axes, fad_array *out)
 
 /* ---- products ---------------------------------------------------------------------------------------- */
 
+static void own_complex_matmul(char **args, const intptr_t *dims, const intptr_t *steps, int single)
+{
+    const int dtype = single ? FAD_F32 : FAD_F64;
+    const intptr_t part = (intptr_t)fad_itemsize(dtype);
+    for (intptr_t i = 0; i < dims[1]; i++) {
+        for (intptr_t j = 0; j < dims[3]; j++) {
+            const char *a = args[0] + i * steps[3], *b = args[1] + j * steps[6];
+            char *out = args[2] + i * steps[7] + j * steps[8];
+            double re = 0.0, im = 0.0;
+            for (intptr_t k = 0; k < dims[2]; k++, a += steps[4], b += steps[5]) {
+                const double ar = load(a, dtype), ai = load(a + part, dtype);
+                const double br = load(b, dtype), bi = load(b + part, dtype);
+                re += ar * br - ai * bi;
+                im += ar * bi + ai * br;
+            }
+            if (single) {
+                ((float *)out)[0] = (float)re;
+                ((float *)out)[1] = (float)im;
+            } else {
+                ((double *)out)[0] = re;
+                ((double *)out)[1] = im;
+            }
+        }
+    }
+}
+
 static void own_matmul(char **args, const intptr_t *dims, const intptr_t *steps, int dtype)
 {
     const intptr_t m = dims[1], n = dims[2], p = dims[3];
@@ -669,6 +757,10 @@ static void own_matmul(char **args, const intptr_t *dims, const intptr_t *steps,
                 out[j] = s;
             }
         }
+        return;
+    }
+    if (fad_is_complex(dtype)) {
+        own_complex_matmul(args, dims, steps, is_single(dtype));
         return;
     }
     for (intptr_t i = 0; i < m; i++) {

@@ -260,8 +260,10 @@ static int add_step(builder *u, step *s, fad_index i)
     const int comparable = !(u->b->tape->op[i] & FAD_ARRAY)
         || u->values[s->arg[0]].is_array || (s->n > 1 && u->values[s->arg[1]].is_array);
     if (comparable) {
+        const value *a = &u->values[s->arg[0]], *b = &u->values[s->arg[1]];
+        /* NumPy's products of complex numbers do mind the order */
         const int commutes = (s->op == FAD_OP_add || s->op == FAD_OP_multiply || s->op == FAD_OP_zmul)
-            && u->values[s->arg[0]].is_array == u->values[s->arg[1]].is_array;
+            && a->is_array == b->is_array && !(a->is_array && fad_is_complex(a->like->dtype));
         const int32_t have = find_equal(u, s->op, s->arg, commutes, &at);
         if (have >= 0 && same_kind(u, have, i)) {
             u->value_of[i] = have;
@@ -363,6 +365,18 @@ static fad_status take_call(builder *u, fad_index i)
         if (v < 0) return FAD_NOMEM;
         if (uniform >= 0) u->values[v].uniform = uniform;
         return FAD_OK;
+    }
+    if (what.kind == FAD_VM_ROW) {
+        s.kind = STEP_ROW;
+        s.op = (uint16_t)what.op;
+        if (s.n < 2) s.arg[1] = s.arg[0];
+        const int32_t same = passed_on(u, s.op, s.arg, i);
+        if (same >= 0) {
+            u->value_of[i] = same;
+            return FAD_OK;
+        }
+        if (s.n < 2) s.arg[1] = 0;
+        return add_step(u, &s, i) ? FAD_OK : FAD_NOMEM;
     }
     if (what.kind == FAD_VM_SUM_TO && !(t->op[i] & FAD_ARRAY)) what.kind = FAD_VM_SUM_ALL;
     if (what.kind == FAD_VM_SUM_ALL || what.kind == FAD_VM_GET)    /* the same in any shape */

@@ -28,7 +28,9 @@ typedef enum {
 
 typedef int32_t fad_index;
 
-enum { FAD_F64 = 0, FAD_F32 = 1, FAD_BOOL = 2, FAD_OTHER = 3 };
+/* The core computes with the dtypes below FAD_BOOL and has their bytes; of others it knows the
+ * shape.  A complex number is its real part and then its imaginary part, and is always an array. */
+enum { FAD_F64 = 0, FAD_F32 = 1, FAD_C128 = 2, FAD_C64 = 3, FAD_BOOL = 4, FAD_OTHER = 5 };
 enum { FAD_MAXDIM = 64 };
 
 /* What a row's partials read; see ops.def. */
@@ -109,7 +111,12 @@ typedef struct fad_array {
     int64_t shape[];
 } fad_array;
 
-size_t fad_itemsize(int dtype);
+static inline size_t fad_itemsize(int dtype)
+{
+    static const unsigned char size[] = {8, 4, 16, 8, 1, 1};
+    return size[dtype];
+}
+static inline int fad_is_complex(int dtype) { return dtype == FAD_C128 || dtype == FAD_C64; }
 fad_array *fad_array_new(int dtype, int ndim, const int64_t *shape);
 fad_array *fad_array_borrow(int dtype, int ndim, const int64_t *shape, void *data, void *owner);
 void fad_array_release(fad_array *arr);
@@ -120,7 +127,10 @@ static inline int64_t fad_array_bytes(const fad_array *arr)
 }
 int fad_same_shape(const fad_array *p, const fad_array *q);
 fad_array *fad_array_copy(const fad_array *src);
+/* Between any two of float64, float32, complex128, complex64; a real result has the real parts. */
 fad_array *fad_array_cast(const fad_array *src, int dtype);
+void fad_cast_into(const fad_array *src, fad_array *out);
+int fad_has_nan(const fad_array *x);
 
 /* Keepers and calls that the core has let go; the caller takes and releases them. */
 typedef struct fad_call {
@@ -312,7 +322,8 @@ void fad_set_loop(int op, int dtype, fad_loop fn, void *data);
 int fad_has_loop(int op, int dtype);
 void fad_set_matmul(int dtype, fad_loop fn, void *data);
 /* Raises FAD_SHAPE unless the operands broadcast.  Operands have one dtype (where's first may be
- * bool), or are numbers: arr == NULL, then `number` (already rounded to dtype) is meant. */
+ * bool), or are numbers: arr == NULL, then `number` (already rounded to dtype) is meant.  Complex
+ * rows need a loop: FAD_DTYPE without one. */
 typedef struct { const fad_array *arr; double number; } fad_operand;
 fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array **out);
 /* The same into an array of the right shape, which may be that of an operand. */
@@ -343,6 +354,13 @@ void fad_broadcast_into(const fad_array *x, fad_array *out);
 void fad_transpose_into(const fad_array *x, const int *axes, fad_array *out);
 void fad_matmul_into(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
                      fad_array *out);
+
+/* Of a complex array its conjugate or its imaginary parts; of a real array i times it. */
+enum { FAD_CONJUGATE, FAD_IMAG, FAD_TIMES_I };
+fad_status fad_part(int part, const fad_array *x, fad_array **out);
+void fad_part_into(int part, const fad_array *x, fad_array *out);
+/* Set loops for complex rows that NumPy has not. */
+void fad_set_complex_loops(void);
 
 /* ---- sweeps ------------------------------------------------------------------------------ */
 

@@ -35,6 +35,9 @@ extern const fad_values_fn fad_fused[FAD_FUSED_END];
 /* NumPy's pairwise sums of contiguous elements; -0.0 where there is none. */
 double fad_pairwise_f64(const double *x, int64_t n);
 float fad_pairwise_f32(const float *x, int64_t n);
+/* The same of n complex numbers, real and imaginary part. */
+void fad_pairwise_c128(const double *x, int64_t n, double *sum);
+void fad_pairwise_c64(const float *x, int64_t n, float *sum);
 
 /* The same fed in pieces, all but the last of a multiple of 8 elements.  While `pending` lasts, its
  * stretches lie from right to left; `right` is 0 where the stretch left of it is summed already. */

@@ -26,6 +26,8 @@ static const char *call_name(enum fad_vm_kind kind)
     case FAD_VM_MATMUL: return "matmul";
     case FAD_VM_GET: return "get";
     case FAD_VM_ASSEMBLE: return "assemble";
+    case FAD_VM_ROW: return "complex_row";
+    case FAD_VM_PART: return "part";
     case FAD_VM_PARTIAL: return "partial";
     case FAD_VM_SUM_AXES: return "sum_axes";
     case FAD_VM_SLICE: return "slice";

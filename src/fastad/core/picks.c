@@ -1,35 +1,49 @@
-/* Structured operations of programs that pick elements or run along an axis, on float64 arrays
- * (the first two on any floating ones) with the bits of NumPy's. */
+/* Structured operations of programs that pick elements, on any floating arrays, or run along an
+ * axis, on float64 arrays; with the bits of NumPy's. */
 #include "kernels.h"
+
+#define EACH_ITEM(size, to, from) \
+    for (int64_t i = 0; i < n; i++) \
+        memcpy(q + (size_t)(to) * size, p + (size_t)(from) * size, size); \
+    return
 
 /* x's elements at these places of it, in order. */
 void fad_take_into(const fad_array *x, const int64_t *place, fad_array *out)
 {
-    if (x->dtype == FAD_F64) {
-        const double *p = x->data;
-        double *q = out->data;
-        for (int64_t i = 0; i < out->size; i++) q[i] = p[place[i]];
-    } else {
-        const float *p = x->data;
-        float *q = out->data;
-        for (int64_t i = 0; i < out->size; i++) q[i] = p[place[i]];
+    const char *p = x->data;
+    char *q = out->data;
+    const int64_t n = out->size;
+    switch (fad_itemsize(x->dtype)) {
+    case 4: EACH_ITEM(4, i, place[i]);
+    case 8: EACH_ITEM(8, i, place[i]);
+    case 16: EACH_ITEM(16, i, place[i]);
     }
 }
 
-/* Zeros with x's elements at these places; with `adds`, of float64, places may come again. */
+/* Zeros with x's elements at these places, which differ. */
+static void put(const fad_array *x, const int64_t *place, fad_array *out)
+{
+    const char *p = x->data;
+    char *q = out->data;
+    const int64_t n = x->size;
+    switch (fad_itemsize(x->dtype)) {
+    case 4: EACH_ITEM(4, place[i], i);
+    case 8: EACH_ITEM(8, place[i], i);
+    case 16: EACH_ITEM(16, place[i], i);
+    }
+}
+
+/* The same; with `adds`, of float64, places may come again. */
 void fad_put_into(const fad_array *x, const int64_t *place, int adds, fad_array *out)
 {
     memset(out->data, 0, (size_t)out->size * fad_itemsize(out->dtype));
-    if (x->dtype == FAD_F64) {
-        const double *p = x->data;
-        double *q = out->data;
-        if (adds) for (int64_t i = 0; i < x->size; i++) q[place[i]] += p[i];
-        else for (int64_t i = 0; i < x->size; i++) q[place[i]] = p[i];
-    } else {
-        const float *p = x->data;
-        float *q = out->data;
-        for (int64_t i = 0; i < x->size; i++) q[place[i]] = p[i];
+    if (!adds) {
+        put(x, place, out);
+        return;
     }
+    const double *p = x->data;
+    double *q = out->data;
+    for (int64_t i = 0; i < x->size; i++) q[place[i]] += p[i];
 }
 
 /* Axes first .. end - 1 as one: `outer` times n times `inner` elements. */

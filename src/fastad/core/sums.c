@@ -41,8 +41,37 @@ enum { BLOCK = 128, LANES = 8 };
         return fad_pairwise_##name(x, half) + fad_pairwise_##name(x + half, n - half); \
     }
 
+/* Complex numbers: of the numbers in a block, four sums of real parts alternate with four of
+ * imaginary ones. */
+#define COMPLEX_SUMS(type, real, name) \
+    static void halves_##name(const type *x, int64_t n, type *sum) \
+    { \
+        type part[LANES]; \
+        int64_t i = n - n % LANES; \
+        if (n > BLOCK) { \
+            const int64_t half = n / 2 - n / 2 % LANES; \
+            halves_##name(x, half, sum); \
+            halves_##name(x + half, n - half, part); \
+            for (int k = 0; k < 2; k++) sum[k] += part[k]; \
+            return; \
+        } \
+        if (n < LANES) { \
+            sum[0] = sum[1] = (type)-0.0; \
+            i = 0; \
+        } else { \
+            memcpy(part, x, sizeof part); \
+            lanes_##real(x + LANES, i - LANES, part); \
+            for (int k = 0; k < 2; k++) \
+                sum[k] = (part[k] + part[k + 2]) + (part[k + 4] + part[k + 6]); \
+        } \
+        for (; i < n; i++) sum[i % 2] += x[i]; \
+    } \
+    void fad_pairwise_##name(const type *x, int64_t n, type *sum) { halves_##name(x, 2 * n, sum); }
+
 SUMS(double, f64)
 SUMS(float, f32)
+COMPLEX_SUMS(double, f64, c128)
+COMPLEX_SUMS(float, f32, c64)
 
 /* Go down to the first block of a stretch of n elements. */
 static void descend(fad_sum_stream *s, int64_t n)

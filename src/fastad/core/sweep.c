@@ -942,6 +942,11 @@ static fad_status forward_array(fad_tape *t, fad_sweep *s, fad_index i)
             out = fad_array_new(full->dtype, full->ndim, full->shape);
             if (!out) return FAD_NOMEM;
         }
+        if (fad_is_complex(full->dtype)) {  /* a copy: complex rows are calls */
+            fad_array_release(out);
+            out = fad_array_share(s->own[p].arr);
+            break;
+        }
         if (t->op[p] & FAD_ARRAY) reader_array(&dot, s->own[p].arr, full);
         else reader_fill(&dot, s->own[p].f, full->size);
         for (int64_t at = 0; at < full->size; at += BLOCK) {

@@ -58,20 +58,6 @@ void fad_workspace_free(const fad_program *p, fad_workspace *w)
     fad_free(w);
 }
 
-static int has_nan(const fad_array *arr)
-{
-    if (arr->dtype == FAD_F64) {
-        const double *x = arr->data;
-        for (int64_t i = 0; i < arr->size; i++)
-            if (x[i] != x[i]) return 1;
-    } else {
-        const float *x = arr->data;
-        for (int64_t i = 0; i < arr->size; i++)
-            if (x[i] != x[i]) return 1;
-    }
-    return 0;
-}
-
 int fad_vm_guard_holds(const guard_ins *g, const fad_workspace *w)
 {
     const double a = g->a.is_array ? 0.0 : w->reg[g->a.where];
@@ -86,7 +72,7 @@ int fad_vm_guard_holds(const guard_ins *g, const fad_workspace *w)
     case FAD_GUARD_BITS: return !memcmp(&a, &g->number, sizeof a);
     case FAD_GUARD_TRUNC: return trunc(a) == g->number;
     case FAD_GUARD_BYTES: return !memcmp(w->array[g->a.where]->data, g->bytes, g->size);
-    case FAD_GUARD_NO_NAN: return g->a.is_array ? !has_nan(w->array[g->a.where]) : a == a;
+    case FAD_GUARD_NO_NAN: return g->a.is_array ? !fad_has_nan(w->array[g->a.where]) : a == a;
     }
     return 0;
 }
@@ -335,16 +321,14 @@ fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins 
     case FAD_VM_TRANSPOSE:
         fad_transpose_into(w->array[ins->in[0].where], p->axes + ins->axes, out);
         return FAD_OK;
-    case FAD_VM_CAST: {
-        const fad_array *x = ins->in[0].is_array ? w->array[ins->in[0].where] : NULL;
-        if (!x) *(float *)out->data = (float)w->reg[ins->in[0].where];
-        else if (!out) w->reg[ins->out.where] = *(const float *)x->data;
-        else if (out->dtype == FAD_F32)
-            for (int64_t i = 0; i < x->size; i++)
-                ((float *)out->data)[i] = (float)((const double *)x->data)[i];
-        else
-            for (int64_t i = 0; i < x->size; i++)
-                ((double *)out->data)[i] = ((const float *)x->data)[i];
+    case FAD_VM_CAST:
+    case FAD_VM_PART: {
+        fad_array number = {.refs = 1, .dtype = FAD_F64, .size = 1, .data = &one.f};
+        const fad_array *x = ins->in[0].is_array ? w->array[ins->in[0].where] : &number;
+        if (x == &number) one.f = w->reg[ins->in[0].where];
+        if (ins->kind == FAD_VM_CAST) fad_cast_into(x, out ? out : &number);
+        else fad_part_into(ins->side, x, out ? out : &number);
+        if (!out) w->reg[ins->out.where] = one.f;
         return FAD_OK;
     }
     case FAD_VM_MATMUL:

@@ -19,6 +19,8 @@ enum fad_vm_kind {
     FAD_VM_MATMUL,      /* ta, tb, exact; at most two axes */
     FAD_VM_GET,         /* a number out of a float64 array, at offset */
     FAD_VM_ASSEMBLE,    /* numbers in a float64 array of zeros; `offset` names their places */
+    FAD_VM_ROW,         /* a row `op` over complex arrays of one dtype */
+    FAD_VM_PART,        /* `side` says which; see fad_part */
     FAD_VM_PARTIAL,     /* of a row `op` to its operand `side`; parents a, b, c, y */
     FAD_VM_SUM_AXES,    /* over the axes whose `axes` is not 0 */
     FAD_VM_SLICE,       /* elements at regular steps; `offset` names the first and the steps */
