@@ -791,7 +791,7 @@ cdef int keep_places(BuildState state, fad_vm_call *what, object places) except 
 
 
 # Array instructions that native.py has no text for.
-UNWRITTEN = ("sum_axes", "compare", "take", "put", "cumsum", "extremum", "ties")
+UNWRITTEN = ("sum_axes", "compare", "take", "give", "cumsum", "extremum", "ties")
 
 
 cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_call *what) except -1:
@@ -934,7 +934,7 @@ cdef int regular(BuildState state, fad_vm_call *what, str form, fad_call *call, 
     cells = np.arange(whole.size).reshape(dims_of(whole))[params["index"]]
     if np.shape(cells) == dims_of(part):
         keep_places(state, what, cells)
-        what.kind = FAD_VM_TAKE if form == "slice" else FAD_VM_PUT
+        what.kind = FAD_VM_TAKE if form == "slice" else FAD_VM_GIVE
     return 0
 
 

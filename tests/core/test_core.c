@@ -2258,7 +2258,7 @@ static void any_allocation_of_a_program_may_fail(void)
 
 /* ---- picks ----------------------------------------------------------------------------------- */
 
-static void taking_and_putting_are_adjoint_and_places_may_come_again(void)
+static void taking_and_giving_are_adjoint_and_places_may_come_again(void)
 {
     const int64_t whole[2] = {3, 5}, part[1] = {7}, none[1] = {0};
     const int64_t again[7] = {14, 0, 3, 3, 14, 9, 14}, once[7] = {14, 0, 3, 5, 1, 9, 2};
@@ -2270,7 +2270,7 @@ static void taking_and_putting_are_adjoint_and_places_may_come_again(void)
             const int64_t *place = adds ? again : once;
             double want[15] = {0.0};
             fad_take_into(x, place, y);
-            fad_put_into(g, place, adds, back);
+            fad_give_into(g, place, adds, back);
             for (int k = 0; k < 7; k++) {
                 CLOSE(get(y, k), get(x, place[k]), 0.0);
                 want[place[k]] += get(g, k);
@@ -2278,7 +2278,7 @@ static void taking_and_putting_are_adjoint_and_places_may_come_again(void)
             for (int k = 0; k < 15; k++) CLOSE(get(back, k), want[k], 0.0);
         }
         fad_take_into(x, again, nothing);
-        fad_put_into(nothing, again, 0, back);
+        fad_give_into(nothing, again, 0, back);
         for (int k = 0; k < 15; k++) CLOSE(get(back, k), 0.0, 0.0);
         fad_array_release(x), fad_array_release(y), fad_array_release(g);
         fad_array_release(back), fad_array_release(nothing);
@@ -4204,7 +4204,7 @@ int main(int argc, char **argv)
     TEST(guards_on_arrays_end_a_run_and_spoil_nothing) \
     TEST(a_foreign_call_that_refuses_ends_the_run) \
     TEST(a_program_outlives_its_tape_and_keeps_no_values_of_it) \
-    TEST(taking_and_putting_are_adjoint_and_places_may_come_again) \
+    TEST(taking_and_giving_are_adjoint_and_places_may_come_again) \
     TEST(sums_extrema_and_ties_run_along_any_axis) \
     TEST(any_allocation_may_fail_for_all_that_a_program_knows) \
     TEST(recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs) \

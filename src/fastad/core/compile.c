@@ -885,7 +885,7 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
             : what->kind == FAD_VM_SLICE ? out->like->ndim + 1
             : what->kind == FAD_VM_SCATTER ? u->values[arg[0]].like->ndim + 1
             : what->kind == FAD_VM_TAKE ? out->like->size
-            : what->kind == FAD_VM_PUT ? u->values[arg[0]].like->size : 0;
+            : what->kind == FAD_VM_GIVE ? u->values[arg[0]].like->size : 0;
         if (places) {
             const int64_t *from = u->b->offsets(u->b->ctx, what->offset);
             ins.offset = p->n_offset;

@@ -342,7 +342,7 @@ void fad_add_into(fad_array *dst, const fad_array *src);
 void fad_sum_into(const fad_array *x, fad_array *out);
 void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out);
 void fad_take_into(const fad_array *x, const int64_t *place, fad_array *out);
-void fad_put_into(const fad_array *x, const int64_t *place, int adds, fad_array *out);
+void fad_give_into(const fad_array *x, const int64_t *place, int adds, fad_array *out);
 void fad_cumsum_into(const fad_array *x, int axis, int reverse, fad_array *out);
 void fad_extremum_into(int op, const fad_array *x, int first, int end, double *out);
 void fad_ties_into(const fad_array *x, const double *y, int first, int end, fad_array *out);

@@ -34,7 +34,7 @@ static void put(const fad_array *x, const int64_t *place, fad_array *out)
 }
 
 /* The same; with `adds`, of float64, places may come again. */
-void fad_put_into(const fad_array *x, const int64_t *place, int adds, fad_array *out)
+void fad_give_into(const fad_array *x, const int64_t *place, int adds, fad_array *out)
 {
     memset(out->data, 0, (size_t)out->size * fad_itemsize(out->dtype));
     if (!adds) {

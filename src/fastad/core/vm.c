@@ -291,8 +291,8 @@ fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins 
     case FAD_VM_TAKE:
         fad_take_into(w->array[ins->in[0].where], p->offset + ins->offset, out);
         return FAD_OK;
-    case FAD_VM_PUT:
-        fad_put_into(w->array[ins->in[0].where], p->offset + ins->offset, !ins->exact, out);
+    case FAD_VM_GIVE:
+        fad_give_into(w->array[ins->in[0].where], p->offset + ins->offset, !ins->exact, out);
         return FAD_OK;
     case FAD_VM_CUMSUM:
         fad_cumsum_into(w->array[ins->in[0].where], ins->ta, ins->side, out);

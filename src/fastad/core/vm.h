@@ -29,7 +29,7 @@ enum fad_vm_kind {
     FAD_VM_COMPARE,     /* two float64 operands of the result's shape or numbers, as guard `op`;
                          * side 1, 2: the right, the left one is the number with the bits `offset` */
     FAD_VM_TAKE,        /* elements one by one; `offset` names their places */
-    FAD_VM_PUT,         /* its adjoint; exact: places differ, or numbers add up */
+    FAD_VM_GIVE,         /* its adjoint; exact: places differ, or numbers add up */
     FAD_VM_CUMSUM,      /* of float64 along axis `ta`; side 1: from the end */
     FAD_VM_EXTREMUM,    /* row `op` over axes ta .. tb - 1 of float64 */
     FAD_VM_TIES,        /* weights of the elements of a that are the extremum b over such axes */
