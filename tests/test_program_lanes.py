@@ -221,7 +221,7 @@ def test_tensors_from_outside_are_read_anew():
 
 def test_foreign_functions_run_for_each_row_and_once_for_what_all_rows_share():
     def f(x, y):
-        return ad.cumsum(x)[2] * ad.exp(x[1]) * ad.cumsum(y)[1]
+        return ad.prod(x[:3]) * ad.exp(x[1]) * ad.prod(y[:2])
 
     p = ad.compile(f)
     x, y = RNG.normal(size=(30, 4)), RNG.normal(size=3)

@@ -1261,7 +1261,7 @@ def register_rules(zero_safe, scatter, stack, window, put, put_values, picked, d
     """The floor above supplies products in which a zero cotangent hides inf and nan, the adjoint
     of indexing, the primitives that join numbers to an array, that look at a place in an array and
     that write there (with what does it in an array, and what reads it back), and which of its
-    primitives the core can do: "slice", "scatter", "join"."""
+    primitives the core can do."""
     global zero_safe_, scatter_, stack_, window_, put_, put_values_, picked_
     zero_safe_ = zero_safe
     scatter_ = scatter

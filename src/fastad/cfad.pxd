@@ -14,6 +14,7 @@ cdef extern from "fad.h" nogil:
         FAD_OP_add, FAD_OP_subtract, FAD_OP_multiply, FAD_OP_divide, FAD_OP_power
         FAD_OP_negative, FAD_OP_positive, FAD_OP_absolute, FAD_OP_floor_divide, FAD_OP_remainder
         FAD_OP_zmul, FAD_OP_where, FAD_OP_clip, FAD_OP_square, FAD_OP_sqrt, FAD_OP_reciprocal
+        FAD_OP_maximum, FAD_OP_minimum
         FAD_OPCODE, FAD_PASSIVE, FAD_ARRAY, FAD_MARK, FAD_CA, FAD_CB, FAD_HOOK, FAD_NEEDED, FAD_LIVE
         FAD_NO_NODE, FAD_USED_UP
     uint64_t FAD_UNTOUCHED
@@ -188,6 +189,7 @@ cdef extern from "vm.h" nogil:
         FAD_VM_PARTIAL
         FAD_VM_ROW, FAD_VM_PART
         FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN, FAD_VM_COMPARE
+        FAD_VM_TAKE, FAD_VM_GIVE, FAD_VM_CUMSUM, FAD_VM_EXTREMUM, FAD_VM_TIES
         FAD_VM_FOREIGN
         FAD_GUARD_NE, FAD_GUARD_GE, FAD_GUARD_BITS, FAD_GUARD_TRUNC, FAD_GUARD_BYTES
         FAD_GUARD_NO_NAN
@@ -212,7 +214,7 @@ cdef extern from "vm.h" nogil:
         const fad_guard *guard
         bint plain
         int (*classify)(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what) noexcept
-        int64_t (*offset)(void *ctx, int64_t which, int32_t k) noexcept
+        const int64_t *(*offsets)(void *ctx, int64_t which) noexcept
         void *ctx
     ctypedef struct fad_program:
         pass

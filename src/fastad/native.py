@@ -883,7 +883,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Recording, dict[str, Any]], str]] = {
     "transpose": _Recording.transpose, "cast": _Recording.cast, "matmul": _Recording.matmul,
     "get": _Recording.get, "assemble": _Recording.assemble, "alias": _Recording.alias,
     "foreign": _Recording.foreign, "slice": _Recording.slice, "scatter": _Recording.scatter,
-    "join": _Recording.join, "sum_axes": _Recording.missing, "compare": _Recording.missing,
+    "join": _Recording.join, **dict.fromkeys(_core.UNWRITTEN, _Recording.missing),
     "complex_row": _Recording.missing, "part": _Recording.missing,
     "tiles": lambda self, step: self.tiles(step["first"], step["count"], step["offset"]),
 }

@@ -834,7 +834,7 @@ cdef int add_node(fad_index *bar, fad_index *low, fad_index p, fad_index c) exce
 
 cdef class BuildState:
     cdef list foreign               # (rule, params, shape of the result, its dtype)
-    cdef list offsets               # of the numbers in assembled arrays
+    cdef list offsets               # int64 arrays: places of numbers or elements
     cdef bint plain                 # see fad_build
     cdef dict kinds                 # (shape, dtype) of array nodes, or None: look at their values
     cdef object error
@@ -862,9 +862,19 @@ cdef bint scalars_only(fad_index i, fad_call *call) noexcept:
     return tape.op[i] & FAD_ARRAY and tape.value[i].arr.ndim == 1
 
 
-cdef int64_t next_offset(void *ctx, int64_t which, int32_t k) noexcept:
-    """Where the k-th number of an assembled array goes."""
-    return (<BuildState>ctx).offsets[which][k]
+cdef const int64_t *offsets_of(void *ctx, int64_t which) noexcept:
+    return <const int64_t *>cnp.PyArray_DATA(<cnp.ndarray>(<BuildState>ctx).offsets[which])
+
+
+cdef int keep_places(BuildState state, fad_vm_call *what, object places) except -1:
+    """Let an instruction name these places."""
+    state.offsets.append(np.ascontiguousarray(places, np.int64))
+    what.offset = len(state.offsets) - 1
+    return 0
+
+
+# Array instructions that native.py has no text for.
+UNWRITTEN = ("sum_axes", "compare", "put", "take", "give", "cumsum", "extremum", "ties")
 
 
 cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_call *what) except -1:
@@ -915,16 +925,19 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         what.ta, what.tb, what.exact = params
     elif rule is ASSEMBLE or (call.n and rule is stack_ and scalars_only(i, call)):
         what.kind = FAD_VM_ASSEMBLE
-        state.offsets.append(params[1] if rule is ASSEMBLE else range(call.n))
-        what.offset = len(state.offsets) - 1
+        keep_places(state, what, params[1] if rule is ASSEMBLE else range(call.n))
     elif rule is SUM and x != NULL:
         axes_kept(what, x, y, params)
     elif type(rule) is ByNumpy:
         comparison(what, <ByNumpy>rule, call, y)
-    elif rule in FORMS and x != NULL and y != NULL:
-        regular(state, what, FORMS[rule], call, params, x, y)
-    if state.plain and what.kind in (FAD_VM_SUM_AXES, FAD_VM_COMPARE, FAD_VM_PUT):
-        what.kind = FAD_VM_FOREIGN          # native.py has no text for them
+    elif rule in FORMS and x != NULL:
+        form = FORMS[rule]
+        if form in ("max", "min", "ties"):
+            extremum(what, form, call, params["axis"], x, y)
+        elif y != NULL:
+            regular(state, what, form, call, params, x, y)
+    if state.plain and fad_array_ins_name(what.kind).decode() in UNWRITTEN:
+        what.kind = FAD_VM_FOREIGN
     if what.kind == FAD_VM_FOREIGN:
         what.foreign = <int32_t>len(state.foreign)
         kind = kind_of(i) if state.kinds is None else state.kinds[i]
@@ -972,8 +985,10 @@ cdef int comparison(fad_vm_call *what, ByNumpy rule, fad_call *call, fad_array *
 
 cdef int regular(BuildState state, fad_vm_call *what, str form, fad_call *call, object params,
                  fad_array *x, fad_array *y) except -1:
-    """Slices, their adjoints, and arrays joined along an axis."""
+    """Indexing and its adjoint, cumulative sums, and arrays joined along an axis."""
     cdef fad_array *z
+    cdef fad_array *whole
+    cdef fad_array *part
     cdef int k
     if form == "join":
         for k in range(call.n):
@@ -987,12 +1002,51 @@ cdef int regular(BuildState state, fad_vm_call *what, str form, fad_call *call, 
         return 0
     if x.dtype != y.dtype:
         return 0
-    places = places_of(params["index"], x if form == "slice" else y, y if form == "slice" else x)
-    if places is None:
+    if form == "cumsum":
+        if x.dtype == FAD_F64:
+            what.kind = FAD_VM_CUMSUM
+            what.ta = params["axis"]
+            what.side = params["reverse"]
         return 0
-    state.offsets.append(places)
-    what.offset = len(state.offsets) - 1
-    what.kind = FAD_VM_SLICE if form == "slice" else FAD_VM_SCATTER
+    whole = x if form == "slice" else y
+    part = y if form == "slice" else x
+    places = places_of(params["index"], whole, part)
+    if places is not None:
+        keep_places(state, what, places)
+        what.kind = FAD_VM_SLICE if form == "slice" else FAD_VM_SCATTER
+        return 0
+    what.exact = bool(params["unique"])
+    if form == "scatter" and not what.exact and x.dtype != FAD_F64:
+        return 0                            # NumPy adds up in double precision
+    cells = np.arange(whole.size).reshape(dims_of(whole))[params["index"]]
+    if np.shape(cells) == dims_of(part):
+        keep_places(state, what, cells)
+        what.kind = FAD_VM_TAKE if form == "slice" else FAD_VM_GIVE
+    return 0
+
+
+cdef int extremum(fad_vm_call *what, str form, fad_call *call, object axis, fad_array *x,
+                  fad_array *y) except -1:
+    """Maxima and minima over neighbouring axes of float64, and where they are."""
+    cdef fad_array *best
+    axes = tuple(range(x.ndim)) if axis is None else axis
+    if not axes or axes != tuple(range(axes[0], axes[-1] + 1)):
+        return 0
+    if x.dtype != FAD_F64 or x.ndim == 0 or (y != NULL and y.dtype != FAD_F64):
+        return 0
+    if form == "ties":
+        if y == NULL or not fad_same_shape(x, y):
+            return 0
+        if tape.op[call.parent[1]] & FAD_ARRAY:
+            best = tape.value[call.parent[1]].arr
+            if best.dtype != FAD_F64:
+                return 0
+        what.kind = FAD_VM_TIES
+    else:
+        what.kind = FAD_VM_EXTREMUM
+        what.op = FAD_OP_maximum if form == "max" else FAD_OP_minimum
+    what.ta = axes[0]
+    what.tb = axes[-1] + 1
     return 0
 
 
@@ -1213,7 +1267,7 @@ cdef Plan build_plan(BuildState state, fad_index start, const fad_index *nodes, 
         b.guard = guards
         b.plain = state.plain
         b.classify = classify
-        b.offset = next_offset
+        b.offsets = offsets_of
         b.ctx = <void *>state
         status = fad_program_build(&b, &program)
         if status == FAD_CALLBACK and state.error is not None:

@@ -842,4 +842,7 @@ def _einsum_vjp(g, k, inputs, terms, out, optimize):
 
 
 # What a program computes in the core, where index and shapes allow it.
-FORMS = {GETITEM: "slice", SCATTER: "scatter", CONCATENATE: "join", STACK: "join"}
+FORMS = {
+    GETITEM: "slice", SCATTER: "scatter", CONCATENATE: "join", STACK: "join", CUMSUM: "cumsum",
+    MAX: "max", MIN: "min", TIES: "ties",
+}

@@ -2256,6 +2256,82 @@ static void any_allocation_of_a_program_may_fail(void)
     drain();
 }
 
+/* ---- picks ----------------------------------------------------------------------------------- */
+
+static void taking_and_giving_are_adjoint_and_places_may_come_again(void)
+{
+    const int64_t whole[2] = {3, 5}, part[1] = {7}, none[1] = {0};
+    const int64_t again[7] = {14, 0, 3, 3, 14, 9, 14}, once[7] = {14, 0, 3, 5, 1, 9, 2};
+    for (int dtype = FAD_F64; dtype <= FAD_F32; dtype++) {
+        fad_array *x = drawn(dtype, 2, whole, -1.0, 1.0), *g = drawn(dtype, 1, part, -1.0, 1.0);
+        fad_array *y = fad_array_new(dtype, 1, part), *back = fad_array_new(dtype, 2, whole);
+        fad_array *nothing = fad_array_new(dtype, 1, none);
+        for (int adds = dtype == FAD_F64; adds >= 0; adds--) {
+            const int64_t *place = adds ? again : once;
+            double want[15] = {0.0};
+            fad_take_into(x, place, y);
+            fad_give_into(g, place, adds, back);
+            for (int k = 0; k < 7; k++) {
+                CLOSE(get(y, k), get(x, place[k]), 0.0);
+                want[place[k]] += get(g, k);
+            }
+            for (int k = 0; k < 15; k++) CLOSE(get(back, k), want[k], 0.0);
+        }
+        fad_take_into(x, again, nothing);
+        fad_give_into(nothing, again, 0, back);
+        for (int k = 0; k < 15; k++) CLOSE(get(back, k), 0.0, 0.0);
+        fad_array_release(x), fad_array_release(y), fad_array_release(g);
+        fad_array_release(back), fad_array_release(nothing);
+    }
+}
+
+static void sums_extrema_and_ties_run_along_any_axis(void)
+{
+    const int64_t shapes[4][3] = {{3, 4, 5}, {1, 9, 1}, {6, 1, 2}, {2, 0, 3}};
+    for (int s = 0; s < 4; s++) {
+        const int64_t *shape = shapes[s];
+        fad_array *x = drawn(FAD_F64, 3, shape, -3.0, 3.0), *y = fad_array_new(FAD_F64, 3, shape);
+        double *p = x->data, best[60];
+        for (int64_t i = 0; i < x->size; i++) p[i] = rint(p[i]);
+        if (x->size) p[x->size / 2] = NAN;
+        for (int first = 0; first < 3; first++) {
+            int64_t outer = 1, inner = 1;
+            const int64_t n = shape[first];
+            for (int k = 0; k < first; k++) outer *= shape[k];
+            for (int k = first + 1; k < 3; k++) inner *= shape[k];
+            fad_extremum_into(FAD_OP_maximum, x, first, first + 1, best);
+            if (x->size) fad_ties_into(x, best, first, first + 1, y);
+            for (int64_t o = 0; x->size && o < outer; o++)
+                for (int64_t i = 0; i < inner; i++) {
+                    double want = p[o * n * inner + i], weights = 0.0;
+                    for (int64_t k = 1; k < n; k++) {
+                        const double v = p[(o * n + k) * inner + i];
+                        want = want != want || v != v ? NAN : v > want ? v : want;
+                    }
+                    CLOSE(best[o * inner + i], want, 0.0);
+                    for (int64_t k = 0; k < n; k++) {
+                        const double v = p[(o * n + k) * inner + i];
+                        const double weight = get(y, (o * n + k) * inner + i);
+                        CHECK((weight > 0.0) == (v == want || (v != v && want != want)));
+                        weights += weight;
+                    }
+                    CLOSE(weights, 1.0, 1e-15);
+                }
+            for (int reverse = 0; reverse < 2; reverse++) {
+                fad_cumsum_into(x, first, reverse, y);
+                for (int64_t at = 0; at < x->size; at++) {
+                    const int64_t k = at / inner % n, from = reverse ? n - 1 : 0;
+                    double sum = 0.0;
+                    for (int64_t j = from; reverse ? j >= k : j <= k; j += reverse ? -1 : 1)
+                        sum += p[at + (j - k) * inner];
+                    CLOSE(get(y, at), sum, 0.0);
+                }
+            }
+        }
+        fad_array_release(x), fad_array_release(y);
+    }
+}
+
 /* ---- programs of everything a program knows ------------------------------------------------- */
 
 enum { GIVEN = 6, MIXED = 240, MIXED_GUARDS = 6, MOST_IN = 6 };
@@ -2460,9 +2536,9 @@ static int classify_mixed(void *ctx, fad_index i, const fad_call *call, fad_vm_c
     return 0;
 }
 
-static int64_t place_in_mixed(void *ctx, int64_t which, int32_t k)
+static const int64_t *places_in_mixed(void *ctx, int64_t which)
 {
-    return ((structured *)((char *)ctx + which))->places[k];
+    return ((structured *)((char *)ctx + which))->places;
 }
 
 static int call_mixed(void *ctx, fad_workspace *w, int32_t k, int32_t n, const fad_place *in,
@@ -2867,7 +2943,7 @@ static fad_status mixed_program(mixed *m, var *x, fad_index start, int n_out, co
     const fad_build b = {
         .tape = t, .start = start, .end = t->n, .in = in, .out = outs, .n_in = m->n_given,
         .n_out = n_out, .n_guard = m->n_guard, .guard = guard, .classify = classify_mixed,
-        .offset = place_in_mixed, .ctx = m};
+        .offsets = places_in_mixed, .ctx = m};
     return fad_program_build(&b, p);
 }
 
@@ -4128,6 +4204,8 @@ int main(int argc, char **argv)
     TEST(guards_on_arrays_end_a_run_and_spoil_nothing) \
     TEST(a_foreign_call_that_refuses_ends_the_run) \
     TEST(a_program_outlives_its_tape_and_keeps_no_values_of_it) \
+    TEST(taking_and_giving_are_adjoint_and_places_may_come_again) \
+    TEST(sums_extrema_and_ties_run_along_any_axis) \
     TEST(any_allocation_may_fail_for_all_that_a_program_knows) \
     TEST(recorded_sweeps_agree_with_reverse_sweeps_of_random_graphs) \
     TEST(a_recorded_sweep_reserves_enough_for_any_formula) \

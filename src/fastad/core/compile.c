@@ -260,8 +260,10 @@ static int add_step(builder *u, step *s, fad_index i)
     const int comparable = !(u->b->tape->op[i] & FAD_ARRAY)
         || u->values[s->arg[0]].is_array || (s->n > 1 && u->values[s->arg[1]].is_array);
     if (comparable) {
+        const value *a = &u->values[s->arg[0]], *b = &u->values[s->arg[1]];
+        /* NumPy's products of complex numbers do mind the order */
         const int commutes = (s->op == FAD_OP_add || s->op == FAD_OP_multiply || s->op == FAD_OP_zmul)
-            && u->values[s->arg[0]].is_array == u->values[s->arg[1]].is_array;
+            && a->is_array == b->is_array && !(a->is_array && fad_is_complex(a->like->dtype));
         const int32_t have = find_equal(u, s->op, s->arg, commutes, &at);
         if (have >= 0 && same_kind(u, have, i)) {
             u->value_of[i] = have;
@@ -379,6 +381,7 @@ static fad_status take_call(builder *u, fad_index i)
             u->value_of[i] = same;
             return FAD_OK;
         }
+        if (s.n < 2) s.arg[1] = 0;
         return add_step(u, &s, i) ? FAD_OK : FAD_NOMEM;
     }
     if (what.kind == FAD_VM_SUM_TO && !(t->op[i] & FAD_ARRAY)) what.kind = FAD_VM_SUM_ALL;
@@ -885,15 +888,17 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         if (what->kind == FAD_VM_TRANSPOSE || what->kind == FAD_VM_SUM_AXES)
             for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
                 if (!FAD_PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
-        const int32_t places = what->kind == FAD_VM_ASSEMBLE ? s->n
+        const int64_t places = what->kind == FAD_VM_ASSEMBLE ? s->n
             : what->kind == FAD_VM_SLICE ? out->like->ndim + 1
-            : what->kind == FAD_VM_SCATTER ? u->values[arg[0]].like->ndim + 1 : 0;
+            : what->kind == FAD_VM_SCATTER ? u->values[arg[0]].like->ndim + 1
+            : what->kind == FAD_VM_TAKE ? out->like->size
+            : what->kind == FAD_VM_GIVE ? u->values[arg[0]].like->size : 0;
         if (places) {
+            const int64_t *from = u->b->offsets(u->b->ctx, what->offset);
             ins.offset = p->n_offset;
-            for (int32_t j = 0; j < places; j++) {
-                const int64_t at = u->b->offset(u->b->ctx, what->offset, j);
-                if (!FAD_PUSH(p->offset, p->n_offset, e->cap_offset, at)) return 0;
-            }
+            if (places > INT32_MAX - p->n_offset) return 0;
+            for (int64_t j = 0; j < places; j++)
+                if (!FAD_PUSH(p->offset, p->n_offset, e->cap_offset, from[j])) return 0;
         }
     }
     for (int32_t j = 0; j < s->n; j++) {

@@ -344,6 +344,11 @@ void fad_add_into(fad_array *dst, const fad_array *src);
 /* As their namesakes, into arrays of the right shape that overlap no operand. */
 void fad_sum_into(const fad_array *x, fad_array *out);
 void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out);
+void fad_take_into(const fad_array *x, const int64_t *place, fad_array *out);
+void fad_give_into(const fad_array *x, const int64_t *place, int adds, fad_array *out);
+void fad_cumsum_into(const fad_array *x, int axis, int reverse, fad_array *out);
+void fad_extremum_into(int op, const fad_array *x, int first, int end, double *out);
+void fad_ties_into(const fad_array *x, const double *y, int first, int end, fad_array *out);
 /* Elements of an array at place[0] + the sum of index[k] * place[k + 1]; scatter puts them there, in
  * zeros. */
 void fad_slice_into(const fad_array *x, const int64_t *place, fad_array *out);

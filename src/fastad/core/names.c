@@ -35,6 +35,11 @@ static const char *call_name(enum fad_vm_kind kind)
     case FAD_VM_SCATTER: return "scatter";
     case FAD_VM_JOIN: return "join";
     case FAD_VM_COMPARE: return "compare";
+    case FAD_VM_TAKE: return "take";
+    case FAD_VM_GIVE: return "give";
+    case FAD_VM_CUMSUM: return "cumsum";
+    case FAD_VM_EXTREMUM: return "extremum";
+    case FAD_VM_TIES: return "ties";
     case FAD_VM_FOREIGN: return "foreign";
     }
     return NULL;

@@ -288,6 +288,24 @@ fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins 
     case FAD_VM_SCATTER:
         fad_scatter_into(w->array[ins->in[0].where], p->offset + ins->offset, out);
         return FAD_OK;
+    case FAD_VM_TAKE:
+        fad_take_into(w->array[ins->in[0].where], p->offset + ins->offset, out);
+        return FAD_OK;
+    case FAD_VM_GIVE:
+        fad_give_into(w->array[ins->in[0].where], p->offset + ins->offset, !ins->exact, out);
+        return FAD_OK;
+    case FAD_VM_CUMSUM:
+        fad_cumsum_into(w->array[ins->in[0].where], ins->ta, ins->side, out);
+        return FAD_OK;
+    case FAD_VM_EXTREMUM:
+        fad_extremum_into(ins->op, w->array[ins->in[0].where], ins->ta, ins->tb,
+                          out ? out->data : &w->reg[ins->out.where]);
+        return FAD_OK;
+    case FAD_VM_TIES:
+        operand_at(w, ins->in[1], &in[1]);
+        fad_ties_into(w->array[ins->in[0].where], in[1].arr ? in[1].arr->data : &in[1].number,
+                      ins->ta, ins->tb, out);
+        return FAD_OK;
     case FAD_VM_JOIN:
         join(w, p->arglist + ins->first_in, ins->n_in, (int)ins->offset, out);
         return FAD_OK;

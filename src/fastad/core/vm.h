@@ -29,6 +29,11 @@ enum fad_vm_kind {
     FAD_VM_JOIN,        /* arrays one behind the other along axis `offset`, new or not */
     FAD_VM_COMPARE,     /* two float64 operands of the result's shape or numbers, as guard `op`;
                          * side 1, 2: the right, the left one is the number with the bits `offset` */
+    FAD_VM_TAKE,        /* elements one by one; `offset` names their places */
+    FAD_VM_GIVE,         /* its adjoint; exact: places differ, or numbers add up */
+    FAD_VM_CUMSUM,      /* of float64 along axis `ta`; side 1: from the end */
+    FAD_VM_EXTREMUM,    /* row `op` over axes ta .. tb - 1 of float64 */
+    FAD_VM_TIES,        /* weights of the elements of a that are the extremum b over such axes */
     FAD_VM_FOREIGN      /* the caller computes it */
 };
 
@@ -68,7 +73,7 @@ typedef struct {
     int plain;                  /* neither groups nor fused rows over arrays, for other languages */
     /* 0, or -1 after having said why */
     int (*classify)(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what);
-    int64_t (*offset)(void *ctx, int64_t which, int32_t k);
+    const int64_t *(*offsets)(void *ctx, int64_t which);
     void *ctx;
 } fad_build;
 
