@@ -132,7 +132,7 @@ def history(list outputs, list watched):
                 call = fad_call_of(&tape, i)
                 calls[n] = (
                     None if call.rule == NULL else <object>call.rule,
-                    None if call.params == NULL else <object>call.params,
+                    params_of(call),
                     tuple([new[call.parent[k]] for k in range(call.n)]))
             else:
                 args[n, 0] = new[tape.args[i].a]

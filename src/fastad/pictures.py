@@ -519,7 +519,12 @@ class _View:
             return (" @ ".join([n + "ᵀ" * t for n, t in zip(names, turned)]),
                     r"\,".join([n + r"^{\top}" * t for n, t in zip(tex_names, turned)]))
         if what == "getitem" and len(names) == 1:
-            index = params["index"] if isinstance(params, dict) else params[1]
+            if isinstance(params, int):     # one element, by its place in the flat array
+                shape = record.kind(record.parents[i][0])[0]
+                index = tuple([int(k) for k in np.unravel_index(params, shape)])
+                index = index[0] if len(index) == 1 else index
+            else:
+                index = params["index"]
             inside = f"[{_index_text(index)}]"
             return names[0] + inside, tex_names[0] + formulas.words_tex(inside)
         if what == "transpose":
