@@ -909,7 +909,7 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         comparison(what, <ByNumpy>rule, call, y)
     elif rule in FORMS and x != NULL and y != NULL:
         regular(state, what, FORMS[rule], call, params, x, y)
-    if state.plain and what.kind in (FAD_VM_SUM_AXES, FAD_VM_COMPARE, FAD_VM_PUT):
+    if state.plain and (what.kind == FAD_VM_SUM_AXES or what.kind == FAD_VM_COMPARE):
         what.kind = FAD_VM_FOREIGN          # native.py has no text for them
     if what.kind == FAD_VM_FOREIGN:
         what.foreign = <int32_t>len(state.foreign)
