@@ -965,10 +965,10 @@ cdef inline object params_of(fad_call *call):
     """The parameters of a call; a place where it is about one element."""
     if call.params != NULL:
         return <object>call.params
-    if call.rule == NULL:           # a row of three operands
-        return None
-    rule = <object>call.rule
-    return call.at if type(rule) is GetNumber or type(rule) is PutNumber else None
+    if (call.rule == <void *>GET_NUMBER or call.rule == <void *>SET_NUMBER
+            or call.rule == <void *>ADD_NUMBER):
+        return call.at
+    return None                     # none, or a row of three operands, which has no rule
 
 
 cdef int finish_call(Tensor out, fad_call *call, object rule, object params,

@@ -711,6 +711,13 @@ class _Recording:
         lines += [f"a{out}[{at}] = @{r};" for at, (_, r) in zip(step["places"], step["args"])]
         return "\n".join(lines)
 
+    def put(self, step: dict[str, Any]) -> str:
+        """An array with a number at a place, or added there; the result may have its bytes."""
+        out, ((_, x), (_, r)) = step["out"][1], step["args"]
+        sign = "+=" if step["side"] else "="
+        return (f"if (a{out} != a{x}) memcpy(a{out}, a{x}, {self.size(out)} * sizeof(double));\n"
+                f"a{out}[{step['offset']}] {sign} @{r};")
+
     def slice(self, step: dict[str, Any]) -> str:
         """Elements at regular steps."""
         out, x = step["out"][1], step["args"][0][1]
@@ -881,7 +888,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Recording, dict[str, Any]], str]] = {
     "row": _Recording.elementwise, "partial": _Recording.partial, "sum_all": _Recording.sum_all,
     "broadcast": _Recording.broadcast, "sum_to": _Recording.sum_to,
     "transpose": _Recording.transpose, "cast": _Recording.cast, "matmul": _Recording.matmul,
-    "get": _Recording.get, "assemble": _Recording.assemble, "alias": _Recording.alias,
+    "get": _Recording.get, "put": _Recording.put, "assemble": _Recording.assemble, "alias": _Recording.alias,
     "foreign": _Recording.foreign, "slice": _Recording.slice, "scatter": _Recording.scatter,
     "join": _Recording.join, **dict.fromkeys(_core.UNWRITTEN, _Recording.missing),
     "complex_row": _Recording.missing, "part": _Recording.missing,

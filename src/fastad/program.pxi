@@ -874,7 +874,7 @@ cdef int keep_places(BuildState state, fad_vm_call *what, object places) except 
 
 
 # Array instructions that native.py has no text for.
-UNWRITTEN = ("sum_axes", "compare", "put", "take", "give", "cumsum", "extremum", "ties")
+UNWRITTEN = ("sum_axes", "compare", "take", "give", "cumsum", "extremum", "ties")
 
 
 cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_call *what) except -1:

@@ -2426,6 +2426,11 @@ static fad_status structured_value(const structured *s, int n, var *const *in, v
         status = fad_matmul2(x, s->ta, in[1]->arr, s->tb, s->exact, &y->arr);
         break;
     case FAD_VM_GET: y->number = get(x, s->offset); return FAD_OK;
+    case FAD_VM_PUT:
+        y->arr = fad_array_copy(x);
+        if (!y->arr) return FAD_NOMEM;
+        put(y->arr, s->offset, s->side ? get(x, s->offset) + in[1]->number : in[1]->number);
+        return FAD_OK;
     case FAD_VM_SUM_AXES: case FAD_VM_SLICE: case FAD_VM_SCATTER: case FAD_VM_JOIN:
         y->arr = fad_array_new(x->dtype, s->ndim, s->shape);
         if (!y->arr) return FAD_NOMEM;
@@ -2661,7 +2666,7 @@ static int random_structured(mixed *m, var *x)
         FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE, FAD_VM_CAST,
         FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_ALIAS, FAD_VM_FOREIGN, FAD_VM_ALIAS,
         FAD_VM_BROADCAST, FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN,
-        FAD_VM_COMPARE};
+        FAD_VM_COMPARE, FAD_VM_PUT, FAD_VM_PUT};
     mixed_step s = {.op = -1, .n = 1};
     structured *c = &s.call;
     c->kind = one_of((int)(sizeof kinds / sizeof *kinds), kinds);
@@ -2717,6 +2722,13 @@ static int random_structured(mixed *m, var *x)
         if (n != (b->ndim == 1 ? b->shape[0] : b->shape[c->tb]) || others > 20000) return -1;
         break;
     }
+    case FAD_VM_PUT:
+        s.n = 2;
+        s.in[1] = any_value(m);
+        if (!arr || arr->dtype != FAD_F64 || !arr->size || x[s.in[1]].arr) return -1;
+        c->offset = below((int)arr->size);
+        c->side = below(2);
+        break;
     case FAD_VM_SUM_AXES:
         if (!arr) return -1;
         for (int k = 0; k < arr->ndim; k++)
