@@ -245,7 +245,8 @@ def test_first_derivatives_are_those_of_the_complex_step_to_rounding():
 
 
 THIRD_ORDER = ["solve", "inv", "det", "slogdet", "cholesky", "qr, tall", "qr, wide",
-               "qr, raw, tall", "svd, tall", "svdvals", "eigh", "eigvalsh", "eig", "eigvals", "pinv, tall", "lstsq"]
+               "qr, raw, tall", "svd, tall", "svdvals", "eigh", "eigvalsh", "eig",
+               "eigvals", "pinv, tall", "lstsq"]
 
 
 @pytest.mark.parametrize("kind", "fc")
