@@ -5,8 +5,8 @@ import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-SOURCES = ["tape", "array", "complex", "kernels", "sums", "sweep", "expand", "compile", "vm", "live",
-           "lanes", "native", "names"]
+SOURCES = ["tape", "array", "complex", "kernels", "sums", "sweep", "expand", "compile", "vm",
+           "live", "lanes", "native", "names"]
 DEPENDS = ["ops.def", "fad.h", "kernels.h", "special.h", "vm.h",
            "vm_impl.h", "native.h"]
 

@@ -1,14 +1,16 @@
-"""Complex tensors: NumPy's values, and derivatives against differences in both directions of the plane.
+"""Complex tensors: NumPy's values, and derivatives against differences in both directions.
 
 The cotangent of ``z = x + iy`` is ``dL/dx + i dL/dy``.
 """
 
 import copy
+import ctypes
 import pickle
 import warnings
 
 import numpy as np
 import pytest
+from conftest import with_failing_allocations
 
 import fastad as ad
 from fastad import _core
@@ -127,7 +129,7 @@ def test_operators_promote_as_numpy_does(name):
               np.array([True, False]), np.array([1 + 2j, 3j], np.complex64),
               np.array([2 - 1j, 1 + 1j]), np.array(1.5 - 2j), np.float32([2.0])]
     scalars = [2, -1.5, 1j, True, 0.5 + 0.25j, np.complex64(1 + 1j), np.float32(2.0),
-               np.complex128(2j), np.float64(0.5)]
+               np.complex128(2j), np.float64(1.5)]
     for a in arrays:
         for b in [*arrays, *scalars]:
             if not np.iscomplexobj(a) and not np.iscomplexobj(b):
@@ -135,13 +137,14 @@ def test_operators_promote_as_numpy_does(name):
             with np.errstate(all="ignore"):
                 same_bits(f(ad.tensor(a), b), f(a, b))
                 same_bits(f(b, ad.tensor(a)), f(b, a))
-                same_bits(f(ad.tensor(a), ad.tensor(b)), f(a, np.asarray(b)))
+                both = np.power if name == "power" else f       # ** looks at the exponent
+                same_bits(f(ad.tensor(a), ad.tensor(b)), both(a, np.asarray(b)))
 
 
 def test_some_powers_take_numpys_short_ways():
     z = values(7)
     for p in (2, 2.0, 0.5, -1, -1.0, 1, 0, 3, -2.5, 1j):
-        for w in (z, z[0].reshape(()), z.astype(np.complex64)):
+        for w in (z, np.array(z[0]), z.astype(np.complex64)):
             same_bits(ad.tensor(w) ** p, w**p)
 
 
@@ -223,7 +226,8 @@ def check(f, *zs, second=True, tol=2e-7):
     for k, g in zip(numbers, found):
         want = gradients_by_differences(loss, zs, k)
         assert np.asarray(g).dtype == zs[k].dtype
-        np.testing.assert_allclose(g, want, rtol=tol, atol=tol * (1.0 + np.abs(want).max(initial=0)))
+        np.testing.assert_allclose(
+            g, want, rtol=tol, atol=tol * (1.0 + np.abs(want).max(initial=0)))
     # the tangent is the real inner product with the gradient
     dots = [values(z.shape, complex) for z in zs]
     dots = tuple(d if z.dtype.kind == "c" else d.real for d, z in zip(dots, zs))
@@ -296,7 +300,7 @@ FUNCTIONS = {
     "var": (lambda z: ad.var(z, axis=0), (4, 2)),
     "std": (lambda z: ad.std(z), (4, 2)),
     "var with a mask": (
-        lambda z: ad.var(z, axis=0, where=np.array([[1, 1], [0, 1], [1, 1], [1, 0]], bool)), (4, 2)),
+        lambda z: ad.var(z, axis=0, where=np.arange(8).reshape(4, 2) % 3 < 2), (4, 2)),
     "max": (lambda z: ad.max(z * z, axis=1), (2, 3)),
     "min": (lambda z: ad.min(z * z), (2, 3)),
     "norm": (lambda z: ad.linalg.norm(z), (2, 3)),
@@ -568,7 +572,7 @@ def test_sums_have_numpys_bits():
             program = ad.compile(lambda z: z.sum())
             program(z)
             same_bits(np.asarray(program(z), dtype), z.sum())
-            m = values((n, 3), dtype)
+            m = values((min(n, 1000), 3), dtype)    # old NumPy adds 8192 at a time
             for axis in (0, 1, (0, 1)):
                 program = ad.compile(lambda z: ad.sum(z, axis))
                 program(m)
@@ -720,5 +724,138 @@ def test_c_source_refuses_complex_numbers():
     with pytest.raises(TypeError, match="input 0 is no float64 array"):
         p.c_function(np.array([1j]))
     q = ad.compile(lambda x: (x * (x + 1j)).real.sum())
-    with pytest.raises(TypeError, match="arrays of another dtype than float64"):
+    with pytest.raises(TypeError, match="float32 or complex arrays"):
         q.to_c(np.array([1.0]))
+
+
+def test_c_functions_compute_with_complex_numbers_inside():
+    program = ad.compile(lambda x: (ad.exp(x * 1j) * (x + 2j)).imag.sum())
+    x, value, gradient = np.array([0.5, -1.0, 2.0]), np.zeros(1), np.zeros(3)
+    function = program.c_function(x, derivative="value_and_grad")
+    status = function.ctypes(*[
+        a.ctypes.data_as(ctypes.c_void_p) for a in (x, value, gradient)], function.user_data)
+    assert status == 0 and value[0] == program(x)
+    np.testing.assert_array_equal(gradient, program.grad(x))
+    np.testing.assert_allclose(value[0], (np.exp(x * 1j) * (x + 2j)).imag.sum(), rtol=1e-14)
+
+
+# ---- corners -------------------------------------------------------------------------------------
+
+
+def test_rounding_keeps_the_sign_of_zeros_and_has_slope_0():
+    z = np.array([-0.04 + 0.004j, 1.26 - 0.0j, -2.5 - 3.5j])
+    for decimals in (0, 1, 2, -1):
+        same_bits(ad.round(ad.tensor(z), decimals), np.round(z, decimals))
+        assert ad.grad(lambda z: ad.round(z, decimals).real.sum())(z).tolist() == [0, 0, 0]
+
+
+def test_real_input_summed_as_complex_and_the_other_way_round():
+    x = ad.tensor([1.0, 2.0], requires_grad=True)
+    y = ad.sum(x, dtype=complex) * (1 + 1j)
+    assert y.dtype == np.complex128
+    y.imag.backward()
+    assert x.grad.dtype == np.float64 and x.grad.tolist() == [1.0, 1.0]
+    z = ad.tensor([1j, 2.0], requires_grad=True)
+    for f in (ad.sum, ad.mean, ad.prod, ad.cumsum):
+        with pytest.raises(TypeError, match="would lose the imaginary part"):
+            f(z, dtype=float)
+
+
+UFUNC_METHODS = {
+    "add.reduce": lambda z: np.add.reduce(z, axis=1),
+    "multiply.reduce": lambda z: np.multiply.reduce(z, axis=0),
+    "maximum.reduce": lambda z: np.maximum.reduce(z, axis=0),
+    "add.accumulate": lambda z: np.add.accumulate(z, axis=1),
+    "multiply.outer": lambda z: np.multiply.outer(z, np.array([1.0, 1j])),
+    "with a dtype": lambda z: np.add(z, 1.0, dtype=np.complex128),
+    "of an array and a real tensor": lambda z: np.multiply(np.array([1j, 2.0]), z.real) * z,
+}
+
+
+@pytest.mark.parametrize("name", UFUNC_METHODS)
+def test_methods_of_ufuncs(name):
+    f = UFUNC_METHODS[name]
+    z = values((3, 2))
+    same_bits(f(ad.tensor(z)), f(z))
+    check(f, z)
+
+
+def test_a_long_program_of_complex_numbers_is_one_node():
+    def f(z, x):
+        for _ in range(200):
+            z = ad.exp(z * 1j) * x + z.conj() / 3.0
+        return z
+
+    p = ad.compile(f)
+    z, x = values(4) * 0.1, np.array([0.1, 0.2, 0.3, 0.1])
+    want = ad.grad(lambda z, x: ad.abs(f(z, x)).sum(), (0, 1))(z, x)
+    for _ in range(3):
+        a, b = ad.tensor(z, requires_grad=True), ad.tensor(x, requires_grad=True)
+        y = p(a, b)
+        ad.abs(y).sum().backward()
+        np.testing.assert_allclose(a.grad.numpy(), want[0], rtol=1e-12)
+        np.testing.assert_allclose(b.grad.numpy(), want[1], rtol=1e-12)
+        assert b.grad.dtype == np.float64
+    assert p(ad.tensor(z, requires_grad=True), ad.tensor(x)).grad_fn.name == "program"
+    dots = (values(4), np.ones(4))
+    np.testing.assert_allclose(ad.jvp(p, (z, x), dots)[1], ad.jvp(f, (z, x), dots)[1], rtol=1e-12)
+    p(z, x)
+    calls = ad.compile(lambda z, x, d, e: ad.jvp(f, (z, x), (d, e))[1])
+    for _ in range(2):
+        np.testing.assert_allclose(calls(z, x, *dots), ad.jvp(f, (z, x), dots)[1], rtol=1e-12)
+    pulls = ad.compile(lambda z, x, g: ad.vjp(f, z, x)[1](g))
+    for _ in range(2):
+        for got, bar in zip(pulls(z, x, dots[0]), ad.vjp(f, z, x)[1](dots[0])):
+            np.testing.assert_allclose(got, bar, rtol=1e-12)
+            assert got.dtype == bar.dtype
+
+
+def test_a_recorded_graph_has_complex_nodes():
+    graph = ad.record(lambda z, w: ad.abs(ad.name(z * w, "product") ** 2).sum(),
+                      np.zeros(2, complex), np.zeros(2))
+    z, w = values(2), np.array([1.0, -2.0])
+    product, loss, g, h = graph.run({"z": z, "w": w},
+                                    fetch=["product", "output", "grad:z", "grad:w"])
+    np.testing.assert_allclose(product, z * w)
+    np.testing.assert_allclose(loss, (np.abs(z * w) ** 2).sum())
+    np.testing.assert_allclose(g, 2 * z * w**2)
+    np.testing.assert_allclose(h, 2 * np.abs(z) ** 2 * w)
+    assert "complex128" in str(graph)
+    with pytest.raises(ValueError, match="wanted one real number"):
+        graph.run({"z": z, "w": w}, fetch="grad:product/z")
+
+
+def test_any_allocation_of_complex_operations_may_fail(tape_unchanged):
+    z = ad.tensor(values((2, 300)), requires_grad=True)
+    want = None
+
+    def step():
+        z.grad = None
+        y = ad.exp(z * 2j).conj() * z.real + ad.where(z.imag > 0, z, 1j)
+        (ad.abs(y @ y.T).sum() + y.imag.sum()).backward()
+        return z.grad
+
+    want = step().tolist()
+    got, failures = with_failing_allocations(step)
+    assert got.tolist() == want and failures > 10
+    z.grad = None
+
+
+def test_results_do_not_share_memory_with_what_may_change():
+    a = np.array([1j, 2.0])
+    z = ad.tensor(a)
+    y = z.conj()
+    a[:] = 0
+    assert z.tolist() == [1j, 2] and y.tolist() == [-1j, 2]
+    x = ad.tensor([1 + 1j, 2.0])
+    y = x * 1.0
+    x += 1j
+    assert y.tolist() == [1 + 1j, 2] and x.tolist() == [1 + 2j, 2 + 1j]
+
+
+def test_tape_memory_is_given_back(tape_unchanged):
+    z = ad.tensor(values(1000), requires_grad=True)
+    for _ in range(20):
+        z.grad = None
+        ad.abs(ad.exp(z * 1j) * z.conj()).sum().backward()
+    z.grad = None

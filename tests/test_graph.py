@@ -533,6 +533,23 @@ def test_forged_files_are_refused_or_mean_something(saved, data, tmp_path):
     assert refused > 100
 
 
+@pytest.mark.parametrize("promised, x", [
+    (b'"<f4",{"tuple":[1000]}', np.ones(1000, np.float32)),
+    (b'"<f8",{"tuple":[ 910]}', np.ones(910)),
+    (b'"<c8",{"tuple":[   9]}', np.ones(9, np.complex64)),
+])
+def test_a_program_whose_key_promises_other_arrays_than_it_reads_does_not_read_them(
+        tmp_path, promised, x):
+    p = ad.compile(lambda x: (x[::-1] * x).sum())
+    p(np.ones(1000))
+    p.save(tmp_path / "p")
+    data = (tmp_path / "p").read_bytes()
+    assert data.count(b'"<f8",{"tuple":[1000]}') == 1
+    q = load_bytes(tmp_path, sealed(data.replace(b'"<f8",{"tuple":[1000]}', promised)))
+    for _ in range(3):
+        assert q(x) == x.size       # of the graph, not of the program made for 1000 numbers
+
+
 @pytest.mark.parametrize(
     "change",
     [

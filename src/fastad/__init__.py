@@ -42,11 +42,13 @@ _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
+    "complex128", "complex64",
+    "fft",
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
-    "complex128", "complex64", "e", "enable_grad", "fft", "float32", "float64", "get_include",
-    "grad", "hessian", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian",
-    "jvp", "linalg", "load", "modes", "name", "nan", "newaxis", "no_grad", "pi", "record",
-    "release_memory", "scipy", "set_grad_enabled", "tensor", "transforms", "uint16", "uint32",
-    "uint64", "uint8", "value_and_grad", "vjp",
+    "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
+    "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
+    "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
+    "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
+    "value_and_grad", "vjp",
     *numpy_api.__all__,
 ]

@@ -167,9 +167,9 @@ cdef inline int type_number(const fad_array *arr) noexcept:
         return cnp.NPY_DOUBLE
     if arr.dtype == FAD_F32:
         return cnp.NPY_FLOAT
-    if arr.dtype == FAD_BOOL:
-        return cnp.NPY_BOOL
-    return cnp.NPY_CDOUBLE if arr.dtype == FAD_C128 else cnp.NPY_CFLOAT
+    if arr.dtype == FAD_C128:
+        return cnp.NPY_CDOUBLE
+    return cnp.NPY_CFLOAT if arr.dtype == FAD_C64 else cnp.NPY_BOOL
 
 
 cdef tuple dims_of(const fad_array *arr):
@@ -590,7 +590,8 @@ cdef object power(object left, object right):
 cdef bint operand_like(object x):
     if isinstance(x, cnp.ndarray) and type(x) is not cnp.ndarray and hasattr(x, "_mask"):
         raise TypeError("a masked array is not supported: its mask would be lost; use where()")
-    return (type(x) is Tensor or isinstance(x, (float, int, complex, cnp.ndarray, cnp.generic, list, tuple))
+    return (type(x) is Tensor
+            or isinstance(x, (float, int, complex, cnp.ndarray, cnp.generic, list, tuple))
             or hasattr(x, "__array__"))
 
 
@@ -689,6 +690,9 @@ cdef object elementwise(int op, tuple args):
             plain = False
             break
     if not plain or code < 0 or (code == FAD_F32 and needs_f64(op)):
+        code = common_code(args)
+        if code >= FAD_C128:
+            return complex_row(op, args, code)
         dtype = promoted(args, op)
         if dtype.kind in "iub":
             result = on_integers(op, args)
@@ -696,10 +700,10 @@ cdef object elementwise(int op, tuple args):
                 return result
             dtype = F64
         if dtype == C128 or dtype == C64:
-            return complex_row(op, args, dtype)
+            return complex_row(op, args, code_of(dtype))
         if dtype.itemsize > 8:
             raise TypeError(
-                f"{op_name(op)}: dtype {dtype} is not supported; use float64 or float32, complex128 "
+                f"{op_name(op)}: dtype {dtype} is not supported; use float64, float32, complex128 "
                 "or complex64")
         dtype = F32 if dtype == F32 and not needs_f64(op) else F64
         code = FAD_F64 if dtype is F64 else FAD_F32
@@ -843,13 +847,14 @@ cdef object where3(object c, object a, object b):
         c = np.asarray(c)
     if c.dtype != BOOL:
         c = c != 0
-    dtype = promoted((a, b), FAD_OP_where)
+    k = common_code((a, b))
+    dtype = promoted((a, b), FAD_OP_where) if k < 0 else dtype_of(k)
     if dtype.kind in "iub":
         return by_numpy(np.where, (given, a, b), {})
     if dtype.kind == "c":
+        k = code_of(dtype)
         chosen = given if type(given) is Tensor else from_ndarray(c, True)
-        return COMPLEX_FUNCTIONS[FAD_OP_where](
-            chosen, operand(a, dtype_of(code_of(dtype))), operand(b, dtype_of(code_of(dtype))))
+        return COMPLEX_FUNCTIONS[FAD_OP_where](chosen, complex_operand(a, k), complex_operand(b, k))
     dtype = F32 if dtype == F32 else F64
     src[0].arr = NULL
     src[0].number = 1.0 if c.ndim == 0 and c else 0.0
@@ -1664,8 +1669,8 @@ cpdef Tensor astype(x, dtype):
         return cast_to(t, code)
     if active(t) and not fad_grad_off & 1:
         if is_complex(t) and dtype.kind != "b":
-            raise TypeError(f"astype: {dtype} would lose the imaginary part of a {have} tensor that "
-                            "requires gradients; take .real first, or .detach()")
+            raise TypeError(f"astype: {dtype} would lose the imaginary part of a {have} tensor "
+                            "that requires gradients; take .real first, or .detach()")
         if dtype.kind not in "iub":
             raise TypeError(f"astype: {dtype} is not supported; use float64, float32, complex128, "
                             "complex64, an integer type or bool")
@@ -2229,7 +2234,7 @@ cdef class Tensor:
         Parameters
         ----------
         gradient : Tensor or array, optional
-            Cotangent of this tensor's shape; needed unless it has one element.
+            Cotangent of this tensor's shape; needed unless it is one real number.
         retain_graph : bool, optional
             Keep the graph for another sweep; by default it is freed unless `create_graph`.
         create_graph : bool
@@ -2251,6 +2256,13 @@ cdef class Tensor:
         >>> (x * x).sum().backward()
         >>> x.grad
         tensor([2., 4.])
+
+        The gradient to a complex ``z = x + iy`` is ``dL/dx + i dL/dy``:
+
+        >>> z = ad.tensor(3.0 + 4.0j, requires_grad=True)
+        >>> abs(z).backward()
+        >>> z.grad
+        tensor(0.6+0.8j)
         """
         if inputs is not None:
             inputs = [inputs] if type(inputs) is Tensor else list(inputs)

@@ -1,8 +1,8 @@
 # Part of _core.pyx: complex tensors.
 #
-# They are arrays of complex128 or complex64, 0-d ones too.  Conventions, as PyTorch's: a cotangent of
-# z = x + iy is dL/dx + i dL/dy.  So what a holomorphic f passes back is g * conj(f'(z)), its tangent
-# is f'(z) * z_dot, and where an operand is real the real part is taken.
+# They are arrays of complex128 or complex64, 0-d ones too.  Conventions, as PyTorch's: a cotangent
+# of z = x + iy is dL/dx + i dL/dy.  So what a holomorphic f passes back is g * conj(f'(z)), its
+# tangent is f'(z) * z_dot, and where an operand is real the real part is taken.
 #
 # The sweeps know real rows alone.  A row over complex operands is a call of a rule, which reads the
 # row's own partials: there is no second table.
@@ -77,6 +77,9 @@ cdef Tensor c_part(Tensor x, int part):
     cdef fad_status status = fad_part(part, arr, &out)
     if own != NULL:
         fad_array_release(own)
+    if status == FAD_DTYPE:
+        wanted = "real" if part == FAD_TIMES_I else "complex"
+        raise TypeError(f"{(<CoreRule>PARTS[part]).name}: wanted a {wanted} tensor, got {x.dtype}")
     cdef Tensor y = checked_adopt(status, out, (<CoreRule>PARTS[part]).name, "")
     record_pair(y, <CoreRule>PARTS[part], x, None, None)
     return y
@@ -102,10 +105,7 @@ def real(x):
 
 def imag(x):
     """The imaginary part of a complex tensor."""
-    cdef Tensor t = floating(x)
-    if not is_complex(t):
-        raise TypeError(f"imag: wanted a complex tensor, got {t.dtype}")
-    return c_part(t, FAD_IMAG)
+    return c_part(floating(x), FAD_IMAG)
 
 
 cdef Tensor projected(Tensor c, object dtype):
@@ -176,7 +176,7 @@ cdef bint float_squares() except -1:
 
 
 cdef list COMPLEX_ROWS = [None] * FAD_OP_END    # a rule where a loop exists
-cdef dict COMPLEX_FUNCTIONS = {}                # opcode -> function, where a rule of its own is needed
+cdef dict COMPLEX_FUNCTIONS = {}                # opcode -> function, where it has a rule of its own
 
 
 cdef int declare_complex_rows() except -1:
@@ -200,23 +200,69 @@ def register_complex(dict functions):
         COMPLEX_FUNCTIONS[opcode_of(name)] = function
 
 
-cdef object complex_row(int op, tuple args, object dtype):
+cdef int common_code(tuple args) except -2:
+    """The code that floating tensors and arrays promote to, Python's numbers among them or not; -1
+    for other operands."""
+    cdef int single = 1, complex_ = 0, any_array = 0, code
+    for x in args:
+        if type(x) is Tensor:
+            code = FAD_F64 if (<Tensor>x).arr == NULL else (<Tensor>x).arr.dtype
+            if code >= FAD_BOOL:
+                return -1
+        elif type(x) is float or type(x) is int or type(x) is bool:
+            continue
+        elif type(x) is complex:
+            complex_ = 2
+            continue
+        elif type(x) is cnp.ndarray:
+            code = code_of((<cnp.ndarray>x).dtype)
+            if code == FAD_OTHER:
+                return -1
+        else:
+            return -1
+        any_array = 1
+        single &= code
+        complex_ |= code & 2
+    return complex_ | single if any_array else -1
+
+
+cdef Tensor complex_operand(object x, int code):
+    """`x` as a tensor of this complex dtype."""
+    cdef fad_array *arr
+    cdef double complex z
+    if type(x) is Tensor and is_float(<Tensor>x):
+        if (<Tensor>x).arr != NULL and (<Tensor>x).arr.dtype == code:
+            return x
+        return cast_to(x, code)
+    if type(x) is not complex and type(x) is not float and type(x) is not int:
+        return operand(x, dtype_of(code))
+    z = x
+    arr = fad_array_new(code, 0, NULL)
+    if arr == NULL:
+        fail(FAD_NOMEM, "tensor")
+    if code == FAD_C128:
+        (<double *>arr.data)[0], (<double *>arr.data)[1] = z.real, z.imag
+    else:
+        (<float *>arr.data)[0], (<float *>arr.data)[1] = <float>z.real, <float>z.imag
+    return adopt(arr)
+
+
+cdef object complex_row(int op, tuple args, int code):
     """As elementwise, where the operands promote to a complex dtype."""
     cdef fad_operand src[3]
     cdef fad_array *arr = NULL
-    cdef int k, n = len(args), code = code_of(dtype)
+    cdef int k, n = len(args)
     cdef Tensor y
     cdef ComplexRow rule
     special = COMPLEX_FUNCTIONS.get(op)
     if special is None:
+        rule = COMPLEX_ROWS[op]
+        if rule is None:
+            raise TypeError(f"{op_name(op)}: not defined for complex numbers, got an operand of "
+                            f"{dtype_of(code)}")
         if not fad_has_loop(op, code):
             code = FAD_C128         # float_power computes in double precision alone
-        rule = COMPLEX_ROWS[op]
-        if rule is None or not fad_has_loop(op, code):
-            raise TypeError(f"{op_name(op)}: not defined for complex numbers, got an operand of "
-                            f"{dtype}")
-    dtype = dtype_of(code)
-    inputs = tuple([operand(x, dtype) for x in args])
+    inputs = tuple([complex_operand(x, code) for x in args])
     if special is not None:
         return special(*inputs)
     for k in range(n):

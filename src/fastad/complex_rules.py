@@ -5,7 +5,8 @@ tensors too, with the row's partials (``_core``).  Here are those that are not h
 NumPy computes by a function of its own, and the parts of a complex number.
 
 The cotangent of ``z = x + iy`` is ``dL/dx + i dL/dy``.  A holomorphic f pulls g back to
-``g * conj(f'(z))`` and pushes a tangent to ``f'(z) * z_dot``; a real operand receives the real part.
+``g * conj(f'(z))`` and pushes a tangent to ``f'(z) * z_dot``; a real operand receives the real
+part.
 """
 
 from __future__ import annotations
@@ -119,12 +120,29 @@ def _sinc_upwards(w, n):
     return y
 
 
+@primitive("round_of_complex")
+class ROUND:
+    """Real and imaginary parts rounded to a number of decimals, each of them constant."""
+
+    def forward(z, decimals):
+        return np.round(z, decimals)
+
+    def vjp(g, y, inputs, needs, decimals):
+        return (zmul(g, 0.0),)
+
+    def jvp(tangents, y, inputs, decimals):
+        return None
+
+
+def rounded(z, decimals):
+    """Record the parts of a complex tensor rounded."""
+    return record(ROUND, (z,), {"decimals": decimals})
+
+
 def angle(z, deg=False):
     """Return the argument of a complex tensor, in radians or with `deg` in degrees."""
-    if z.dtype.kind == "c":
-        y = _arctan2(_core.imag(z), _core.real(z))
-    else:
-        y = _arctan2(0.0, z)
+    parts = (_core.imag(z), _core.real(z)) if z.dtype.kind == "c" else (0.0, z)
+    y = _arctan2(*parts)
     return y * (180.0 / np.pi) if deg else y
 
 

@@ -222,9 +222,9 @@ class Graph:
         shape, dtype = self._kind(of)
         if of < 0 or int(np.prod(shape)) != 1 or dtype.kind != "f":
             raise ValueError(f"run: {text!r} asks for the gradient of a value of shape {shape}; "
-                             "wanted one number: name it, as in 'grad:loss/w'")
+                             "wanted one real number: name it, as in 'grad:loss/w'")
         by = self._node(x)
-        if self._kind(by).dtype.kind != "f":
+        if self._kind(by).dtype.kind not in "fc":
             raise ValueError(f"run: {text!r} asks for a gradient by {self._kind(by).dtype} numbers")
         return of, by
 
@@ -243,7 +243,7 @@ class Graph:
             with transforms.modes.enable_grad():
                 known = {
                     self.names[k]: transforms._fresh("run", x)
-                    if self._kind(self.names[k]).dtype.kind == "f" else _core.as_tensor(x)
+                    if self._kind(self.names[k]).dtype.kind in "fc" else _core.as_tensor(x)
                     for k, x in zip(fed, values)
                 }
                 try:

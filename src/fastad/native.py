@@ -424,8 +424,8 @@ class _Recording:
         self.outputs: list[str] = []
         for k, array in enumerate(self.arrays):
             if not array["float64"]:
-                raise TypeError("to_c: the program computes with arrays of another dtype than "
-                                "float64, which C source cannot hold; convert its inputs")
+                raise TypeError("to_c: the program computes with float32 or complex arrays, "
+                                "which C source cannot hold; convert its inputs to float64")
             if array["from"] == "arena":
                 self.pointers[k] = f"work + {array['offset'] // 8}"
             elif array["from"] == "constant":
@@ -884,6 +884,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Recording, dict[str, Any]], str]] = {
     "get": _Recording.get, "assemble": _Recording.assemble, "alias": _Recording.alias,
     "foreign": _Recording.foreign, "slice": _Recording.slice, "scatter": _Recording.scatter,
     "join": _Recording.join, "sum_axes": _Recording.missing, "compare": _Recording.missing,
+    "complex_row": _Recording.missing, "part": _Recording.missing,
     "tiles": lambda self, step: self.tiles(step["first"], step["count"], step["offset"]),
 }
 

@@ -477,6 +477,8 @@ def _sum_in(t, axis, dtype, keepdims):
         return _core.sum(t, axis, keepdims)
     if _off_tape(t, dtype):
         return _reduced(np.sum, t, axis, dtype, keepdims, None, True, None)
+    if t.dtype.kind == "c" and np.dtype(dtype).kind != "c":
+        t = _core.astype(t, dtype)
     return rules.sum_as(t, _axes("sum", axis, t.ndim), np.dtype(dtype), keepdims)
 
 
@@ -1726,7 +1728,7 @@ def round(a, decimals=0, out=None) -> Tensor:
     _no_out("round", out)
     t = _tensor(a)
     if t.dtype.kind == "c":
-        return round(_core.real(t), decimals) + 1j * round(_core.imag(t), decimals)
+        return complex_rules.rounded(t, decimals)
     if t.dtype.kind != "f":
         return _wrapped(np.round(_primal(t), decimals))
     if decimals == 0:
@@ -2256,15 +2258,14 @@ METHODS = {
 _TAKES_ANY_KEYWORD = 0x08  # CO_VARKEYWORDS; the module `inspect` is too slow to import for it
 
 _OWN_NAMES = """
-all amax amin angle any arange argmax argmin argsort around array array_split asarray astype atleast_1d
-atleast_2d atleast_3d broadcast_arrays broadcast_to clip column_stack concat concatenate conjugate
-copy
+all amax amin any arange argmax argmin argsort around array array_split asarray astype atleast_1d
+atleast_2d atleast_3d broadcast_arrays broadcast_to clip column_stack concat concatenate copy
 cumsum diag diagonal diff divmod dot dsplit dstack einsum empty empty_like expand_dims eye flip
 fliplr flipud full full_like hsplit hstack identity imag inner linspace matmul matrix_transpose
 max mean min moveaxis ndim ones ones_like outer pad permute_dims prod ravel real real_if_close
 repeat reshape roll round shape size sort split squeeze stack std sum swapaxes take
 take_along_axis tensordot tile trace transpose tril triu unstack var vdot vsplit vstack where
-zeros zeros_like
+zeros zeros_like angle conjugate
 """.split()
 
 

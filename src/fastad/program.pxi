@@ -1378,6 +1378,20 @@ cdef void set_array(fad_array *arr, void *data, object owner) noexcept:
 # ---- choosing a program --------------------------------------------------------------------------
 
 
+cdef inline bint leaf_fits(object x, const fad_array *arr) noexcept:
+    """Whether a value is an array as a program reads it."""
+    cdef int k
+    if type(x) is not cnp.ndarray or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x):
+        return False
+    if cnp.PyArray_NDIM(<cnp.ndarray>x) != arr.ndim or (
+            arr.dtype != FAD_OTHER and cnp.PyArray_TYPE(<cnp.ndarray>x) != type_number(arr)):
+        return False
+    for k in range(arr.ndim):
+        if cnp.PyArray_DIMS(<cnp.ndarray>x)[k] != arr.shape[k]:
+            return False
+    return True
+
+
 cdef enum:
     LEAF_NUMBER, LEAF_ARRAY, LEAF_STATIC
 
@@ -1535,12 +1549,8 @@ cdef class Replay:
                 return 0
             a = <cnp.ndarray>x
             arr = w.array[place.where]
-            if (cnp.PyArray_TYPE(a) != <int>what or cnp.PyArray_NDIM(a) != arr.ndim
-                    or not cnp.PyArray_ISCARRAY_RO(a)):
+            if cnp.PyArray_TYPE(a) != <int>what or not leaf_fits(a, arr):
                 return 0
-            for j in range(arr.ndim):
-                if cnp.PyArray_DIMS(a)[j] != arr.shape[j]:
-                    return 0
             set_array(arr, cnp.PyArray_DATA(a), None if arr.dtype < FAD_BOOL else a)
         return 1
 
@@ -1753,16 +1763,22 @@ cdef object run_leaves(Plan plan, list leaves, bint typed):
 
     With `typed`, numbers are of their dtype where that is not Python's own.
 
-    `leaves` are floats and C-contiguous arrays of the shapes and dtypes that were recorded.
+    `leaves` are floats and C-contiguous arrays of the shapes and dtypes that were recorded; others,
+    which the key of a stored program may promise, are refused like what a guard refuses.
     """
-    cdef fad_workspace *w = plan.take()
+    cdef fad_workspace *w
     cdef list kept = [] if plan.outer else None
     cdef int k
     cdef fad_place place
+    if len(leaves) != plan.n_given:
+        return None
+    w = plan.take()
     try:
         for k in range(plan.n_given):
             place = plan.ins[k]
             if place.is_array:
+                if not leaf_fits(leaves[k], w.array[place.where]):
+                    return None
                 set_array(w.array[place.where], cnp.PyArray_DATA(<cnp.ndarray>leaves[k]),
                           None if w.array[place.where].dtype < FAD_BOOL else leaves[k])
             else:

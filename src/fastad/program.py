@@ -687,7 +687,7 @@ class _Call:
         tensors = [k for k, x in enumerate(leaves) if isinstance(x, Tensor)]
         others = [k for k, x in enumerate(leaves) if not isinstance(x, Tensor)]
         self.order = np.argsort(tensors + others).tolist()
-        self.floating = all(leaves[k].dtype.kind == "f" for k in tensors)
+        self.floating = all(leaves[k].dtype.kind in "fc" for k in tensors)
         self.derived: dict[Any, Replay] = {}
 
     def record(self, args: tuple[Any, ...]) -> Tensor:

@@ -323,8 +323,7 @@ class SUM:
         return np.add.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims)
 
     def vjp(g, y, inputs, needs, axis, dtype, keepdims):
-        x = inputs[0]
-        return (_core.astype(spread(g, x.shape, axis), x.dtype),)
+        return (spread(g, inputs[0].shape, axis),)
 
 
 def sum_as(t, axis, dtype, keepdims):

@@ -140,7 +140,8 @@ def _fresh(name: str, x: Any) -> Tensor:
 def _scalar(name: str, y: Any, holomorphic: bool) -> Tensor:
     if not isinstance(y, Tensor):
         if np.ndim(y) == 0 and isinstance(y, (int, float, complex, np.number)):
-            return _core.as_tensor(complex(y) if holomorphic or np.iscomplexobj(y) else float(y))
+            y = complex(y)
+            return _core.as_tensor(y if holomorphic or y.imag else y.real)
         raise TypeError(
             f"{name}: the function returned {type(y).__name__}; wanted a tensor with one element"
         )
@@ -307,8 +308,8 @@ def grad(
     1.0
     >>> ad.grad(ad.grad(lambda x: x**3))(2.0)
     12.0
-    >>> ad.grad(ad.exp, holomorphic=True)(0j)
-    (1+0j)
+    >>> ad.grad(lambda z: z * z, holomorphic=True)(1 + 1j)
+    (2+2j)
     """
     options = {"holomorphic": True} if holomorphic else {}
     program = None if has_aux else _compiled(f, "grad", argnums, **options)
@@ -503,7 +504,7 @@ def _dense(y: Tensor, inputs: _Inputs, holomorphic: bool = False) -> list[Tensor
         _check_holomorphic("jacobian", inputs, y)
     elif of_complex and y.dtype.kind == "c":
         raise TypeError(
-            "jacobian: a complex function of complex arguments has a Jacobian if it is holomorphic; "
+            "jacobian: a complex function of complex arguments must be holomorphic to have one; "
             "say so by holomorphic=True, or differentiate real and imaginary part"
         )
     if not y.requires_grad:

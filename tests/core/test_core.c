@@ -3703,6 +3703,358 @@ static void instructions_have_names(void)
     CHECK(!*fad_word_text(VM_END) && !*fad_word_text(VM_GUARD) && !*fad_word_text(FAD_OP_add));
 }
 
+/* ---- complex numbers -------------------------------------------------------------------------- */
+
+static int single_of(int dtype) { return dtype == FAD_F32 || dtype == FAD_C64; }
+
+/* Part 0 (real) or 1 (imaginary) of element i; of a real array the number and 0. */
+static double part_at(const fad_array *arr, int64_t i, int part)
+{
+    const int64_t at = fad_is_complex(arr->dtype) ? 2 * i + part : i;
+    if (part && !fad_is_complex(arr->dtype)) return 0.0;
+    return single_of(arr->dtype) ? ((float *)arr->data)[at] : ((double *)arr->data)[at];
+}
+
+static fad_array *drawn_complex(int dtype, int ndim, const int64_t *shape)
+{
+    fad_array *arr = fad_array_new(dtype, ndim, shape);
+    const int64_t n = arr ? arr->size * (1 + fad_is_complex(dtype)) : 0;
+    for (int64_t k = 0; k < n; k++) {
+        if (single_of(dtype)) ((float *)arr->data)[k] = (float)uniform(-2.0, 2.0);
+        else ((double *)arr->data)[k] = uniform(-2.0, 2.0);
+    }
+    return arr;
+}
+
+static void complex_arrays_are_filled_cast_and_added(void)
+{
+    static const int dtypes[] = {FAD_F64, FAD_F32, FAD_C128, FAD_C64};
+    const int64_t shape[] = {2, 37};
+    CHECK(fad_itemsize(FAD_C128) == 16 && fad_itemsize(FAD_C64) == 8 && fad_itemsize(FAD_BOOL) == 1);
+    for (int p = 0; p < 4; p++) {
+        for (int q = 0; q < 4; q++) {
+            fad_array *x = drawn_complex(dtypes[p], 2, shape), *y = fad_array_cast(x, dtypes[q]);
+            CHECK(y->dtype == dtypes[q] && fad_same_shape(x, y));
+            for (int64_t i = 0; i < x->size; i++)
+                for (int k = 0; k < 2; k++) {
+                    double want = k && !fad_is_complex(dtypes[q]) ? 0.0 : part_at(x, i, k);
+                    if (single_of(dtypes[q])) want = (float)want;
+                    CLOSE(part_at(y, i, k), want, 0.0);
+                }
+            fad_array_release(x);
+            fad_array_release(y);
+        }
+        fad_array *x = drawn_complex(dtypes[p], 2, shape), *y = drawn_complex(dtypes[p], 2, shape);
+        fad_array *sum = fad_array_copy(x), *full;
+        fad_add_into(sum, y);
+        for (int64_t i = 0; i < x->size; i++)
+            for (int k = 0; k < 2; k++)
+                CLOSE(part_at(sum, i, k), part_at(x, i, k) + part_at(y, i, k), 1e-6);
+        CHECK(!fad_has_nan(x));
+        if (single_of(dtypes[p])) ((float *)x->data)[x->size - 1] = NAN;
+        else ((double *)x->data)[x->size - 1] = NAN;
+        CHECK(fad_has_nan(x));
+        CHECK(fad_fill(dtypes[p], 2, shape, 2.5, &full) == FAD_OK);
+        for (int64_t i = 0; i < full->size; i++)
+            CHECK(part_at(full, i, 0) == 2.5 && part_at(full, i, 1) == 0.0);
+        fad_array_release(x);
+        fad_array_release(y);
+        fad_array_release(sum);
+        fad_array_release(full);
+    }
+    fad_array *z = fad_array_new(FAD_C128, 1, shape);
+    CHECK((uintptr_t)z->data % 16 == 0);
+    fad_array_release(z);
+}
+
+static void parts_of_complex_arrays_are_those_of_the_definition(void)
+{
+    const int64_t shape[] = {5};
+    for (int single = 0; single < 2; single++) {
+        fad_array *z = drawn_complex(single ? FAD_C64 : FAD_C128, 1, shape), *conj, *imag, *times_i;
+        CHECK(fad_part(FAD_CONJUGATE, z, &conj) == FAD_OK && conj->dtype == z->dtype);
+        CHECK(fad_part(FAD_IMAG, z, &imag) == FAD_OK);
+        CHECK(imag->dtype == (single ? FAD_F32 : FAD_F64));
+        CHECK(fad_part(FAD_TIMES_I, imag, &times_i) == FAD_OK && times_i->dtype == z->dtype);
+        for (int64_t i = 0; i < 5; i++) {
+            CHECK(part_at(conj, i, 0) == part_at(z, i, 0));
+            CHECK(part_at(conj, i, 1) == -part_at(z, i, 1));
+            CHECK(part_at(imag, i, 0) == part_at(z, i, 1));
+            CHECK(part_at(times_i, i, 0) == 0.0 && part_at(times_i, i, 1) == part_at(z, i, 1));
+        }
+        fad_array *none = z;
+        CHECK(fad_part(FAD_CONJUGATE, imag, &none) == FAD_DTYPE);
+        CHECK(fad_part(FAD_TIMES_I, z, &none) == FAD_DTYPE);
+        fad_fail_allocation(0);
+        CHECK(fad_part(FAD_IMAG, z, &none) == FAD_NOMEM);
+        fad_fail_allocation(-1);
+        fad_array_release(z);
+        fad_array_release(conj);
+        fad_array_release(imag);
+        fad_array_release(times_i);
+    }
+}
+
+/* Two parts of the sum of elements with coordinates that agree with those of `at` in `out`. */
+static void naive_sum(const fad_array *x, const fad_array *out, int64_t at, double *sum)
+{
+    sum[0] = sum[1] = 0.0;
+    for (int64_t i = 0; i < x->size; i++) {
+        int64_t rest = i, place = 0, step = 1;
+        for (int k = x->ndim - 1, j = out->ndim - 1; k >= 0; k--, j--) {
+            const int64_t index = rest % x->shape[k];
+            rest /= x->shape[k];
+            if (j < 0) continue;
+            if (out->shape[j] != 1) place += index * step;
+            step *= out->shape[j];
+        }
+        if (place != at) continue;
+        for (int k = 0; k < 2; k++) sum[k] += part_at(x, i, k);
+    }
+}
+
+static void sums_of_complex_numbers_are_those_of_their_parts(void)
+{
+    static const int64_t shapes[][3] = {{3, 4, 5}, {1, 2, 300}, {7, 1, 2}, {2, 0, 3}};
+    for (int k = 0; k < 4; k++)
+        for (int mask = 0; mask < 8; mask++)
+            for (int single = 0; single < 2; single++) {
+                fad_array *x = drawn_complex(single ? FAD_C64 : FAD_C128, 3, shapes[k]), *y;
+                int64_t to[3];
+                for (int j = 0; j < 3; j++) to[j] = mask >> j & 1 ? 1 : shapes[k][j];
+                CHECK(fad_sum_to(x, 3, to, &y) == FAD_OK && y->dtype == x->dtype);
+                for (int64_t i = 0; i < y->size; i++) {
+                    double want[2];
+                    naive_sum(x, y, i, want);
+                    for (int part = 0; part < 2; part++)
+                        CLOSE(part_at(y, i, part), want[part], single ? 1e-4 : 1e-12);
+                }
+                fad_array_release(x);
+                fad_array_release(y);
+            }
+    /* in pairs of halves: an imaginary part of nothing does not disturb, nor does a real one */
+    double z[2 * 1000], x[1000], sum[2];
+    for (int i = 0; i < 1000; i++) {
+        z[2 * i] = z[2 * i + 1] = x[i] = uniform(-1.0, 1.0);
+    }
+    fad_pairwise_c128(z, 1000, sum);
+    CHECK(sum[0] == sum[1]);
+    CLOSE(sum[0], fad_pairwise_f64(x, 1000), 1e-13);
+    fad_pairwise_c128(z, 0, sum);
+    CHECK(sum[0] == 0.0 && signbit(sum[0]) && signbit(sum[1]));
+}
+
+static void complex_arrays_move_as_arrays_of_their_parts_do(void)
+{
+    const int64_t shape[] = {3, 4}, wide[] = {2, 3, 4}, flipped[] = {4, 3};
+    const int axes[] = {1, 0};
+    const int64_t place[] = {11, -4, -2};       /* x[::-1, 3::-2] of which there are 3 by 2 */
+    const int64_t taken[] = {3, 2};
+    for (int single = 0; single < 2; single++) {
+        const int dtype = single ? FAD_C64 : FAD_C128;
+        fad_array *x = drawn_complex(dtype, 2, shape), *y;
+        CHECK(fad_transpose(x, axes, &y) == FAD_OK && y->shape[0] == flipped[0]);
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < 4; j++)
+                for (int k = 0; k < 2; k++)
+                    CHECK(part_at(y, 3 * j + i, k) == part_at(x, 4 * i + j, k));
+        fad_array_release(y);
+        CHECK(fad_broadcast_to(x, 3, wide, &y) == FAD_OK);
+        for (int i = 0; i < 24; i++)
+            for (int k = 0; k < 2; k++) CHECK(part_at(y, i, k) == part_at(x, i % 12, k));
+        fad_array_release(y);
+        y = fad_array_new(dtype, 2, taken);
+        fad_slice_into(x, place, y);
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < 2; j++)
+                for (int k = 0; k < 2; k++)
+                    CHECK(part_at(y, 2 * i + j, k) == part_at(x, 11 - 4 * i - 2 * j, k));
+        fad_array *back = fad_array_new(dtype, 2, shape);
+        fad_scatter_into(y, place, back);
+        for (int i = 0; i < 12; i++)
+            for (int k = 0; k < 2; k++)
+                CHECK(part_at(back, i, k) == (i % 2 ? part_at(x, i, k) : 0.0));
+        fad_array_release(back);
+        fad_array_release(x);
+        fad_array_release(y);
+    }
+}
+
+static void products_of_complex_matrices_are_sums_of_products(void)
+{
+    for (int single = 0; single < 2; single++)
+        for (int ta = 0; ta < 2; ta++)
+            for (int tb = 0; tb < 2; tb++) {
+                const int dtype = single ? FAD_C64 : FAD_C128;
+                fad_array *a = drawn_complex(dtype, 2, ta ? (int64_t[]){4, 3} : (int64_t[]){3, 4});
+                fad_array *b = drawn_complex(dtype, 2, tb ? (int64_t[]){2, 4} : (int64_t[]){4, 2});
+                fad_array *y;
+                CHECK(fad_matmul2(a, ta, b, tb, 1, &y) == FAD_OK && y->dtype == dtype);
+                for (int i = 0; i < 3; i++)
+                    for (int j = 0; j < 2; j++) {
+                        double re = 0.0, im = 0.0;
+                        for (int k = 0; k < 4; k++) {
+                            const int at = ta ? 3 * k + i : 4 * i + k;
+                            const int bt = tb ? 4 * j + k : 2 * k + j;
+                            const double ar = part_at(a, at, 0), ai = part_at(a, at, 1);
+                            const double br = part_at(b, bt, 0), bi = part_at(b, bt, 1);
+                            re += ar * br - ai * bi;
+                            im += ar * bi + ai * br;
+                        }
+                        CLOSE(part_at(y, 2 * i + j, 0), re, single ? 1e-6 : 1e-14);
+                        CLOSE(part_at(y, 2 * i + j, 1), im, single ? 1e-6 : 1e-14);
+                    }
+                fad_array_release(a);
+                fad_array_release(b);
+                fad_array_release(y);
+            }
+}
+
+static void complex_rows_need_a_loop_and_zero_wins_in_products_with_cotangents(void)
+{
+    const int64_t shape[] = {3}, column[] = {2, 1};
+    fad_array *g = drawn_complex(FAD_C128, 2, column), *p = drawn_complex(FAD_C128, 1, shape), *y;
+    fad_operand in[2] = {{g, 0.0}, {p, 0.0}};
+    CHECK(fad_elementwise(FAD_OP_exp, FAD_C128, in, &y) == FAD_DTYPE);
+    fad_set_complex_loops();
+    memset(g->data, 0, 16);
+    ((double *)p->data)[1] = INFINITY;
+    CHECK(fad_elementwise(FAD_OP_zmul, FAD_C128, in, &y) == FAD_OK && y->size == 6);
+    for (int j = 0; j < 3; j++) CHECK(part_at(y, j, 0) == 0.0 && part_at(y, j, 1) == 0.0);
+    CHECK(isinf(part_at(y, 3, 0)) && isinf(part_at(y, 3, 1)));
+    for (int j = 1; j < 3; j++) {
+        const double gr = part_at(g, 1, 0), gi = part_at(g, 1, 1);
+        CLOSE(part_at(y, 3 + j, 0), gr * part_at(p, j, 0) - gi * part_at(p, j, 1), 1e-15);
+        CLOSE(part_at(y, 3 + j, 1), gr * part_at(p, j, 1) + gi * part_at(p, j, 0), 1e-15);
+    }
+    fad_array_release(y);
+    in[1] = (fad_operand){NULL, 2.0};           /* a number is a real one */
+    CHECK(fad_elementwise(FAD_OP_zmul, FAD_C128, in, &y) == FAD_OK);
+    CHECK(part_at(y, 1, 0) == 2.0 * part_at(g, 1, 0) && part_at(y, 1, 1) == 2.0 * part_at(g, 1, 1));
+    fad_array_release(y);
+    fad_array *s = fad_array_cast(p, FAD_C64);
+    in[0] = (fad_operand){s, 0.0};
+    CHECK(fad_elementwise(FAD_OP_one_minus_square, FAD_C64, in, &y) == FAD_OK);
+    for (int j = 1; j < 3; j++) {
+        const double re = part_at(s, j, 0), im = part_at(s, j, 1);
+        CLOSE(part_at(y, j, 0), 1.0 - re * re + im * im, 1e-5);
+        CLOSE(part_at(y, j, 1), -2.0 * re * im, 1e-5);
+    }
+    fad_array_release(y);
+    fad_array_release(s);
+    fad_array_release(g);
+    fad_array_release(p);
+}
+
+static void complex_cotangents_and_tangents_pass_through_copies(void)
+{
+    const int64_t shape[] = {3};
+    var z, y;
+    fad_sweep s;
+    CHECK(array_leaf(&z, drawn_complex(FAD_C128, 1, shape)) == FAD_OK);
+    CHECK(fad_reserve(t, 2) == FAD_OK);
+    blank(&y);
+    y.arr = fad_array_share(z.arr);
+    const fad_index at = node_of(&z);
+    fad_link(t, &y.h, fad_push_array_slow(t, FAD_OP_positive, at, 0, fad_array_share(y.arr)));
+    fad_array *g = drawn_complex(FAD_C128, 1, shape), *h = fad_array_copy(g);
+    CHECK(fad_sweep_begin(t, &s, at, y.h.idx + 1) == FAD_OK);
+    CHECK(fad_contribute_array(t, &s, at, fad_array_share(g)) == FAD_OK);
+    CHECK(fad_forward(t, &s, at, y.h.idx) == FAD_OK);
+    for (int i = 0; i < 6; i++)
+        CHECK(((double *)s.own[y.h.idx].arr->data)[i] == ((double *)g->data)[i]);
+    fad_sweep_end(t, &s);
+    CHECK(fad_sweep_begin(t, &s, 0, 0) == FAD_OK);
+    CHECK(fad_contribute_array(t, &s, y.h.idx, g) == FAD_OK);
+    CHECK(fad_contribute_array(t, &s, at, fad_array_share(h)) == FAD_OK);
+    CHECK(fad_reverse(t, &s) == FAD_OK && s.leaf_n == 1);
+    for (int i = 0; i < 6; i++)
+        CHECK(((double *)s.leaves[0].bar.arr->data)[i] == 2.0 * ((double *)h->data)[i]);
+    fad_sweep_end(t, &s);
+    fad_array_release(h);
+    drop(&y);
+    drop(&z);
+}
+
+static int classify_complex(void *ctx, fad_index i, const fad_call *call, fad_vm_call *what)
+{
+    (void)ctx;
+    (void)i;
+    *what = *(const fad_vm_call *)call->rule;
+    return 0;
+}
+
+/* y = what `rule` says of x, which has the value `value`. */
+static void complex_step(var *y, fad_vm_call *rule, int n, var *const *in, fad_array *value)
+{
+    fad_call *call = fad_call_new(n);
+    CHECK(call && fad_reserve(t, 4) == FAD_OK);
+    for (int k = 0; k < n; k++) call->parent[k] = in[k]->h.idx;
+    call->rule = rule;
+    blank(y);
+    y->arr = value;
+    const fad_slot slot = {.arr = fad_array_share(value)};
+    fad_link(t, &y->h, fad_push_call(t, FAD_OP_CALL, call, slot, 1));
+}
+
+/* re(z) + im(conj(z) zmul z), and i times it, on other numbers than were recorded. */
+static void a_program_computes_complex_rows_and_parts(void)
+{
+    const int64_t shape[] = {4};
+    static fad_vm_call conj = {.kind = FAD_VM_PART, .side = FAD_CONJUGATE, .pure = 1},
+        imag = {.kind = FAD_VM_PART, .side = FAD_IMAG, .pure = 1},
+        times_i = {.kind = FAD_VM_PART, .side = FAD_TIMES_I, .pure = 1},
+        real = {.kind = FAD_VM_CAST, .pure = 1},
+        product = {.kind = FAD_VM_ROW, .op = FAD_OP_zmul, .pure = 1};
+    var z, c, p, x, y, out;
+    fad_program *program = NULL;
+    fad_workspace *w;
+    fad_set_complex_loops();
+    t->sweeping++;
+    CHECK(array_leaf(&z, drawn_complex(FAD_C128, 1, shape)) == FAD_OK);
+    CHECK(fad_reserve(t, 1) == FAD_OK);
+    const fad_index start = t->n;
+    node_of(&z);
+    complex_step(&c, &conj, 1, (var *const[]){&z}, fad_array_new(FAD_C128, 1, shape));
+    complex_step(&p, &product, 2, (var *const[]){&z, &z}, fad_array_new(FAD_C128, 1, shape));
+    complex_step(&x, &real, 1, (var *const[]){&c}, fad_array_new(FAD_F64, 1, shape));
+    complex_step(&y, &imag, 1, (var *const[]){&p}, fad_array_new(FAD_F64, 1, shape));
+    complex_step(&out, &times_i, 1, (var *const[]){&y}, fad_array_new(FAD_C128, 1, shape));
+    const fad_index ins[] = {z.h.idx}, outs[] = {x.h.idx, out.h.idx, p.h.idx};
+    const fad_build b = {.tape = t, .start = start, .end = t->n, .in = ins, .out = outs, .n_in = 1,
+                         .n_out = 3, .classify = classify_complex};
+    CHECK(fad_program_build(&b, &program) == FAD_OK);
+    CHECK(fad_workspace_new(program, &w) == FAD_OK);
+    fad_array *other = drawn_complex(FAD_C128, 1, shape);
+    double room[3][8] = {{0.0}};
+    w->array[fad_program_inputs(program)[0].where]->data = other->data;
+    for (int k = 0; k < 3; k++) {
+        CHECK(fad_output_is_callers(program, k));
+        w->array[fad_program_outputs(program)[k].where]->data = room[k];
+    }
+    const fad_vm_calls calls = {.ctx = NULL};
+    CHECK(fad_program_run(program, w, &calls) == FAD_OK);
+    for (int i = 0; i < 4; i++) {
+        const double re = part_at(other, i, 0), im = part_at(other, i, 1);
+        CHECK(room[0][i] == re);
+        CHECK(room[1][2 * i] == 0.0);
+        CLOSE(room[1][2 * i + 1], 2.0 * re * im, 1e-15);
+        CLOSE(room[2][2 * i], re * re - im * im, 1e-15);
+        CLOSE(room[2][2 * i + 1], 2.0 * re * im, 1e-15);
+    }
+    fad_array_release(other);
+    fad_workspace_free(program, w);
+    fad_program_free(program);
+    drop(&out);
+    drop(&y);
+    drop(&x);
+    drop(&p);
+    drop(&c);
+    drop(&z);
+    t->sweeping--;
+    fad_trim(t);
+}
+
 int main(int argc, char **argv)
 {
     static void (*const tests[])(void) = {
@@ -3763,6 +4115,14 @@ int main(int argc, char **argv)
     TEST(slots_are_given_out_until_none_is_free_and_fail_when_given_back) \
     TEST(any_allocation_of_a_c_function_may_fail) \
     TEST(instructions_have_names) \
+    TEST(complex_arrays_are_filled_cast_and_added) \
+    TEST(parts_of_complex_arrays_are_those_of_the_definition) \
+    TEST(sums_of_complex_numbers_are_those_of_their_parts) \
+    TEST(complex_arrays_move_as_arrays_of_their_parts_do) \
+    TEST(products_of_complex_matrices_are_sums_of_products) \
+    TEST(complex_rows_need_a_loop_and_zero_wins_in_products_with_cotangents) \
+    TEST(complex_cotangents_and_tangents_pass_through_copies) \
+    TEST(a_program_computes_complex_rows_and_parts) \
     TEST(lanes_have_the_bits_of_runs_row_by_row) \
     TEST(lanes_have_the_bits_of_loops_that_were_handed_over) \
     TEST(what_a_guard_or_a_step_sees_has_the_bits_of_a_single_run) \

@@ -29,6 +29,7 @@ fad_status fad_part(int part, const fad_array *x, fad_array **out)
 {
     static const int dtype[] = {FAD_C128, FAD_C64, FAD_F64, FAD_F32};
     const int turned = part == FAD_CONJUGATE ? x->dtype : dtype[x->dtype];
+    if (fad_is_complex(x->dtype) == (part == FAD_TIMES_I)) return FAD_DTYPE;
     *out = fad_array_new(turned, x->ndim, x->shape);
     if (!*out) return FAD_NOMEM;
     fad_part_into(part, x, *out);

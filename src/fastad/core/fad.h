@@ -28,8 +28,8 @@ typedef enum {
 
 typedef int32_t fad_index;
 
-/* The core computes with the dtypes below FAD_BOOL and has their bytes; of others it knows the shape.
- * A complex number is its real part and then its imaginary part, and is always an array. */
+/* The core computes with the dtypes below FAD_BOOL and has their bytes; of others it knows the
+ * shape.  A complex number is its real part and then its imaginary part, and is always an array. */
 enum { FAD_F64 = 0, FAD_F32 = 1, FAD_C128 = 2, FAD_C64 = 3, FAD_BOOL = 4, FAD_OTHER = 5 };
 enum { FAD_MAXDIM = 64 };
 
@@ -127,7 +127,7 @@ static inline int64_t fad_array_bytes(const fad_array *arr)
 }
 int fad_same_shape(const fad_array *p, const fad_array *q);
 fad_array *fad_array_copy(const fad_array *src);
-/* Between any two of float64, float32, complex128 and complex64; a real result has the real parts. */
+/* Between any two of float64, float32, complex128, complex64; a real result has the real parts. */
 fad_array *fad_array_cast(const fad_array *src, int dtype);
 void fad_cast_into(const fad_array *src, fad_array *out);
 int fad_has_nan(const fad_array *x);

@@ -61,7 +61,8 @@ enum { BLOCK = 128, LANES = 8 };
         } else { \
             memcpy(part, x, sizeof part); \
             lanes_##real(x + LANES, i - LANES, part); \
-            for (int k = 0; k < 2; k++) sum[k] = (part[k] + part[k + 2]) + (part[k + 4] + part[k + 6]); \
+            for (int k = 0; k < 2; k++) \
+                sum[k] = (part[k] + part[k + 2]) + (part[k + 4] + part[k + 6]); \
         } \
         for (; i < n; i++) sum[i % 2] += x[i]; \
     } \
