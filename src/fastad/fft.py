@@ -43,7 +43,7 @@ def _resized(t, n, axis):
 
 def _halved(t, n, axis, weight):
     """Multiply what stands for two of n points, in half a spectrum, by `weight`."""
-    factors = np.full(t.shape[axis], weight, t.real.dtype if t.dtype.kind == "c" else t.dtype)
+    factors = np.full(t.shape[axis], weight, t.dtype.char.lower())      # the real dtype
     factors[0] = 1.0
     if n % 2 == 0 and len(factors) > n // 2:
         factors[n // 2] = 1.0
