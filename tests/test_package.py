@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
     "_core", "rules", "complex_rules", "numpy_api", "storage", "linalg", "modes", "autograd",
-    "transforms", "native", "rows", "program", "graph", "scipy", "__init__",
+    "transforms", "native", "rows", "watching", "arguments", "recording", "program", "graph",
+    "scipy", "__init__",
 ]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "_core.pxd", "cfad.pxd", "record.h", "tensor_object.h",
@@ -238,7 +239,8 @@ def test_the_examples_in_docstrings_hold(module):
     done = doctest.testmod(module, globs={})
     assert done.failed == 0
     assert done.attempted > 0 or module.__name__ in {
-        "fastad.rules", "fastad.complex_rules", "fastad.storage", "fastad.native", "fastad.rows"}
+        "fastad.rules", "fastad.complex_rules", "fastad.storage", "fastad.native", "fastad.rows",
+        "fastad.watching", "fastad.arguments", "fastad.recording"}
 
 
 def compiled_examples():

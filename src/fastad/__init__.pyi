@@ -35,6 +35,7 @@ from ._core import is_grad_enabled as is_grad_enabled
 from ._core import name as name
 from ._core import release_memory as release_memory
 from ._core import tensor as tensor
+from .arguments import ProgramWarning as ProgramWarning
 from .graph import Graph as Graph
 from .graph import load as load
 from .graph import record as record
@@ -42,7 +43,6 @@ from .modes import enable_grad as enable_grad
 from .modes import no_grad as no_grad
 from .modes import set_grad_enabled as set_grad_enabled
 from .program import Program as Program
-from .program import ProgramWarning as ProgramWarning
 from .program import compile as compile
 from .transforms import grad as grad
 from .transforms import hessian as hessian
