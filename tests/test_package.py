@@ -25,8 +25,9 @@ FLOORS = [
     "numpy_api", "definitions", "numpy_statistics", "numpy_signal", "numpy_arrangement",
     "numpy_polynomials", "numpy_ufuncs", "numpy_scimath", "numpy_creation", "numpy_methods",
     "numpy_coverage", "adapt", "linalg_rules", "storage", "fft", "linalg_scipy", "linalg",
-    "modes", "autograd", "transforms", "native", "rows", "program", "graph", "formulas",
-    "folding", "layout", "canvas", "pictures", "scipy", "__init__",
+    "modes", "autograd", "transforms", "native", "rows", "watching", "arguments", "recording",
+    "program", "graph", "formulas", "folding", "layout", "canvas", "pictures", "scipy",
+    "__init__",
 ]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "special.pyi", "_core.pxd", "cfad.pxd", "record.h",
@@ -245,7 +246,7 @@ def test_the_examples_in_docstrings_hold(module):
     assert done.attempted > 0 or module.__name__ in {
         "fastad.rules", "fastad.complex_rules", "fastad.special_values", "fastad.storage",
         "fastad.native", "fastad.rows", "fastad.definitions", "fastad.numpy_methods",
-        "fastad.linalg_rules"}
+        "fastad.linalg_rules", "fastad.watching", "fastad.arguments", "fastad.recording"}
 
 
 def compiled_examples():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _core, program, storage, transforms
+from . import _core, arguments, program, recording, storage, transforms
 from ._core import GuardError, Nodes, Replay, Tensor, name
 from .program import Program
 
@@ -383,9 +383,9 @@ def record(function: Callable[..., Any], *examples: Any, **named: Any) -> Graph:
         raise TypeError(f"record: wanted a function, got {type(source).__name__}")
     replay = program._new_replay(
         function.function if isinstance(function, Program) else function, source)
-    key, leaves, spec, tensors = program.flatten(replay, examples, named)
+    key, leaves, spec, tensors = arguments.flatten(replay, examples, named)
     if key not in replay.given_up:
-        program.record(replay, key, examples, named, leaves, spec, tensors)
+        recording.record(replay, key, examples, named, leaves, spec, tensors)
     if key in replay.given_up:
         raise ValueError(f"record: {replay.given_up[key]}; such a function has no graph")
     plan = replay.plans[key][0]
@@ -409,14 +409,14 @@ def _input_names(function: Any, examples: tuple[Any, ...], named: dict[str, Any]
         names[k] = parameter.name
     found: list[str] = []
     for prefix, x in [*zip(names, examples), *named.items()]:
-        found += _named_slots(prefix, program._flat(x, [], None)[1])
+        found += _named_slots(prefix, arguments._flat(x, [], None)[1])
     if len(set(found)) < len(found):
         raise ValueError("record: two inputs have one name; rename the function's parameters")
     return found
 
 
 def _named_slots(prefix: str, tree: Any) -> Iterator[str]:
-    if tree is program._SLOT:
+    if tree is arguments._SLOT:
         yield prefix
     elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
         for k, item in zip(tree._fields, tree):

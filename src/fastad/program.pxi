@@ -1658,7 +1658,7 @@ cdef int MOST_PLANS = 32, MOST_KEYS = 32, MOST_RECORDINGS = 12
 cdef class Replay:
     """A function of tensors that is recorded once for each way through it, and replayed.
 
-    `hooks` is program.py, which flattens arguments, records and warns.
+    `hooks` is program.py, whose names flatten arguments, record and warn.
     """
     cdef readonly object function, hooks
     cdef public object source       # what the user wrote; recordings depend on it
