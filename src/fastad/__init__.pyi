@@ -40,6 +40,7 @@ from ._core import name as name
 from ._core import release_memory as release_memory
 from ._core import tensor as tensor
 from .adapt import adapt as adapt
+from .arguments import ProgramWarning as ProgramWarning
 from .exchange import finfo as finfo
 from .exchange import from_dlpack as from_dlpack
 from .exchange import iinfo as iinfo
@@ -53,7 +54,6 @@ from .modes import set_grad_enabled as set_grad_enabled
 from .pictures import Picture as Picture
 from .pictures import draw as draw
 from .program import Program as Program
-from .program import ProgramWarning as ProgramWarning
 from .program import compile as compile
 from .transforms import grad as grad
 from .transforms import hessian as hessian
