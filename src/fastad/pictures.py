@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, canvas, folding, formulas, modes, program, transforms
+from . import _core, arguments, canvas, folding, formulas, modes, transforms
 from . import graph as graphs
 from ._core import Nodes, Tensor
 from .canvas import Edge, Line, Panel, Vertex
@@ -178,10 +178,10 @@ def _of_function(function: Callable[..., Any], examples: tuple[Any, ...]) -> _Re
     args: list[Any] = [np.asarray(x) if transforms._is_numbers(x) else x for x in examples]
     if not any(_is_floating(x) for x in transforms._leaves(args, [])):
         args = [_floated(x) for x in args]
-    trees = [program._flat(x, leaves, None)[1] for x in args]
+    trees = [arguments._flat(x, leaves, None)[1] for x in args]
     tensors = [_input(x) for x in leaves]
     rest = iter(tensors)
-    filled = [program._fill(tree, rest) for tree in trees]
+    filled = [arguments._fill(tree, rest) for tree in trees]
     named = list(zip(graphs._input_names(function, tuple(args), {}), tensors))
     seen: list[tuple[int, str, Any]] = []
     calls: list[folding.Scope] = []
@@ -282,7 +282,7 @@ def _of_graph(graph: Graph, examples: tuple[Any, ...]) -> _Record:
     else:
         leaves = []
         for x in examples:
-            program._flat(x, leaves, None)
+            arguments._flat(x, leaves, None)
     if len(leaves) != len(graph.inputs):
         raise ValueError(f"draw: the graph has {len(graph.inputs)} inputs "
                          f"({', '.join(graph.inputs)}), got {len(leaves)}")
@@ -521,8 +521,8 @@ class _View:
         if what == "getitem" and len(names) == 1:
             if isinstance(params, int):     # one element, by its place in the flat array
                 shape = record.kind(record.parents[i][0])[0]
-                index = tuple([int(k) for k in np.unravel_index(params, shape)])
-                index = index[0] if len(index) == 1 else index
+                place = tuple([int(k) for k in np.unravel_index(params, shape)])
+                index = place[0] if len(place) == 1 else place
             else:
                 index = params["index"]
             inside = f"[{_index_text(index)}]"
