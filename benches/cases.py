@@ -75,6 +75,9 @@ CASES = {
         Case("arrays/30", lambda: workloads.seven_operations(30), "gradient", {"NumPy": 0.7}),
         Case("arrays/1000000", lambda: workloads.seven_operations(10**6), "gradient",
              {"PyTorch": 0.7}),
+        # the same ratio at both sizes: the cost is linear
+        *(Case(f"assignments/{size}", lambda size=size: workloads.assignments(size), "gradient",
+               {"NumPy": 2.0}) for size in (10**4, 10**5)),
         Case("matmul/3", lambda: workloads.matmul(3), "gradient", {"NumPy": 1.0}),
         Case("matmul/100", lambda: workloads.matmul(100), "gradient"),
         Case("matmul/500", lambda: workloads.matmul(500), "gradient"),

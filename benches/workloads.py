@@ -159,6 +159,34 @@ def seven_operations(size: int) -> Workload:
                     needs=("tanh", "exp"))
 
 
+def assignments(size: int) -> Workload:
+    """Return the sum of a vector that is filled one element after the other."""
+
+    def function(xp, x, a):
+        y = xp.zeros_like(x)
+        y[0] = x[0]
+        a = a[0]
+        for k in range(1, size):
+            y[k] = a * y[k - 1] + x[k]
+        return y.sum()
+
+    rng = np.random.default_rng(13)
+    x, a = rng.uniform(0.1, 1.0, size), np.array([0.9])
+
+    def expected():
+        y, y_a = np.zeros(size), np.zeros(size)
+        y[0] = x[0]
+        for k in range(1, size):
+            y[k] = a[0] * y[k - 1] + x[k]
+            y_a[k] = a[0] * y_a[k - 1] + y[k - 1]
+        return Answer(y.sum(), (1.0 - a ** np.arange(size, 0, -1.0)) / (1.0 - a),
+                      np.array([y_a.sum()]))
+
+    # what has `copyto` has arrays that can be assigned to
+    return Workload(f"{size} scalar assignments", function, (x, a), expected, 5 * size,
+                    needs=("zeros_like", "copyto"))
+
+
 def matmul(size: int) -> Workload:
     """Return ``a @ b`` on square matrices, pulled back from a dense cotangent."""
 

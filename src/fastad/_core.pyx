@@ -3528,8 +3528,9 @@ cdef enum:
     NOBODY, ANOTHER_LEAF, ANOTHER_HANDLE
 
 
-def depends_on_others(list outputs, list inputs):
-    """Who else may need the graph of `outputs`, followed to `inputs`.
+def depends_on_others(list outputs, list inputs, list handed):
+    """Who else, besides the function that was `handed` these tensors, may need the graph of
+    `outputs`, followed to `inputs`.
 
     1: a living leaf is reached by a path that does not start at `inputs`.  2: that is not so, but
     somebody holds a tensor of the graph, and may follow it once more.  0: nobody.
@@ -3539,7 +3540,8 @@ def depends_on_others(list outputs, list inputs):
     for t in outputs + inputs:
         fresh(<Tensor>t)
     return walk_down(outputs, {(<Tensor>t).h.idx for t in inputs if (<Tensor>t).h.slot < 0},
-                     {(<Tensor>t).h.slot for t in inputs if (<Tensor>t).h.slot >= 0}, False, inputs)
+                     {(<Tensor>t).h.slot for t in inputs if (<Tensor>t).h.slot >= 0}, False,
+                     inputs + handed)
 
 
 cdef bint is_held(const char *reached, fad_index low, fad_index top, list own) except -1:

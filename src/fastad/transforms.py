@@ -91,7 +91,9 @@ class _Inputs:
         )
         self.outer = any(isinstance(x, Tensor) and x.requires_grad for x in given)
         self.tensors = [_fresh(name, x) for x in given]
-        new = iter(self.tensors)
+        # the function may change what it is given, where recording lets it: the inputs stay ours
+        self.handed = [t if t.is_leaf else +t for t in self.tensors]
+        new = iter(self.handed)
         full = list(args)
         for k, tree in zip(argnums, trees):
             full[k] = _rebuild(tree, new)
@@ -99,7 +101,9 @@ class _Inputs:
 
     def others(self, outputs: list[Tensor]) -> int:
         """Who outside may differentiate what is computed from this call: `_RECORD`, `_KEEP`, 0."""
-        return _RECORD if self.outer else _core.depends_on_others(outputs, self.tensors)
+        if self.outer:
+            return _RECORD
+        return _core.depends_on_others(outputs, self.tensors, self.handed)
 
     def must_record(self, outputs: list[Tensor]) -> bool:
         """Whether somebody outside may differentiate what is computed from this call."""
