@@ -433,7 +433,7 @@ def solve_triangular(a, trans, b, lower, unit=False, exact=False):
 
 @factorization("inv", 2, reads_output=True)
 class INV:
-    """The inverse (Giles 2.2.3); unless `strict`, a singular matrix has nan, with slope 0."""
+    """The inverse (Giles 2.2.3); unless `strict`, that of a singular matrix is nan."""
 
     def forward(a, strict):
         if strict:
@@ -447,11 +447,9 @@ class INV:
         return np.stack([INV.forward(m, False) for m in flat]).reshape(a.shape)
 
     def vjp(g, y, inputs, needs, strict):
-        y = y if strict else where(y == y, y, 0.0)
         return (-times_adjoint(adjoint_times(y, g), y),)
 
     def jvp(tangents, y, inputs, strict):
-        y = y if strict else where(y == y, y, 0.0)
         return -matmul(matmul(y, tangents[0]), y)
 
 
