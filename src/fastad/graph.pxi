@@ -188,7 +188,7 @@ cdef class Nodes:
         return apply(rule, inputs, params)
 
     cdef list regular(self, Py_ssize_t i, list values):
-        """Made-up values again, with unit matrices for singular ones among operands of node i."""
+        """Made-up values, with unit matrices for the operands of node i, which were singular."""
         values = list(values)
         for p in self.calls[i][2]:
             t = floating(values[p])

@@ -74,8 +74,10 @@ def rows(t, start, stop):
 
 
 def diagonal(t):
-    """Return the diagonals of matrices."""
-    return rules.diagonal(t, 0, t.ndim - 2, t.ndim - 1)
+    """Return the diagonals of square matrices."""
+    n = t.shape[-1]
+    flat = _core.reshape(t, (*t.shape[:-2], n * n))
+    return rules.take_index(flat, (..., slice(None, None, n + 1)), True)
 
 
 def times_i(t):
@@ -247,7 +249,7 @@ class HERMITIAN:
     def forward(x, lower):
         half = _triangle(x, lower, -1 if lower else 1)
         y = half + half.conj().swapaxes(-1, -2)
-        return _with_diagonal(y, np.diagonal(x, 0, -2, -1).real)
+        return _with_diagonal(y, x.diagonal(0, -2, -1).real)
 
     def vjp(g, y, inputs, needs, lower):
         return (fold(g, lower),)
@@ -260,7 +262,7 @@ class FOLD:
     def forward(x, lower):
         y = x + x.conj().swapaxes(-1, -2)
         y = _triangle(y, lower, -1 if lower else 1)
-        return _with_diagonal(y, np.diagonal(x, 0, -2, -1).real)
+        return _with_diagonal(y, x.diagonal(0, -2, -1).real)
 
     def vjp(g, y, inputs, needs, lower):
         return (hermitian(g, lower),)
@@ -431,7 +433,7 @@ def solve_triangular(a, trans, b, lower, unit=False, exact=False):
 
 @factorization("inv", 2, reads_output=True)
 class INV:
-    """The inverse (Giles 2.2.3); unless `strict`, a singular matrix has nan, with slope 0."""
+    """The inverse (Giles 2.2.3); unless `strict`, that of a singular matrix is nan."""
 
     def forward(a, strict):
         if strict:
@@ -445,11 +447,9 @@ class INV:
         return np.stack([INV.forward(m, False) for m in flat]).reshape(a.shape)
 
     def vjp(g, y, inputs, needs, strict):
-        y = y if strict else where(y == y, y, 0.0)
         return (-times_adjoint(adjoint_times(y, g), y),)
 
     def jvp(tangents, y, inputs, strict):
-        y = y if strict else where(y == y, y, 0.0)
         return -matmul(matmul(y, tangents[0]), y)
 
 
@@ -533,7 +533,7 @@ class BIRD:
 
     def forward(x, reverse):
         y = _triangle(x, False, 1)
-        d = np.diagonal(x, 0, -2, -1)
+        d = x.diagonal(0, -2, -1)
         if reverse:
             sums = np.add.accumulate(d, -1) - d
         else:
