@@ -313,8 +313,10 @@ class checked:
 @functools.cache
 def _functions() -> dict[str, Any]:
     """What a file may name: NumPy's ufuncs, and the functions of values that fastad knows."""
-    named = {name: f for name, f in vars(np).items() if isinstance(f, np.ufunc)}
-    named |= {f.__name__: f for f in numpy_api.FUNCTIONS}
+    # where names are the same, those of numpy itself stand, and ufuncs before functions
+    named = {f.__name__: f for f in numpy_api.FUNCTIONS}
+    named |= {f.__name__: f for f in numpy_api.FUNCTIONS if f.__module__ in ("numpy", None)}
+    named |= {name: f for name, f in vars(np).items() if isinstance(f, np.ufunc)}
     named |= definitions.FOLLOWED
     named["as_dtype"] = _core.as_dtype
     return named
