@@ -353,6 +353,84 @@ def test_special_functions_of_scipy_are_rows_of_the_table():
         special.kolmogorov(x)
 
 
+# Options of ufuncs, and functions of functions.
+
+
+def test_a_ufunc_with_a_mask_gives_zero_and_no_gradient_where_it_does_not_hold():
+    a = np.array([0.0, 4.0, -1.0])
+    x = ad.tensor(a, requires_grad=True)
+    y = np.log(x, where=a > 0.0)
+    want = np.log(a, where=a > 0.0, out=np.zeros(3))
+    assert_same_bits(y, want)
+    (g,) = ad.autograd.grad(ad.sum(y), [x])
+    assert g.tolist() == [0.0, 0.25, 0.0]
+    assert_same_bits(np.divide(1.0, x.detach(), where=a > 0.0), np.array([0.0, 0.25, 0.0]))
+
+
+def test_maximum_reduce_and_accumulate_share_a_tie():
+    x = ad.tensor([1.0, 1.0], requires_grad=True)
+    for y in (np.maximum.reduce(x), np.maximum.accumulate(x)[1], np.maximum.reduceat(x, [0])):
+        (g,) = ad.autograd.grad(ad.sum(y), [x])
+        assert g.tolist() == [0.5, 0.5]
+
+
+def test_vectorize_keeps_gradients_where_numpys_refuses_them():
+    x = ad.tensor([[-1.0, 3.0]], requires_grad=True)
+    with pytest.raises(TypeError, match="requires gradients"):
+        np.vectorize(lambda v: v * v)(x)
+    y = ad.vectorize(lambda v, k: (v**k if v > 0.0 else -v, v), excluded=["k"])(x, k=2)
+    assert [t.tolist() for t in y] == [[[1.0, 9.0]], [[-1.0, 3.0]]]
+    (g,) = ad.autograd.grad(ad.sum(y[0]), [x])
+    assert g.tolist() == [[-1.0, 6.0]]
+    with pytest.raises(TypeError, match="vectorize: .*signature"):
+        ad.vectorize(np.sum, signature="(n)->()")
+
+
+def test_functions_of_functions_keep_what_they_close_over():
+    w = ad.tensor(2.0, requires_grad=True)
+    for y in (
+        np.apply_along_axis(lambda row: w * row, 0, ad.ones((2, 2))),
+        np.piecewise(ad.ones(3), [ad.ones(3) > 0.0], [lambda v: w * v]),
+        np.fromfunction(lambda i: w * i, (3,), like=w),
+    ):
+        assert y.requires_grad
+
+
+def test_programs_follow_results_whose_shape_depends_on_values():
+    program = ad.compile(lambda x: np.unique(x).sum() + np.bincount(x > 1.5).sum())
+    for values in ([1.0, 2.0, 2.0], [1.0, 2.0, 3.0], [4.0, 4.0, 4.0], [1.0, 2.0, 2.0]):
+        assert program(np.array(values)) == np.unique(values).sum() + 3.0
+
+
+def test_arrays_that_a_call_was_given_may_change_afterwards():
+    points, values = np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 4.0])
+    x = ad.tensor(1.5, requires_grad=True)
+    y = np.interp(x, points, values)
+    points[:], values[:] = 0.0, 0.0
+    (g,) = ad.autograd.grad(y, [x])
+    assert g.item() == 3.0
+
+
+def test_an_array_that_comes_back_from_a_call_stays_its_owners():
+    kept = np.arange(200.0)
+    whole = np.broadcast_arrays(ad.tensor(1.0), kept)[1]
+    stacked = np.require(kept, like=ad.tensor(1.0))
+    kept[:] = -1.0
+    assert whole.tolist() == stacked.tolist() == list(range(200))
+
+
+def test_functions_with_definitions_are_stored_with_their_program(tmp_path):
+    program = ad.compile(lambda x: np.median(x) + np.logaddexp.reduce(x) + np.sort(x)[0])
+    x = np.array([3.0, 1.0, 2.0])
+    want, slope = program.value_and_grad(x)
+    curved = program.hessian(x)
+    program.save(tmp_path / "program")
+    loaded = ad.load(tmp_path / "program")
+    value, g = loaded.value_and_grad(x)
+    assert value == want and g.tolist() == slope.tolist()
+    assert loaded.hessian(x).tolist() == curved.tolist()
+
+
 # Methods.
 
 

@@ -49,6 +49,8 @@ _FILES = "a file keeps values, not gradients", "pass `.detach().numpy()`"
 _ASSIGNS = ("it writes into its first argument, which tensors do not allow",
             "use `where`, `concatenate` or `stack`")
 _LINALG = "its derivative has not been written", _DETACH
+_GRID = ("its derivative has not been written",
+         "multiply the coefficients by `vander` of each coordinate")
 _ROOTS = ("the derivative of eigenvalues has not been written", _DETACH)
 _FIT = ("the derivative of a least-squares solution has not been written", _DETACH)
 
@@ -72,6 +74,7 @@ _BY_MODULE = {
     "numpy.lib.recfunctions": _RECORDS,
     "numpy.char": _TEXT,
     "numpy.strings": _TEXT,
+    "numpy.polynomial.polynomial": _GRID,
     "numpy.linalg": _LINALG,
     "numpy.fft": _LINALG,
 }
@@ -105,12 +108,9 @@ def _refused(function, reason):
 
 
 def refuse(function):
-    """Return what stands for a function without an entry, or None; found once, kept for later."""
+    """Return what stands for a function without an entry, or None."""
     reason = refusal(function.__name__, _home(function))
-    if reason is None:
-        return None
-    FUNCTIONS[function] = found = _refused(function, reason)
-    return found
+    return None if reason is None else _refused(function, reason)
 
 
 def refuse_ufunc(ufunc):
@@ -182,6 +182,10 @@ def overridable():
     ImportError
         If ``numpy.testing`` is not there.
     """
+    from importlib import import_module
+
+    for module in _BY_MODULE:           # what has not been imported has not been listed
+        import_module(module)
     from numpy.testing.overrides import (
         get_overridable_numpy_array_functions,
         get_overridable_numpy_ufuncs,
@@ -192,8 +196,6 @@ def overridable():
         found["ufunc", "numpy", ufunc.__name__] = ufunc
     for function in get_overridable_numpy_array_functions():
         module = _home(function)
-        if module.startswith("numpy.polynomial"):       # made of functions that are here
-            continue
         owner = sys.modules.get(module, np)
         found["function", module, function.__name__] = getattr(owner, function.__name__, function)
     return dict(sorted(found.items()))
@@ -214,7 +216,7 @@ def classify(function):
         if function in UFUNCS:
             return VALUE_ONLY if name in _VALUE_NAMES else DIFFERENTIABLE
         return UNSUPPORTED if name in NOT_SUPPORTED else None
-    if ours is not None and not (ours.__doc__ or "").startswith("Not supported"):
+    if ours is not None:
         return VALUE_ONLY if name in _VALUE_NAMES else DIFFERENTIABLE
     module = _home(function)
     return None if refusal(name, module) is None else UNSUPPORTED
