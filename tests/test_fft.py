@@ -167,11 +167,20 @@ def test_errors_are_of_numpys_kind_and_name_the_function(title):
     assert "fft" in str(caught.value)
 
 
-def test_out_is_refused_and_s_without_axes_warns():
-    x = ad.tensor(np.ones((3, 4)), requires_grad=True)
+def test_out_takes_the_transform():
+    x = ad.tensor(np.arange(12.0).reshape(3, 4), requires_grad=True)
     for name in (*ONE_AXIS, *MORE_AXES):
-        with pytest.raises(TypeError, match=f"{name}: out= is not possible"):
-            getattr(ad.fft, name)(x, out=np.zeros(1))
+        function = getattr(ad.fft, name)
+        expected = function(x)
+        y = ad.zeros(expected.shape, dtype=expected.dtype)
+        assert function(x, out=y) is y and np.array_equal(y.detach(), expected.detach())
+        assert y.requires_grad
+        with pytest.raises(ValueError, match=f"{name}: a result of shape .* does not fit out="):
+            function(x, out=np.zeros(1))
+
+
+def test_s_without_axes_warns():
+    x = ad.tensor(np.ones((3, 4)), requires_grad=True)
     with pytest.warns(DeprecationWarning, match="axes"):
         y = ad.fft.fftn(x, s=(2, 2))
     for name in MORE_AXES:
@@ -205,4 +214,6 @@ def test_arguments_are_named_ordered_and_given_as_numpys():
     for name in set(ad.fft.__all__) & set(np.fft.__all__):
         found = inspect.signature(getattr(ad.fft, name)).parameters.values()
         expected = inspect.signature(getattr(np.fft, name)).parameters.values()
-        assert [(p.name, p.kind) for p in found] == [(p.name, p.kind) for p in expected], name
+        # the array API standard has a dtype for the frequencies, NumPy does not
+        found = [(p.name, p.kind) for p in found if (p.name, name[-4:]) != ("dtype", "freq")]
+        assert found == [(p.name, p.kind) for p in expected], name

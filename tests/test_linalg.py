@@ -685,9 +685,13 @@ def test_errors_are_of_numpys_kind_and_name_the_function(title):
         assert str(found.value).startswith(text), found.value
 
 
-def test_out_is_refused():
-    with pytest.raises(TypeError, match="multi_dot: out= is not possible"):
-        ad.linalg.multi_dot([np.eye(2), np.eye(2)], out=np.eye(2))
+def test_out_takes_the_product_of_several():
+    x, y = ad.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True), ad.zeros((2, 2))
+    values = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert ad.linalg.multi_dot([x, x], out=y) is y and np.array_equal(y.detach(), values @ values)
+    y.sum().backward()
+    ones = np.ones((2, 2))
+    assert np.array_equal(x.grad, ones @ values.T + values.T @ ones)
 
 
 def test_a_derivative_that_does_not_exist_names_the_function():

@@ -51,8 +51,19 @@ def test_every_differentiable_function_has_an_example():
     assert missing == []
 
 
+def test_linear_algebra_and_transforms_have_examples_in_their_own_tests():
+    test_linalg = pytest.importorskip("test_linalg")
+    test_fft = pytest.importorskip("test_fft")
+    tested = {title.split(",")[0].split()[0] for title in test_linalg.CASES}
+    tested |= {*test_fft.ONE_AXIS, *test_fft.MORE_AXES, "fftshift", "ifftshift"}
+    assert {name for (_, module, name), function in numpy_coverage.overridable().items()
+            if module in ("numpy.linalg", "numpy.fft")
+            and classify(function) == numpy_coverage.DIFFERENTIABLE} <= tested
+
+
 def test_examples_are_of_differentiable_functions():
     known = set(numpy_examples.unnamed()) | set(numpy_creation.MADE)
+    known |= {"linalg.norm", "linalg.matrix_transpose"}
     assert {name for name in BY_NAME if not isinstance(
         function_of(name.rpartition(".")[0] or name), np.ufunc)} <= known
 

@@ -67,6 +67,7 @@ cdef extern from "fad.h" nogil:
         void *rule
         void *params
         int32_t n
+        int takes
         fad_index parent[]
     fad_call *fad_dead_calls
     fad_call *fad_call_new(int n)

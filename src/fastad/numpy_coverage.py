@@ -46,18 +46,14 @@ _DATES = "it is a function of dates, and tensors hold numbers", "call it with Nu
 _RECORDS = ("it is a function of structured arrays, and tensors hold plain numbers",
             "use a tensor for each field")
 _FILES = "a file keeps values, not gradients", "pass `.detach().numpy()`"
-_ASSIGNS = ("it writes into its first argument, which tensors do not allow",
-            "use `where`, `concatenate` or `stack`")
-_LINALG = "its derivative has not been written", _DETACH
 _GRID = ("its derivative has not been written",
          "multiply the coefficients by `vander` of each coordinate")
-_ROOTS = ("the derivative of eigenvalues has not been written", _DETACH)
-_FIT = ("the derivative of a least-squares solution has not been written", _DETACH)
+_ROOTS = ("the derivative of the roots has not been written", _DETACH)
+_FIT = ("the derivative of the fit has not been written", "use `linalg.lstsq` with `vander`")
 
 # name -> (reason, what to do instead)
 NOT_SUPPORTED: dict[str, tuple[str, str]] = {
     **dict.fromkeys("save savetxt savez savez_compressed".split(), _FILES),
-    **dict.fromkeys("copyto fill_diagonal place put put_along_axis putmask".split(), _ASSIGNS),
     **dict.fromkeys(
         "busday_count busday_offset datetime_as_string is_busday isnat".split(), _DATES),
     **dict.fromkeys("""
@@ -75,8 +71,6 @@ _BY_MODULE = {
     "numpy.char": _TEXT,
     "numpy.strings": _TEXT,
     "numpy.polynomial.polynomial": _GRID,
-    "numpy.linalg": _LINALG,
-    "numpy.fft": _LINALG,
 }
 # They can do nothing with numbers: no value either.
 _NEVER = (_TEXT, _DATES, _RECORDS)
@@ -134,7 +128,7 @@ DIFFERENTIABLE, VALUE_ONLY, UNSUPPORTED = "differentiable", "value only", "not s
 _VALUES_OF_OWN = frozenset("""
 all any argmax argmin argsort ndim shape size ones_like zeros_like empty_like
 arange empty eye frombuffer fromfile fromiter fromstring genfromtxt identity in1d loadtxt ones
-tri zeros _ones_like
+tri zeros _ones_like matrix_rank fftfreq rfftfreq
 """.split())
 _VALUE_NAMES = (
     _VALUES_OF_OWN | frozenset(numpy_api._VALUE_UFUNCS) | frozenset(numpy_api._VALUE_FUNCTIONS))

@@ -908,6 +908,7 @@ cdef Tensor c_put_number(CoreRule rule, Tensor x, Tensor number, Py_ssize_t at):
         i = x.h.idx
         if i >= 0 and tape.op[i] & FAD_ARRAY and tape.value[i].arr == arr:
             hollow_out(i, fad_array_share(shell))
+            fad_call_of(&tape, y.h.idx).takes = True
         fad_array_release(x.arr)
         x.arr = shell
     return y
@@ -942,7 +943,8 @@ cdef fad_status push_put_number(fad_sweep *s, fad_call *call, fad_index i, bint 
     if old < s.start or s.own[old].bits == FAD_UNTOUCHED:
         if fad_fill(FAD_F64, like.ndim, like.shape, 0.0, &arr):
             return FAD_NOMEM
-    elif tape.value[old].arr.hollow and s.own[old].arr.refs == 1 and s.own[old].arr.owner == NULL:
+    elif call.takes and tape.value[old].arr.hollow and s.own[old].arr.refs == 1 and (
+            s.own[old].arr.owner == NULL):
         arr = s.own[old].arr
         s.own[old].bits = FAD_UNTOUCHED
     else:
@@ -1058,6 +1060,7 @@ cdef bint set_number_at(Tensor t, object index, object value) except -1:
     Py_INCREF(SET_NUMBER)
     call.rule = <void *>SET_NUMBER
     call.at = offset
+    call.takes = True
     (<double *>root.arr.data)[offset] = number
     slot.arr = fad_array_share(root.arr)
     new = fad_push_call(&tape, FAD_OP_CALL, call, slot, True)

@@ -139,7 +139,8 @@ typedef struct fad_call {
         struct fad_call *next;      /* of a dead one */
     };
     void *rule, *params;
-    int32_t n;
+    int32_t n : 31;
+    uint32_t takes : 1;             /* it changes the buffer of its first operand, its last reader */
     fad_index parent[];
 } fad_call;
 extern fad_array *fad_dead_arrays;

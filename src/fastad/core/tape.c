@@ -398,6 +398,7 @@ fad_call *fad_call_new(int n)
     call->at = 0;
     call->rule = call->params = NULL;
     call->n = n;
+    call->takes = 0;
     return call;
 }
 
