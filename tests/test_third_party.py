@@ -1,6 +1,7 @@
 """Programs that were written for NumPy by others run unchanged, and gradients come out.
 
-FilterPy (a Kalman filter: assignment, products, inverses), numpy-financial (cash flows) and transforms3d (rotations: `math` and element by element assignment).
+FilterPy (a Kalman filter: assignment, products, inverses), numpy-financial (cash flows) and
+transforms3d (rotations: `math`, and assignment element by element).
 """
 
 import numpy as np

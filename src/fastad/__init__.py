@@ -51,7 +51,8 @@ complex128, complex64 = _np.complex128, _np.complex64
 int64, int32, int16, int8 = _np.int64, _np.int32, _np.int16, _np.int8
 uint64, uint32, uint16, uint8 = _np.uint64, _np.uint32, _np.uint16, _np.uint8
 bool = bool_ = _np.bool_
-__array_namespace_info__ = _np.__array_namespace_info__
+if hasattr(_np, "__array_namespace_info__"):        # since NumPy 2.1
+    __array_namespace_info__ = _np.__array_namespace_info__
 pi, e, inf, nan, newaxis = _np.pi, _np.e, _np.inf, _np.nan, _np.newaxis
 
 

@@ -49,7 +49,7 @@ _FILES = "a file keeps values, not gradients", "pass `.detach().numpy()`"
 _GRID = ("its derivative has not been written",
          "multiply the coefficients by `vander` of each coordinate")
 _ROOTS = ("the derivative of the roots has not been written", _DETACH)
-_FIT = ("the derivative of the fit has not been written", "use `linalg.lstsq` with `vander`")
+_FIT = ("the derivative of the fit has not been written", _DETACH)
 
 # name -> (reason, what to do instead)
 NOT_SUPPORTED: dict[str, tuple[str, str]] = {
