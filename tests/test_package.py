@@ -220,7 +220,7 @@ def test_there_is_one_elementwise_stub_for_each_row_of_the_table():
 
 def test_the_stub_of_tensor_declares_its_methods_and_no_others():
     _, classes = declared(PACKAGE / "_core.pyi")
-    inherited = set(dir(object)) | {"__getstate__", "__setitem__", "__delitem__"}
+    inherited = set(dir(object)) | {"__buffer__", "__getstate__", "__setitem__", "__delitem__"}
     assert set(dir(ad.Tensor)) - classes["Tensor"] <= inherited
     assert classes["Tensor"] <= set(dir(ad.Tensor))
 

@@ -1,7 +1,7 @@
 """Programs that were written for NumPy by others run unchanged, and gradients come out.
 
-FilterPy (a Kalman filter: assignment, products, inverses), numpy-financial (cash flows) and
-transforms3d (rotations: `math`, and assignment element by element).
+FilterPy (a Kalman filter: assignment, products, inverses), seawater (the equation of
+state) and transforms3d (rotations: `math`, and assignment element by element).
 """
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 
 import fastad as ad
 
+pytestmark = pytest.mark.filterwarnings("ignore:The seawater library:UserWarning")
 SEEN = [1.0, 2.1, 2.9, 4.2, 5.1, 5.8]
 
 
@@ -29,13 +30,14 @@ def kalman_likelihood(x):
     return total
 
 
-def net_present_value(x):
-    return pytest.importorskip("numpy_financial").npv(x[0], x[1:])
+def density(x):
+    """Of sea water, from salinity, temperature and pressure."""
+    return pytest.importorskip("seawater").dens(x[0], x[1], x[2])
 
 
-def loan(x):
-    npf = pytest.importorskip("numpy_financial")
-    return npf.pmt(x[0], 12.0, x[1]) + npf.fv(x[0], 10, -x[1], -x[2]) + npf.nper(x[0], -x[1], x[2])
+def speed_of_sound(x):
+    seawater = pytest.importorskip("seawater")
+    return seawater.svel(x[0], x[1], x[2]) + seawater.cp(x[0], x[1], x[2])
 
 
 def rotation(x):
@@ -50,10 +52,7 @@ def quaternion(x):
 
 PROGRAMS = {
     "filterpy": [(kalman_likelihood, [0.9, 0.1, 0.5])],
-    "numpy_financial": [
-        (net_present_value, [0.1, -100.0, 30.0, 60.0, 40.0]),
-        (loan, [0.05, 80.0, 900.0]),
-    ],
+    "seawater": [(density, [35.0, 12.0, 1000.0]), (speed_of_sound, [35.0, 12.0, 1000.0])],
     "transforms3d": [(rotation, [0.3, 0.1, 0.2]), (quaternion, [0.9, 0.1, 0.2, 0.3])],
 }
 
@@ -81,10 +80,12 @@ def test_a_program_of_others_gives_gradients(package, f, at):
     assert np.allclose(x.grad.numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_the_filter_and_the_cash_flows_run_in_programs_too():
-    for f, at in (PROGRAMS["filterpy"][0], PROGRAMS["numpy_financial"][0]):
+def test_the_filter_and_the_equation_of_state_run_in_programs_too():
+    pytest.importorskip("filterpy")
+    pytest.importorskip("seawater")
+    for f, at in (PROGRAMS["filterpy"][0], PROGRAMS["seawater"][0]):
         at = np.array(at)
-        with ad.adapt("filterpy", "numpy_financial"):
+        with ad.adapt("filterpy", "seawater"):
             p = ad.compile(f)
             for x in (at, at * 1.01):
                 y, slope = p.value_and_grad(x)
