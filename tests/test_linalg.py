@@ -316,7 +316,7 @@ def test_values_are_numpys_bits_in_every_layout_and_by_every_name(dtype):
             # tensors are in C order, and NumPy adds up in the order of memory
             in_order = title.split()[0].strip(",") in ADD_UP
             expected = function(np, *(map(np.ascontiguousarray, values) if in_order else values))
-            if title == "cond fro" and np.iscomplexobj(expected):
+            if title.startswith("cond") and np.iscomplexobj(expected):
                 continue                        # NumPy before 2.1
             for recorded in (False, True):
                 xs = [ad.tensor(a, requires_grad=recorded) for a in values]
