@@ -717,3 +717,18 @@ def test_a_tangent_reaches_the_last_of_several_nodes_that_add_to_one():
     _, tangent = ad.jvp(slope, (at,), (v,))
     expected = (slope(at + h * v) - slope(at - h * v)) / (2 * h)
     np.testing.assert_allclose(tangent, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128, np.complex64])
+def test_the_tapes_count_of_bytes_is_right_when_buffers_change_in_place(dtype):
+    gc.collect()
+    _core.compact()
+    before = _core.tape_stats()["array_bytes"]
+    x = ad.tensor(np.ones(1000, dtype), requires_grad=True)
+    y = x * 1.0
+    for k in range(50):
+        y[k] = y[k + 1] * 2.0
+    del x, y
+    gc.collect()
+    _core.compact()
+    assert _core.tape_stats()["array_bytes"] == before

@@ -47,6 +47,7 @@ cdef extern from "fad.h" nogil:
     fad_array *fad_array_new(int dtype, int ndim, const int64_t *shape)
     fad_array *fad_array_borrow(int dtype, int ndim, const int64_t *shape, void *data, void *owner)
     void fad_array_release(fad_array *arr)
+    int64_t fad_array_bytes(const fad_array *arr)
     fad_array *fad_array_share(fad_array *arr)
     void fad_array_free(fad_array *arr)
     fad_array *fad_array_copy(const fad_array *src)

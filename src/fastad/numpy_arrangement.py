@@ -257,7 +257,7 @@ def trim_zeros(filt, trim="fb", axis=None) -> Tensor:
         index.append(slice(None) if k not in axes else slice(
             start if "f" in trim or not len(held) else None,
             stop if "b" in trim or not len(held) else None))
-    return take_index(t, tuple(index), True)
+    return t[tuple(index)]
 
 
 # Sets.

@@ -545,7 +545,7 @@ cdef fad_array *shared_shell(fad_array *arr) except NULL:
 cdef void hollow_out(fad_index i, fad_array *shell) noexcept:
     """Let a node keep the shape of its value alone; takes the shell over."""
     cdef fad_array *old = tape.value[i].arr
-    tape.bytes -= old.size * (8 if old.dtype == FAD_F64 else 4)
+    tape.bytes -= fad_array_bytes(old)
     tape.value[i].arr = shell
     fad_array_release(old)
 
