@@ -177,9 +177,8 @@ def imports() -> list[str]:
             home = value.__module__.removeprefix("fastad.")
             lines.append(f"from .{home} import {name} as {name}")
     lines.append("from ._core import TensorLike")
-    order = ["from numpy", "from . ", "from ._core", "from .graph", "from .modes", "from .program",
-             "from .transforms"]
-    return sorted(lines, key=lambda s: ([s.startswith(o) for o in order].index(True), s))
+    return sorted(
+        lines, key=lambda s: (not s.startswith("from numpy"), not s.startswith("from . "), s))
 
 
 def stub() -> str:

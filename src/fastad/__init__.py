@@ -20,6 +20,7 @@ from .graph import Graph, GuardError, load, name, record
 from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_api import *  # noqa: F403
 from .program import Program, ProgramWarning, compile
+from .sympy import factorial, from_sympy, gamma, to_sympy
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
 
 __version__ = "0.1.0"
@@ -41,11 +42,11 @@ _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
-    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_", "compile",
-    "e", "enable_grad", "float32", "float64", "get_include", "grad", "hessian", "inf", "int16",
-    "int32", "int64", "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes",
-    "name", "nan", "newaxis", "no_grad", "pi", "record", "release_memory", "scipy",
-    "set_grad_enabled", "tensor", "transforms", "uint16", "uint32", "uint64", "uint8",
-    "value_and_grad", "vjp",
+    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_",
+    "compile", "e", "enable_grad", "factorial", "float32", "float64", "from_sympy", "gamma",
+    "get_include", "grad", "hessian", "inf", "int16", "int32", "int64", "int8",
+    "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan", "newaxis",
+    "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled", "tensor",
+    "to_sympy", "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
     *numpy_api.__all__,
 ]

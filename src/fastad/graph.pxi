@@ -422,6 +422,7 @@ cdef str number_text(double x):
 
 
 core_rules = CORE_RULES
+GUARD_TRUNC, GUARD_NO_NAN = FAD_GUARD_TRUNC, FAD_GUARD_NO_NAN
 
 
 def opcode_name(int op):
@@ -446,9 +447,79 @@ def partial_of(int op, int side):
     return partial_rule(op, side)
 
 
-cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_t n_given,
-                   const fad_index *out, Py_ssize_t n_out):
-    """What the running trace took down, as far as outputs, guards and names need it."""
+def history(list outputs not None):
+    """What tensors of ordinary code were computed from: their Nodes, and the leaves as tensors.
+
+    The leaves are the inputs; whatever does not depend on them is a constant.
+
+    Raises
+    ------
+    RuntimeError
+        If a tensor has no history, or a part of it was consumed.
+    ValueError
+        If the value of a constant array is gone, because no gradient reads it.
+    """
+    cdef uint8_t *reached = NULL
+    cdef fad_index *src = NULL
+    cdef fad_index i
+    cdef fad_call *call
+    cdef Tensor t
+    cdef Nodes nodes
+    cdef Py_ssize_t k, n_in = 0, n_out = len(outputs)
+    cdef unsigned code
+    reserve(<fad_index>n_out)
+    tape.sweeping += 1
+    try:
+        reached = <uint8_t *>calloc(tape.n + n_out, 1)
+        src = <fad_index *>calloc(tape.n + 2 * n_out, sizeof(fad_index))
+        if reached == NULL or src == NULL:
+            fail(FAD_NOMEM, "history")
+        for t in outputs:
+            if not active(t):
+                raise RuntimeError("history: the tensor does not require gradients, so nothing "
+                                   "was taken down of how it was computed")
+            check_not_consumed(t, "history")
+            reached[swept_node(t)] = 1
+        for i in range(tape.n - 1, -1, -1):
+            code = tape.op[i] & FAD_OPCODE
+            if not reached[i]:
+                continue
+            if code == FAD_OP_FREED:
+                fail(FAD_CONSUMED, "history")
+            if code == FAD_OP_LEAF:
+                src[n_in] = i
+                n_in += 1
+            elif code >= FAD_OP_CALL and code <= FAD_OP_LAST_OWNING:
+                call = fad_call_of(&tape, i)
+                for k in range(call.n):
+                    reached[call.parent[k]] = 1
+            elif code >= FAD_OP_CALL:
+                reached[tape.args[i].a] = 1
+                if code >= FAD_OP_FIRST_BINARY:
+                    reached[tape.args[i].b] = 1
+        for k in range(n_in // 2):
+            src[k], src[n_in - 1 - k] = src[n_in - 1 - k], src[k]
+        for k in range(n_out):
+            src[n_in + k] = (<Tensor>outputs[k]).h.idx
+        nodes = capture(0, {}, [], src, n_in, n_in, src + n_in, n_out)
+        leaves = []
+        for k in range(n_in):
+            t = leaf_tensor(tape.args[src[k]].a)
+            leaves.append(t if t is not None and t.h.idx == src[k] else value_of(src[k]))
+    finally:
+        free(reached)
+        free(src)
+        let_tape_move()
+    for t in [*nodes.constants.values(), *leaves]:
+        if t.arr != NULL and t.arr.hollow:
+            raise ValueError("history: the value of a constant array is gone, since no gradient "
+                             "reads it; give the function and example arguments instead")
+    return nodes, leaves
+
+
+cdef Nodes capture(fad_index start, dict named, list looked, const fad_index *src, Py_ssize_t n_in,
+                   Py_ssize_t n_given, const fad_index *out, Py_ssize_t n_out):
+    """What was taken down from node `start` on, as far as outputs, guards and names need it."""
     cdef uint8_t *state = <uint8_t *>calloc(tape.n + 1, 1)
     cdef fad_index *new = NULL      # the new number of a node
     cdef fad_index *before = NULL   # how many nodes stand before it
@@ -470,7 +541,7 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
         for k in range(n_in):
             state[src[k]] = STATE_VARIES | STATE_NEEDED
             low = min(low, src[k])
-        for i in range(trace.start, tape.n):
+        for i in range(start, tape.n):
             code = tape.op[i] & FAD_OPCODE
             if code < FAD_OP_CALL:
                 continue
@@ -482,8 +553,8 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                 state[i] |= state[tape.args[i].a] & STATE_VARIES
                 if code >= FAD_OP_FIRST_BINARY:
                     state[i] |= state[tape.args[i].b] & STATE_VARIES
-        names = {name: i for name, i in trace.names.items() if i >= 0}
-        guards = [g for g in trace.guards
+        names = {name: i for name, i in named.items() if i >= 0}
+        guards = [g for g in looked
                   if (state[g[2]] | (state[g[3]] if g[3] >= 0 else 0)) & STATE_VARIES]
         for k in range(n_out):
             state[out[k]] |= STATE_NEEDED

@@ -1050,7 +1050,8 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
         n_given = len(trace.inputs)
         return build_plan(
             BuildState(), trace.start, nodes, n_in, n_out, trace.guards, n_given,
-            [t for t, _ in shadows], capture(trace, nodes, n_in, n_given, nodes + n_in, n_out),
+            [t for t, _ in shadows], capture(trace.start, trace.names, trace.guards, nodes, n_in,
+                                             n_given, nodes + n_in, n_out),
             hooks)
     finally:
         free(nodes)

@@ -967,6 +967,9 @@ def _sweep(
 
 # The public class.
 
+# What the floors above know of programs, by name: methods of `Program` end here.
+ABOVE: dict[str, Callable[..., Any]] = {}
+
 
 def _new_replay(
     function: Callable[..., Any], source: Any, argnums: tuple[int, ...] = ()
@@ -1366,6 +1369,13 @@ class Program(Replay):
             with open(path, "w") as file:
                 file.write(text)
         return text
+
+    def to_sympy(self, *examples: Any, limit: int = 10_000) -> Any:
+        """Value and gradient as SymPy expressions; see `fastad.to_sympy`.
+
+        Without example arguments, those of the recording that was used last.
+        """
+        return ABOVE["to_sympy"](self, *examples, limit=limit)
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__qualname__", repr(self.function))
