@@ -27,7 +27,8 @@ setup(
                 "fastad._core",
                 ["src/fastad/_core.pyx"] + [f"src/fastad/core/{name}.c" for name in SOURCES],
                 depends=[f"src/fastad/core/{name}" for name in DEPENDS] + [
-                    "src/fastad/record.h", "src/fastad/tensor_object.h", "src/fastad/cfad.pxd",
+                    "src/fastad/record.h", "src/fastad/tensor_object.h",
+                    "src/fastad/places.h", "src/fastad/cfad.pxd", "src/fastad/blame.pxi",
                     "src/fastad/program.pxi", "src/fastad/graph.pxi",
                     "src/fastad/native.pxi", "src/fastad/lanes.pxi"],
                 include_dirs=["src/fastad/core", "src/fastad", np.get_include()],

@@ -15,9 +15,10 @@ import os as _os
 import numpy as _np
 
 from . import _core, autograd, linalg, modes, numpy_api, rules, scipy, transforms
-from ._core import Tensor, release_memory, tensor
+from . import blame as _blame  # noqa: F401  (programs get methods from it)
+from ._core import AnomalyError, Tensor, release_memory, tensor
 from .graph import Graph, GuardError, load, name, record
-from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_api import *  # noqa: F403
 from .program import Program, ProgramWarning, compile
 from .sympy import factorial, from_sympy, gamma, to_sympy
@@ -37,16 +38,19 @@ def get_include() -> str:
     return _os.path.join(_os.path.dirname(__file__), "core")
 
 
+_core.library_is((
+    _os.path.dirname(__file__) + _os.sep, _os.path.dirname(_np.__file__) + _os.sep, "<partial "))
 _core.register_methods(numpy_api.METHODS, numpy_api.getitem)
 _core.register_rules(rules.zero_safe, rules.scatter, rules.STACK, rules.FORMS)
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function)
 
 __all__ = [
-    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd", "bool_",
-    "compile", "e", "enable_grad", "factorial", "float32", "float64", "from_sympy", "gamma",
-    "get_include", "grad", "hessian", "inf", "int16", "int32", "int64", "int8",
-    "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan", "newaxis",
-    "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled", "tensor",
-    "to_sympy", "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
+    "AnomalyError", "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "autograd",
+    "bool_", "compile", "detect_anomaly", "e", "enable_grad", "factorial", "float32", "float64",
+    "from_sympy", "gamma", "get_include", "grad", "hessian", "inf", "int16", "int32", "int64",
+    "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan",
+    "newaxis", "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled",
+    "tensor", "to_sympy", "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad",
+    "vjp",
     *numpy_api.__all__,
 ]

@@ -26,6 +26,7 @@ from . import linalg as linalg
 from . import modes as modes
 from . import scipy as scipy
 from . import transforms as transforms
+from ._core import AnomalyError as AnomalyError
 from ._core import GuardError as GuardError
 from ._core import Tensor as Tensor
 from ._core import TensorLike
@@ -36,6 +37,7 @@ from ._core import tensor as tensor
 from .graph import Graph as Graph
 from .graph import load as load
 from .graph import record as record
+from .modes import detect_anomaly as detect_anomaly
 from .modes import enable_grad as enable_grad
 from .modes import no_grad as no_grad
 from .modes import set_grad_enabled as set_grad_enabled

@@ -584,9 +584,10 @@ def record(
     if in_a_row > _most_recordings or (
         in_a_row >= _long_recordings and in_a_row * plan.describe()["instructions"] > _long
     ):
+        flipped = _flipped(replay, key, leaves)
         _give_up(
             replay, key, "a guard fails in every call, or what the function finds outside changes: "
-            "choose with where, maximum or clip instead of if"
+            f"choose with where, maximum or clip instead of if{flipped and f' ({flipped})'}"
         )
     elif len(replay.plans) >= _most_keys and not replay.warned:
         replay.warned = True
@@ -599,6 +600,17 @@ def record(
 # long ones, which take as long as ten calls of the function, a few that hold so many instructions.
 _most_recordings, _most_keys = 12, 32
 _long_recordings, _long = 3, 200_000
+
+
+def _flipped(replay: Replay, key: Any, leaves: list[Any]) -> str:
+    """What Python saw otherwise in the recording before the newest one, and where."""
+    for plan in replay.plans.get(key, [])[1:2]:
+        inputs = [_core.wrap(x) for x in leaves] + plan.outer
+        try:
+            plan.nodes.evaluate(dict(zip(plan.nodes.inputs, inputs)), plan.nodes.outputs)
+        except _core.GuardError as error:
+            return error.seen
+    return ""
 
 
 def _difference(keys: list[Any]) -> str:
@@ -969,6 +981,11 @@ def _sweep(
 
 # What the floors above know of programs, by name: methods of `Program` end here.
 ABOVE: dict[str, Callable[..., Any]] = {}
+
+
+def watched(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call while somebody looks for nan and inf; a hook of Replay."""
+    return ABOVE["watched"](replay, args, kwargs)
 
 
 def _new_replay(
@@ -1369,6 +1386,60 @@ class Program(Replay):
             with open(path, "w") as file:
                 file.write(text)
         return text
+
+    def blame(self, *args: Any) -> Any:
+        """Return what the first nan or inf in value or gradient comes from, or None.
+
+        Returns
+        -------
+        AnomalyError or None
+            Not raised; with ``primitive``, ``inputs``, ``file``, ``line``, ``function`` and
+            ``gradient``.
+
+        Raises
+        ------
+        ValueError
+            If no program can be made of the function.
+
+        Examples
+        --------
+        >>> import fastad as ad
+        >>> f = ad.compile(lambda x, y: ad.exp(x) * ad.log(y))
+        >>> error = f.blame(1.0, -1.0)
+        >>> error.primitive, error.inputs, error.gradient
+        ('log', (-1.0,), False)
+        >>> f.blame(1.0, 1.0) is None
+        True
+        """
+        return ABOVE["blame"](self, *args)
+
+    def profile(self, *args: Any, repeats: int = 5) -> Any:
+        """Return time and memory by the lines of the user's code, for these arguments.
+
+        The recording of value and gradient (of the value alone, where it is no single number) is
+        computed operation by operation, `repeats` times, of which the fastest counts.  A replay
+        fuses operations and is faster: read this as shares.
+
+        Returns
+        -------
+        Profile
+            With ``lines``, the costliest first; printed, it is a table.
+
+        Raises
+        ------
+        ValueError
+            If no program can be made of the function.
+
+        Examples
+        --------
+        >>> import fastad as ad
+        >>> import numpy as np
+        >>> f = ad.compile(lambda x: (ad.sin(x) * x).sum())
+        >>> found = f.profile(np.ones(1000))
+        >>> found.lines[0].operations > 3, found.lines[0].bytes > 16000
+        (True, True)
+        """
+        return ABOVE["profile"](self, *args, repeats=repeats)
 
     def to_sympy(self, *examples: Any, limit: int = 10_000) -> Any:
         """Value and gradient as SymPy expressions; see `fastad.to_sympy`.
