@@ -247,7 +247,7 @@ def test_gradients_by_integers_are_refused():
 def test_a_graph_refuses_values_that_go_another_way():
     graph = ad.record(at_the_top, X)
     assert graph.run({"x": 2 * X}, "output") == (4 * X * X).sum()
-    with pytest.raises(ad.GuardError, match=r"> 0.0 was True \(at .*\) when it was recorded, which"):
+    with pytest.raises(ad.GuardError, match=r"> 0.0 was True \(at .*\) when it was recorded"):
         graph.run({"x": -X}, "output")
     assert graph.run({"x": 3 * X}, "output") == (9 * X * X).sum()
 

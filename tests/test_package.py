@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
     "_core", "rules", "numpy_api", "storage", "linalg", "modes", "autograd", "transforms",
-    "native", "rows", "program", "blame", "graph", "sympy", "scipy", "__init__",
+    "native", "rows", "program", "blame", "graph", "sympy", "trust", "scipy", "__init__",
 ]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "_core.pxd", "cfad.pxd", "record.h", "tensor_object.h",

@@ -23,6 +23,7 @@ from .numpy_api import *  # noqa: F403
 from .program import Program, ProgramWarning, compile
 from .sympy import factorial, from_sympy, gamma, to_sympy
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
+from .trust import report
 
 __version__ = "0.1.0"
 
@@ -49,7 +50,7 @@ __all__ = [
     "bool_", "compile", "detect_anomaly", "e", "enable_grad", "factorial", "float32", "float64",
     "from_sympy", "gamma", "get_include", "grad", "hessian", "inf", "int16", "int32", "int64",
     "int8", "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan",
-    "newaxis", "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled",
+    "newaxis", "no_grad", "pi", "record", "release_memory", "report", "scipy", "set_grad_enabled",
     "tensor", "to_sympy", "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad",
     "vjp",
     *numpy_api.__all__,

@@ -54,6 +54,7 @@ from .transforms import jacobian as jacobian
 from .transforms import jvp as jvp
 from .transforms import value_and_grad as value_and_grad
 from .transforms import vjp as vjp
+from .trust import report as report
 
 _Axis: TypeAlias = int | tuple[int, ...] | None
 _Shape: TypeAlias = int | Sequence[int]

@@ -109,6 +109,10 @@ cdef class Nodes:
         """Whether a sweep has recorded node i: a derivative of what stands at its place."""
         return self.places is not None and bool(self.places[i] & PLACE_DERIVED)
 
+    def guard_place(self, int k):
+        """(file, line, function) of where guard k was met; None where that is not known."""
+        return None if self.guard_places is None else self.spot(self.guard_places[k])
+
     cdef object spot(self, int place):
         place &= ~PLACE_DERIVED
         return None if place <= 0 else place_of_code(*self.spots[place - 1])
@@ -206,10 +210,14 @@ cdef class Nodes:
 
     cdef object call(self, Py_ssize_t i, list values):
         rule, params, nodes = <tuple>self.calls[i]
-        kind = self.arrays.get(i)
         if rule is None:
             return elementwise(self.op[i], tuple([values[p] for p in <tuple>nodes]))
-        inputs = tuple([floating(values[p]) for p in <tuple>nodes])
+        return self.again(i, tuple([floating(values[p]) for p in <tuple>nodes]))
+
+    def again(self, Py_ssize_t i, tuple inputs):
+        """The structured primitive of node i of other tensors."""
+        rule, params, nodes = <tuple>self.calls[i]
+        kind = self.arrays.get(i)
         if isinstance(rule, CoreRule):
             shape, dtype = (NO_SHAPE, F64) if kind is None else kind
             return (<CoreRule>rule).compute(inputs, params, shape, dtype)
@@ -351,10 +359,9 @@ cdef class Nodes:
     def described(self, guard):
         """What Python saw, in words, and where."""
         found = None
-        if self.guard_places is not None:
-            for place, other in zip(self.guard_places, self.guards):
-                if other is guard:
-                    found = self.spot(place)
+        for k, other in enumerate(self.guards):
+            if other is guard:
+                found = self.guard_place(k)
         return self.seen(guard) + (f" (at {found[0]}:{found[1]})" if found else "")
 
     cdef str seen(self, guard):

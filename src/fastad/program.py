@@ -1027,6 +1027,7 @@ class Program(Replay):
         self.source = function
         self._derived: dict[Any, Any] = {}
         self._calls: dict[Any, Any] = {}
+        self.reports: dict[int, Any] = {}       # what `report` keeps, by recording
 
     def derived(self, name: str, argnums: int | tuple[int, ...] = 0, **options: Any) -> Any:
         """Return the program of a transform of this function.
@@ -1440,6 +1441,10 @@ class Program(Replay):
         (True, True)
         """
         return ABOVE["profile"](self, *args, repeats=repeats)
+
+    def report(self, *args: Any) -> Any:
+        """Return value and gradient with what they are worth; see `fastad.report`."""
+        return ABOVE["report"](self, *args)
 
     def to_sympy(self, *examples: Any, limit: int = 10_000) -> Any:
         """Value and gradient as SymPy expressions; see `fastad.to_sympy`.
