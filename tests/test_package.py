@@ -273,7 +273,7 @@ def blocks(language, name="README.md"):
     return re.findall(rf"^```{language}\n(.*?)^```$", readme(name), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/programs.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/programs.md", "docs/trust.md"])
 def test_the_examples_in_the_documents_hold(name):
     pytest.importorskip("scipy")
     names = {}
@@ -287,7 +287,7 @@ def test_the_examples_in_the_documents_hold(name):
 def test_every_document_is_tested():
     if not (ROOT / "docs").exists():
         pytest.skip("the documents are not here")
-    assert [path.name for path in (ROOT / "docs").iterdir()] == ["programs.md"]
+    assert sorted([path.name for path in (ROOT / "docs").iterdir()]) == ["programs.md", "trust.md"]
 
 
 def test_the_cython_code_in_the_readme_is_what_is_tested():

@@ -1,10 +1,11 @@
 """Trust: what a number and its gradient are worth.
 
-Rounding errors are bounded by running error analysis weighted with adjoints.  Operation ``i`` of a
-record gives ``y_i (1 + d_i)`` instead of ``y_i``, with ``|d_i|`` known; to first order the result is
-off by the sum of ``y_i_bar * y_i * d_i``, and by no more than the sum of the absolute values.  The
-same sum over the record of the gradient's computation bounds each entry of the gradient.  (Linnainmaa
-1976; Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sections 3.3 and 26.)
+Rounding errors are bounded by running error analysis weighted with adjoints.  Operation i of a
+record gives ``y_i (1 + d_i)`` instead of ``y_i``, with ``|d_i|`` known; to first order the result
+is off by the sum of ``y_i_bar * y_i * d_i``, and by no more than the sum of the absolute values.
+The same sum over the record of the gradient's computation bounds each entry of the gradient.
+(S. Linnainmaa, Taylor expansion of the accumulated rounding error, BIT 16, 1976; N. Higham,
+Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.3.)
 
 The bounds are recorded themselves, as programs, so that they replay without Python.
 """
@@ -40,9 +41,8 @@ _CHOOSES = set(
 )
 _ROUNDED = set("add subtract multiply divide square reciprocal zmul sqrt".split())
 
-# In units in the last place of the result: what the GNU C library's manual says of its functions on
-# x86-64, and no less than the 4 of NumPy's vector loops ("max ULP error" of SVML); rows made of
-# several of these, their sum.
+# Functions, in units in the last place of the result: the 4 that NumPy states for its vector loops;
+# what the GNU C library's manual lists for its functions of one argument is no more.
 _FUNCTION = 4.0
 
 # (of the result's absolute value, of the largest operand's, in all), in units of 2^-53: rows whose
@@ -297,7 +297,7 @@ def _gaps(nodes: Nodes, values: list[Any]) -> list[tuple[str, Any, Any]]:
         rule = nodes.calls[i][0] if i in nodes.calls else None
         for gap in _gap(name, rule, nodes.calls[i][1] if i in nodes.calls else None, xs):
             found.append((name, gap, nodes.place(i)))
-    for k, (kind, _, a, b, _, seen, _) in enumerate(nodes.guards):
+    for k, (kind, _, a, b, *_) in enumerate(nodes.guards):
         x = values[a]
         if b >= 0:
             gap = x - values[b]
@@ -419,7 +419,9 @@ def _unreached(nodes: Nodes, i: int, shape: tuple[int, ...]) -> Any:
     for j in reached:
         if i not in nodes.parents(j):
             continue
-        rule, params = (nodes.calls.get(j) or (None, None))[:2]
+        rule: Any
+        params: Any
+        rule, params = nodes.calls[j][:2] if j in nodes.calls else (None, None)
         if rule is None or rule.name != "getitem":
             return np.zeros(shape, bool) if shape else False
         unread[params[1] if type(params) is tuple else params["index"]] = False
@@ -534,7 +536,7 @@ class _Pieces:
             self.unknown = (str(error.args[0]),)
             y = self.function(*leaves)
             bars = [_plainly(x) for x in self.exact_gradients(leaves)]
-            return float(y), bars, math.nan, [np.full(s, np.nan)[()] for s in shapes]
+            return float(y), bars, math.nan, [_plainly(np.full(s, np.nan)) for s in shapes]
         return float(y), list(bars), float(limit), limits
 
     def exact_gradients(self, leaves: list[Any]) -> list[Any]:
@@ -559,7 +561,8 @@ class _Pieces:
 
 
 def _plainly(x: Any) -> Any:
-    return x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x
+    """A float where it is one number."""
+    return float(x) if np.ndim(x) == 0 else x
 
 
 def _differences(
@@ -583,7 +586,7 @@ def _differences(
         noise = (2.0 * limit + 4.0 * _UNIT * scale) / h
         found[j] = slopes[0]
         doubt[j] = 8.0 * abs(slopes[0] - slopes[1]) + 8.0 * noise + 1e-7 * abs(slopes[0])
-    return found[()], doubt[()]
+    return _plainly(found), _plainly(doubt)
 
 
 def report(f: Callable[..., Any], *args: Any) -> Report:
@@ -676,7 +679,7 @@ def _filled(
         agree = agree and bool(np.all(np.abs(found - bar) <= doubt))
     too_near = nearest < 1e-7
     with np.errstate(all="ignore"):
-        condition = {name: np.abs(np.asarray(leaves[k]) * bar / y)[()]
+        condition = {name: _plainly(np.abs(np.asarray(leaves[k]) * bar / y))
                      for name, k, bar in zip(names, active, bars)}
     return Report(
         y, limit, dict(zip(names, bars)), dict(zip(names, limits)), differences,
