@@ -231,7 +231,7 @@ def value_bound(g: Graph, active: list[int]) -> Replay:
             inputs = [values[nodes.inputs[k]] for k in active]
             bars = transforms._gradients([y], [None], inputs, False, True)
             limit = _bound(nodes, values, y, None)
-        return [_plain(t) for t in (y, limit)], [_plain(t) for t in bars]
+        return (_plain(y), _plain(limit)), tuple([_plain(t) for t in bars])
 
     return program._new_replay(bounded, g)
 
