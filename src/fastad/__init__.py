@@ -30,15 +30,18 @@ from . import (
     scipy,
     transforms,
 )
-from ._core import Tensor, release_memory, tensor
+from . import blame as _blame  # noqa: F401  (programs get methods from it)
+from ._core import AnomalyError, Tensor, release_memory, tensor
 from .adapt import adapt
 from .exchange import *  # noqa: F403
 from .exchange import API_VERSION as __array_api_version__  # noqa: F401
 from .graph import Graph, GuardError, load, name, record
-from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_coverage import *  # noqa: F403
 from .program import Program, ProgramWarning, compile
+from .sympy import factorial, from_sympy, gamma, to_sympy
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
+from .trust import report
 
 if TYPE_CHECKING:
     from .pictures import Picture as Picture
@@ -72,6 +75,8 @@ def __getattr__(name: str) -> _Any:
 
 _LATER = {"Picture": "pictures", "draw": "pictures", "special": "special"}
 
+_core.library_is((
+    _os.path.dirname(__file__) + _os.sep, _os.path.dirname(_np.__file__) + _os.sep, "<partial "))
 _core.register_methods(
     {**exchange.METHODS, **numpy_api.METHODS}, numpy_api.getitem, numpy_api.setitem
 )
@@ -83,6 +88,7 @@ _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function, numpy_
                          numpy_api.FUNCTIONS, numpy_api.OWN_WAY)
 
 __all__ = [
+    "AnomalyError", "detect_anomaly", "factorial", "from_sympy", "gamma", "report", "to_sympy",
     "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt", "autograd", "bool",
     "bool_", "compile", "complex128", "complex64", "e", "enable_grad", "fft", "float32",
     "float64", "get_include", "grad", "hessian", "inf", "int16", "int32", "int64", "int8",

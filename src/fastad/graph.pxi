@@ -5,8 +5,19 @@
 # everything that does not depend on an input folded into constants.  It can be computed again on
 # tensors (and so differentiated), turned into a Plan without computing anything, and stored.
 
+from time import perf_counter as clock
+
+
 class GuardError(RuntimeError):
-    """A recording does not hold for these inputs: Python looked at a value that differs now."""
+    """A recording does not hold for these inputs: Python looked at a value that differs now.
+
+    Attributes
+    ----------
+    seen : str
+        What it saw, and in which line, where that is known.
+    """
+
+    seen = ""
 
 
 cdef enum:
@@ -44,11 +55,16 @@ cdef class Nodes:
         `at` nodes had been computed.
     names : dict
         Nodes by the names that they were given.
+    places, guard_places, spots : ndarray, list, list, or None
+        Where nodes were recorded and guards were met, as numbers k of ``spots[k - 1]``, which is a
+        code object and an instruction; not stored in files.
     """
     cdef readonly object op, args, number
     cdef readonly dict arrays, constants, calls, names
     cdef readonly list inputs, outputs, guards
     cdef readonly int n_given
+    cdef readonly object places
+    cdef readonly list guard_places, spots
 
     def __init__(self, op, args, number, dict arrays, dict constants, dict calls, list inputs,
                  int n_given, list outputs, list guards, dict names):
@@ -85,6 +101,22 @@ cdef class Nodes:
             return self.calls[i][0].name
         return op_name(self.op[i])
 
+    def place(self, int i):
+        """(file, line, function) of where node i was recorded; None where that is not known."""
+        return None if self.places is None else self.spot(self.places[i])
+
+    def is_derived(self, int i):
+        """Whether a sweep has recorded node i: a derivative of what stands at its place."""
+        return self.places is not None and bool(self.places[i] & PLACE_DERIVED)
+
+    def guard_place(self, int k):
+        """(file, line, function) of where guard k was met; None where that is not known."""
+        return None if self.guard_places is None else self.spot(self.guard_places[k])
+
+    cdef object spot(self, int place):
+        place &= ~PLACE_DERIVED
+        return None if place <= 0 else place_of_code(*self.spots[place - 1])
+
     cdef object marked(self, list wanted, object known):
         """Which nodes `wanted` needs, besides those whose values are `known`."""
         cdef const uint16_t[::1] op = self.op
@@ -107,11 +139,12 @@ cdef class Nodes:
                 need[args[i, 1]] = 1
         return result
 
-    def evaluate(self, dict known, list wanted, bint whole=True):
+    def evaluate(self, dict known, list wanted, bint whole=True, seconds=None):
         """Tensors of the nodes `wanted`, computed from the tensors `known` by node.
 
         Only what is needed is computed.  With `whole` everything that Python saw must be seen
         again, as for the function's result; otherwise what it saw before these nodes were made.
+        To `seconds`, an array, the time that each node takes is added.
 
         Raises
         ------
@@ -120,9 +153,10 @@ cdef class Nodes:
         KeyError
             If an input is needed that is not known; its node is the error's argument.
         """
-        return self.computed(known, wanted, whole, False)
+        return self.computed(known, wanted, whole, False, seconds)
 
-    cdef list computed(self, dict known, list wanted, bint whole, bint checking):
+    cdef list computed(self, dict known, list wanted, bint whole, bint checking,
+                       double[::1] seconds=None):
         """As evaluate.  While a stored graph is checked, guards are not looked at, since the inputs
         are made up; instead every value must be of the kind that the graph says."""
         cdef const uint16_t[::1] op = self.op
@@ -131,6 +165,7 @@ cdef class Nodes:
         cdef const uint8_t[::1] need
         cdef Py_ssize_t i, n = len(self.op), g = 0, n_guards = 0, last = max(wanted, default=-1)
         cdef int code
+        cdef double began = 0.0
         cdef list values = [None] * n
         cdef list guards
         guards = [guard for guard in self.guards
@@ -147,6 +182,8 @@ cdef class Nodes:
                 continue
             if i & 0xffff == 0:
                 PyErr_CheckSignals()
+            if seconds is not None:
+                began = clock()
             found = known.get(i)
             code = op[i]
             if found is not None:
@@ -167,6 +204,8 @@ cdef class Nodes:
             else:
                 found = binary(code, values[args[i, 0]], values[args[i, 1]])
             values[i] = found
+            if seconds is not None:
+                seconds[i] += clock() - began
             if checking:
                 self.check_kind(i, floating(found))
         while g < n_guards:
@@ -176,10 +215,14 @@ cdef class Nodes:
 
     cdef object call(self, Py_ssize_t i, list values):
         rule, params, nodes = <tuple>self.calls[i]
-        kind = self.arrays.get(i)
         if rule is None:
             return elementwise(self.op[i], tuple([values[p] for p in <tuple>nodes]))
-        inputs = tuple([floating(values[p]) for p in <tuple>nodes])
+        return self.again(i, tuple([floating(values[p]) for p in <tuple>nodes]))
+
+    def again(self, Py_ssize_t i, tuple inputs):
+        """The structured primitive of node i of other tensors."""
+        rule, params, nodes = <tuple>self.calls[i]
+        kind = self.arrays.get(i)
         if isinstance(rule, CoreRule):
             shape, dtype = (NO_SHAPE, F64) if kind is None else kind
             return (<CoreRule>rule).compute(inputs, params, shape, dtype)
@@ -214,9 +257,12 @@ cdef class Nodes:
             seen = look(x)
             same = seen.tobytes() == (np.float64(number) if array is None else array).tobytes()
         if not same:
-            raise GuardError(
-                f"graph: {self.described(guard)} when it was recorded, which does not hold for "
+            seen = self.described(guard)
+            error = GuardError(
+                f"graph: {seen} when it was recorded, which does not hold for "
                 "these inputs; record it again with them")
+            error.seen = seen
+            raise error
         return 0
 
     cdef int check_kind(self, Py_ssize_t i, Tensor t) except -1:
@@ -337,12 +383,19 @@ cdef class Nodes:
         return 0
 
     def described(self, guard):
-        """What Python saw, in words."""
+        """What Python saw, in words, and where."""
+        found = None
+        for k, other in enumerate(self.guards):
+            if other is guard:
+                found = self.guard_place(k)
+        return self.seen(guard) + (f" (at {found[0]}:{found[1]})" if found else "")
+
+    cdef str seen(self, guard):
         kind, wanted, a, b, at, number, array = guard
         what = f"node {a} ({self.primitive(a)})"
         if kind <= FAD_GUARD_GE:
-            right = number_text(self.number[b]) if self.op[b] == FAD_OP_CONST else f"node {b}"
-            left = number_text(self.number[a]) if self.op[a] == FAD_OP_CONST else what
+            right = self.side(b, f"node {b}")
+            left = self.side(a, what)
             sign = ("<", "<=", "==", "!=", ">", ">=")[kind]
             return f"{left} {sign} {right} was {bool(wanted)}"
         if kind == FAD_GUARD_TRUNC:
@@ -352,6 +405,11 @@ cdef class Nodes:
         if array is None:
             return f"{what} was {number_text(number)}"
         return f"{what} was {np.array2string(array, threshold=8)}"
+
+    cdef str side(self, int i, str what):
+        """A side of a comparison: a number, if it is one in every run."""
+        constant = self.op[i] == FAD_OP_CONST and i not in self.inputs
+        return number_text(self.number[i]) if constant else what
 
     def plan(self, list outer, hooks=None, bint plain=False):
         """A Plan of these nodes; `outer` are the tensors that it reads anew in each run.
@@ -447,6 +505,7 @@ cdef str number_text(double x):
 
 
 core_rules = CORE_RULES
+GUARD_TRUNC, GUARD_NO_NAN = FAD_GUARD_TRUNC, FAD_GUARD_NO_NAN
 
 
 def opcode_name(int op):
@@ -471,9 +530,79 @@ def partial_of(int op, int side):
     return partial_rule(op, side)
 
 
-cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_t n_given,
-                   const fad_index *out, Py_ssize_t n_out):
-    """What the running trace took down, as far as outputs, guards and names need it."""
+def history(list outputs not None):
+    """What tensors of ordinary code were computed from: their Nodes, and the leaves as tensors.
+
+    The leaves are the inputs; whatever does not depend on them is a constant.
+
+    Raises
+    ------
+    RuntimeError
+        If a tensor has no history, or a part of it was consumed.
+    ValueError
+        If the value of a constant array is gone, because no gradient reads it.
+    """
+    cdef uint8_t *reached = NULL
+    cdef fad_index *src = NULL
+    cdef fad_index i
+    cdef fad_call *call
+    cdef Tensor t
+    cdef Nodes nodes
+    cdef Py_ssize_t k, n_in = 0, n_out = len(outputs)
+    cdef unsigned code
+    reserve(<fad_index>n_out)
+    tape.sweeping += 1
+    try:
+        reached = <uint8_t *>calloc(tape.n + n_out, 1)
+        src = <fad_index *>calloc(tape.n + 2 * n_out, sizeof(fad_index))
+        if reached == NULL or src == NULL:
+            fail(FAD_NOMEM, "history")
+        for t in outputs:
+            if not active(t):
+                raise RuntimeError("history: the tensor does not require gradients, so nothing "
+                                   "was taken down of how it was computed")
+            check_not_consumed(t, "history")
+            reached[swept_node(t)] = 1
+        for i in range(tape.n - 1, -1, -1):
+            code = tape.op[i] & FAD_OPCODE
+            if not reached[i]:
+                continue
+            if code == FAD_OP_FREED:
+                fail(FAD_CONSUMED, "history")
+            if code == FAD_OP_LEAF:
+                src[n_in] = i
+                n_in += 1
+            elif code >= FAD_OP_CALL and code <= FAD_OP_LAST_OWNING:
+                call = fad_call_of(&tape, i)
+                for k in range(call.n):
+                    reached[call.parent[k]] = 1
+            elif code >= FAD_OP_CALL:
+                reached[tape.args[i].a] = 1
+                if code >= FAD_OP_FIRST_BINARY:
+                    reached[tape.args[i].b] = 1
+        for k in range(n_in // 2):
+            src[k], src[n_in - 1 - k] = src[n_in - 1 - k], src[k]
+        for k in range(n_out):
+            src[n_in + k] = (<Tensor>outputs[k]).h.idx
+        nodes = capture(0, {}, [], [], src, n_in, n_in, src + n_in, n_out)
+        leaves = []
+        for k in range(n_in):
+            t = leaf_tensor(tape.args[src[k]].a)
+            leaves.append(t if t is not None and t.h.idx == src[k] else value_of(src[k]))
+    finally:
+        free(reached)
+        free(src)
+        let_tape_move()
+    for t in [*nodes.constants.values(), *leaves]:
+        if t.arr != NULL and t.arr.hollow:
+            raise ValueError("history: the value of a constant array is gone, since no gradient "
+                             "reads it; give the function and example arguments instead")
+    return nodes, leaves
+
+
+cdef Nodes capture(fad_index start, dict named, list looked, list where, const fad_index *src,
+                   Py_ssize_t n_in, Py_ssize_t n_given, const fad_index *out, Py_ssize_t n_out):
+    """What was taken down from node `start` on, as far as outputs, guards and names need it."""
     cdef uint8_t *state = <uint8_t *>calloc(tape.n + 1, 1)
     cdef fad_index *new = NULL      # the new number of a node
     cdef fad_index *before = NULL   # how many nodes stand before it
@@ -484,6 +613,8 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
     cdef uint16_t[::1] op
     cdef int32_t[:, ::1] args
     cdef double[::1] number
+    cdef int32_t[::1] place
+    cdef Nodes nodes
     cdef dict arrays = {}, constants = {}, calls = {}
     if state == NULL:
         fail(FAD_NOMEM, "program")
@@ -495,7 +626,7 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
         for k in range(n_in):
             state[src[k]] = STATE_VARIES | STATE_NEEDED
             low = min(low, src[k])
-        for i in range(trace.start, tape.n):
+        for i in range(start, tape.n):
             code = tape.op[i] & FAD_OPCODE
             if code < FAD_OP_CALL:
                 continue
@@ -509,9 +640,10 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                     state[i] |= state[tape.args[i].b] & STATE_VARIES
             if tape.op[i] & FAD_ARRAY and tape.value[i].arr.hollow:
                 state[i] |= STATE_VARIES    # what was changed in place is computed again
-        names = {name: i for name, i in trace.names.items() if i >= 0}
-        guards = [g for g in trace.guards
-                  if (state[g[2]] | (state[g[3]] if g[3] >= 0 else 0)) & STATE_VARIES]
+        names = {name: i for name, i in named.items() if i >= 0}
+        kept = [k for k, g in enumerate(looked)
+                if (state[g[2]] | (state[g[3]] if g[3] >= 0 else 0)) & STATE_VARIES]
+        guards, where = [looked[k] for k in kept], [where[k] for k in kept]
         for k in range(n_out):
             state[out[k]] |= STATE_NEEDED
         for g in guards:
@@ -537,6 +669,10 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                     state[tape.args[i].b] |= STATE_NEEDED
         ops, pairs, numbers = np.zeros(n, np.uint16), np.zeros((n, 2), np.int32), np.zeros(n)
         op, args, number = ops, pairs, numbers
+        places = None
+        if tape.placing:
+            places = np.zeros(n, np.int32)
+            place = places
         n = 0
         for i in range(tape.n):
             before[i] = n
@@ -547,6 +683,8 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                 new[i] = new[tape.args[i].a]        # a second name of the same value
                 continue
             new[i] = n
+            if places is not None and i >= start:
+                place[n] = tape.place[i]
             if tape.op[i] & FAD_ARRAY:
                 arrays[n] = kind_of(i)
             if not state[i] & STATE_VARIES or code < FAD_OP_CALL:
@@ -571,12 +709,16 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                         args[n, 1] = new[tape.args[i].b]
             n += 1
         before[tape.n] = n
-        return Nodes(
+        nodes = Nodes(
             ops, pairs, numbers, arrays, constants, calls, [new[src[k]] for k in range(n_in)],
             <int>n_given, [new[out[k]] for k in range(n_out)],
             [(kind, wanted, new[<fad_index>a], new[<fad_index>b] if b >= 0 else -1,
               before[<fad_index>at], x, array) for kind, wanted, a, b, at, x, array in guards],
             {name: new[<fad_index>i] for name, i in names.items()})
+        if places is not None:
+            nodes.places, nodes.guard_places = places, where
+            nodes.spots = list(<list>fad_place_list)
+        return nodes
     finally:
         free(state)
         free(new)

@@ -267,6 +267,13 @@ class Graph:
 
         return run
 
+    def to_sympy(self, *examples: Any, limit: int = 10_000) -> Any:
+        """Value and gradient as SymPy expressions; see `fastad.to_sympy`.
+
+        Examples are needed where the recording saw values that do not fit to made-up ones.
+        """
+        return program.ABOVE["to_sympy"](self, *examples, limit=limit)
+
     # Keeping it.
 
     def _stored(self) -> bytes:
