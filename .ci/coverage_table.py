@@ -42,7 +42,8 @@ What holds for all:
   in another order adds in another order, so its last bits may differ.
 * Of equal elements that compete all share a cotangent equally in `max`, `min` and what is made of
   them; in `sort`, `median`, `partition` and `unique` the first one has it.
-* `out=` is for arrays: a tensor's value never changes under the tape.
+* `out=` takes tensors and arrays; a tensor becomes part of the graph, an array would lose a
+  gradient and is refused then.
 * Functions whose results have a shape that depends on values (`unique`, `extract`, `trim_zeros`,
   `bincount`) are recorded again by programs when that shape changes.
 * `reduce`, `accumulate`, `reduceat` and `outer` of every differentiable ufunc of two operands are

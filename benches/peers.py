@@ -53,6 +53,7 @@ class Peer:
     scalars = True
     arrays = True
     records = True
+    assigns = False     # runs loops of item assignments, in linear time
 
     def __init__(self) -> None:
         if not self.installed():
@@ -86,6 +87,8 @@ class Peer:
             return f"{cls.name} is measured on arrays only"
         if not workload.scalar and not cls.arrays:
             return f"{cls.name} has scalars only"
+        if workload.assigns and not cls.assigns:
+            return f"{cls.name} does not assign to elements in linear time"
         return None
 
     def record(self, workload: Workload) -> Run:
@@ -133,6 +136,7 @@ class NumPy(_Plain):
     """NumPy's functions on ndarrays."""
 
     name, module, package = "NumPy", "numpy", "numpy"
+    assigns = True
     scalars = False
     xp = np
 
@@ -179,6 +183,7 @@ class Fastad(_Eager):
     """This project."""
 
     name, module, package = "fastad", "fastad", "fastad"
+    assigns = True
 
     def __init__(self):
         super().__init__()

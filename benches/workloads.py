@@ -43,6 +43,8 @@ class Workload:
         What ``backward`` starts from; None for an output that is one number.
     needs
         Names that ``xp`` must have.
+    assigns
+        Whether the function assigns to elements of an array.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Workload:
     operations: int
     cotangent: np.ndarray | None = None
     needs: tuple[str, ...] = ()
+    assigns: bool = False
 
     @property
     def scalar(self) -> bool:
@@ -182,9 +185,8 @@ def assignments(size: int) -> Workload:
         return Answer(y.sum(), (1.0 - a ** np.arange(size, 0, -1.0)) / (1.0 - a),
                       np.array([y_a.sum()]))
 
-    # what has `copyto` has arrays that can be assigned to
     return Workload(f"{size} scalar assignments", function, (x, a), expected, 5 * size,
-                    needs=("zeros_like", "copyto"))
+                    assigns=True)
 
 
 def matmul(size: int) -> Workload:

@@ -732,3 +732,10 @@ def test_the_tapes_count_of_bytes_is_right_when_buffers_change_in_place(dtype):
     gc.collect()
     _core.compact()
     assert _core.tape_stats()["array_bytes"] == before
+
+
+def test_the_method_cumprod_puts_its_result_into_out():
+    x, y = ad.tensor([2.0, 3.0], requires_grad=True), ad.zeros(2)
+    assert x.cumprod(0, None, y) is y and y.tolist() == [2.0, 6.0]
+    y.sum().backward()
+    assert x.grad.tolist() == [4.0, 2.0]

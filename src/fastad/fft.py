@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from . import _core, numpy_api, rules
+from . import _core, exchange, numpy_api, rules
 from ._core import Tensor
 
 __all__ = [
@@ -555,8 +555,7 @@ def rfftfreq(n, d=1.0, device=None, *, dtype=None) -> Tensor:
 def _frequencies(name, n, d, device, dtype, numbers):
     if not isinstance(n, (int, np.integer)):
         raise ValueError(f"{name}: n should be an integer, got {type(n).__name__}")
-    if device not in (None, "cpu"):
-        raise ValueError(f"{name}: the device is \"cpu\", got {device!r}")
+    exchange.check_device(name, device)
     found = numpy_api._tensor(numbers(int(n)) * (1.0 / (n * d)))
     return found if dtype is None else numpy_api.astype(found, dtype, copy=False)
 

@@ -281,6 +281,26 @@ def fold(t, lower=True):
 # Systems of equations.
 
 
+def _right_bar(z, b):
+    """Return the cotangent of a right side from that of its columns."""
+    return _core.sum_to(_core.reshape(z, z.shape[:-1]) if b.ndim == 1 else z, b.shape)
+
+
+def _solution_dot(solved, a_dot, b_dot, y, b):
+    """Return the tangent of the solution y of a system that `solved` solves for other columns."""
+    vector = b.ndim == 1
+    if vector:
+        y = column(y)
+        b_dot = None if b_dot is None else column(b_dot)
+    right = b_dot
+    if a_dot is not None:
+        right = -matmul(a_dot, y)
+        if b_dot is not None:
+            right = right + b_dot
+    y_dot = _core.broadcast_to(solved(right), y.shape)
+    return _core.reshape(y_dot, y_dot.shape[:-1]) if vector else y_dot
+
+
 @primitive("solve", reads_inputs=True, reads_output=True)
 class SOLVE:
     """``a x = b`` (Giles 2.3.1); `b` of one axis is a vector, as in NumPy.
@@ -300,25 +320,12 @@ class SOLVE:
         if needs[0]:
             a_bar = _core.sum_to(-rules.zero_safe(times_adjoint, z, y), a.shape)
         if needs[1]:
-            if b.ndim == 1:
-                z = _core.reshape(z, z.shape[:-1])
-            b_bar = _core.sum_to(z, b.shape)
+            b_bar = _right_bar(z, b)
         return a_bar, b_bar
 
     def jvp(tangents, y, inputs):
         a, b = inputs
-        a_dot, b_dot = tangents
-        vector = b.ndim == 1
-        if vector:
-            y = column(y)
-            b_dot = None if b_dot is None else column(b_dot)
-        right = b_dot
-        if a_dot is not None:
-            right = -matmul(a_dot, y)
-            if b_dot is not None:
-                right = right + b_dot
-        y_dot = _core.broadcast_to(solve(a, right), y.shape)
-        return _core.reshape(y_dot, y_dot.shape[:-1]) if vector else y_dot
+        return _solution_dot(lambda right: solve(a, right), *tangents, y, b)
 
 
 def solve(a, b):
@@ -395,29 +402,18 @@ class SOLVE_TRIANGULAR:
                 conjugate(y), transposed(z)) if trans == 1 else times_adjoint(y, z)
             a_bar = _core.sum_to(triangle(-a_bar, lower, -unit if lower else unit), a.shape)
         if needs[1]:
-            if b.ndim == 1:
-                z = _core.reshape(z, z.shape[:-1])
-            b_bar = _core.sum_to(z, b.shape)
+            b_bar = _right_bar(z, b)
         return a_bar, b_bar
 
     def jvp(tangents, y, inputs, trans, lower, unit, exact):
         a, b = inputs
         a_dot, b_dot = tangents
-        vector = b.ndim == 1
-        if vector:
-            y = column(y)
-            b_dot = None if b_dot is None else column(b_dot)
-        right = b_dot
         if a_dot is not None:
             a_dot = triangle(a_dot, lower, -unit if lower else unit)
             if trans:
                 a_dot = transposed(a_dot) if trans == 1 else adjoint(a_dot)
-            right = -matmul(a_dot, y)
-            if b_dot is not None:
-                right = right + b_dot
-        y_dot = solve_triangular(a, trans, right, lower, unit, exact)
-        y_dot = _core.broadcast_to(y_dot, y.shape)
-        return _core.reshape(y_dot, y_dot.shape[:-1]) if vector else y_dot
+        return _solution_dot(lambda right: solve_triangular(a, trans, right, lower, unit, exact),
+                             a_dot, b_dot, y, b)
 
 
 def _adjoint_of_triangle(a, trans):

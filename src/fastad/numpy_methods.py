@@ -33,7 +33,7 @@ def _choose(t, choices, out=None, mode="raise"):
 
 def _cumprod(t, axis=None, dtype=None, out=None):
     """Return the products of all elements up to each along an axis."""
-    return numpy_statistics.cumprod(t, axis, dtype, out)
+    return numpy_statistics.cumprod(t, axis, dtype, out=out)
 
 
 def _plain(t, name):
@@ -100,17 +100,11 @@ MISSING = {
                     "for subclasses and for memory of arrays: a tensor is neither"),
     # NumPy 2 has them no more, though they stand in its dir()
     **dict.fromkeys(OLD, "not in NumPy 2"),
-    "__buffer__": "`memoryview(t.detach().numpy())` is the way",      # from Python 3.12 on
     "__class_getitem__": "for annotations: a tensor's type has no parameters",
     "__setstate__": "pickles of tensors are made by __reduce__",
-    **dict.fromkeys("__array_namespace__ __dlpack__ __dlpack_device__ device to_device".split(),
-                    "the array API standard"),
-    **dict.fromkeys("__iand__ __ilshift__ __ior__ __irshift__ __ixor__".split(),
-                    "`a &= b` of tensors makes a new tensor of the same name, as Python does"),
     **dict.fromkeys("base ctypes data flags setflags".split(),
                     "about memory; `.detach().numpy()` gives an array that has it"),
     **dict.fromkeys("byteswap getfield setfield view".split(),
                     "they look at the bytes of numbers, which has no derivative"),
-    **dict.fromkeys("fill partition put resize sort".split(),
-                    "they write into the tensor; `np.sort(t)` and the like make new ones"),
+    "resize": "a tensor keeps its shape; `np.resize(t, shape)` makes a new one",
 }
