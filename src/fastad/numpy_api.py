@@ -503,36 +503,6 @@ def _prod_over(t, axis, keepdims):
     return rules.prod(t, _axes("prod", axis, t.ndim), keepdims)
 
 
-def select(condlist, choicelist, default=0) -> Tensor:
-    """Return for each element the choice whose condition is the first that holds.
-
-    Raises
-    ------
-    ValueError
-        If there are no conditions, or another number of choices.
-    TypeError
-        If a condition is not bool.
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> x = ad.tensor([-2.0, 0.5, 3.0])
-    >>> ad.select([x < 0.0, x < 1.0], [-x, x * x]).tolist()
-    [2.0, 0.25, 0.0]
-    """
-    if len(condlist) != len(choicelist):
-        raise ValueError(f"select: {len(condlist)} conditions, but {len(choicelist)} choices")
-    if not len(condlist):
-        raise ValueError("select: there are no conditions")
-    y = default
-    for condition, choice in [*zip(condlist, choicelist)][::-1]:
-        kind = condition.dtype if type(condition) is Tensor else np.asarray(condition).dtype
-        if kind != np.bool_:
-            raise TypeError(f"select: a condition is {kind}; wanted bool")
-        y = where(condition, choice, y)
-    return y
-
-
 def max(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) -> Tensor:
     """Return the maximum over `axis`; tied elements share its cotangent equally.
 

@@ -424,7 +424,10 @@ def _unreached(nodes: Nodes, i: int, shape: tuple[int, ...]) -> Any:
         rule, params = nodes.calls[j][:2] if j in nodes.calls else (None, None)
         if rule is None or rule.name != "getitem":
             return np.zeros(shape, bool) if shape else False
-        unread[params[1] if type(params) is tuple else params["index"]] = False
+        if type(params) is int:
+            unread.flat[params] = False
+        else:
+            unread[params["index"]] = False
     return unread if shape else bool(unread)
 
 
