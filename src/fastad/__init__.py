@@ -76,7 +76,8 @@ def __getattr__(name: str) -> _Any:
 _LATER = {"Picture": "pictures", "draw": "pictures", "special": "special"}
 
 _core.library_is((
-    _os.path.dirname(__file__) + _os.sep, _os.path.dirname(_np.__file__) + _os.sep, "<partial ", "<fastad"))
+    _os.path.dirname(__file__) + _os.sep, _os.path.dirname(_np.__file__) + _os.sep,
+    "<partial ", "<fastad"))
 _core.register_methods(
     {**exchange.METHODS, **numpy_api.METHODS}, numpy_api.getitem, numpy_api.setitem
 )
