@@ -351,7 +351,8 @@ OF_ARRAYS = {
     "quantile": lambda a, b: np.quantile(b, 0.25) * b[0],
     "cov": lambda a, b: np.cov(a).sum() + np.corrcoef(a)[0, 1],
     "var": lambda a, b: np.var(a) + np.nanvar(b) + np.std(b),
-    "products": lambda a, b: np.kron(a, b).sum() + np.vecdot(a, b)[0] + np.cross(a[:, :3], b[1:])[0, 1],
+    "products": lambda a, b: np.kron(a, b).sum() + np.vecdot(a, b)[0],
+    "cross": lambda a, b: (np.cross(a[:, :3], b[1:]) * b[0]).sum(),
     "convolve": lambda a, b: (np.convolve(b, b) * np.correlate(b, b, "full")).sum(),
     "trapezoid": lambda a, b: np.trapezoid(a, b * 1.0, axis=1).sum() + np.gradient(b)[1] * b[0],
     "cumprod": lambda a, b: (np.cumprod(b) * np.cumsum(b)).sum() + np.prod(a),
@@ -360,9 +361,11 @@ OF_ARRAYS = {
     "complex": lambda a, b: abs(np.exp(1j * b) * b / (b + 1j)).sum(),
     "sort": lambda a, b: (np.sort(b) * b).sum() + np.average(b, weights=b * b),
     "ufuncs": lambda a, b: np.multiply.accumulate(b)[-1] + np.add.reduceat(b, [0, 2])[1] * b[0],
-    "poly": lambda a, b: np.polyval(b, b[0]) + np.vander(b).sum() + np.geomspace(b[0], b[1], 5).sum(),
+    "poly": lambda a, b: np.polyval(b, b[0]) + np.geomspace(b[0], b[1], 5).sum(),
+    "vander": lambda a, b: np.vander(b).sum() + np.linspace(b[0], b[1], 3)[1] * b[2],
     "einsum": lambda a, b: np.einsum("ij,kj,j->ik", a, a, b).sum() * np.linalg.norm(b),
-    "where": lambda a, b: np.where(b > 0.5, b * b, b / 3.0).sum() + np.max(a) * np.clip(b, 0.4, 0.6)[0],
+    "where": lambda a, b: np.where(b > 0.5, b * b, b / 3.0).sum() + np.clip(b, 0.4, 0.6)[0],
+    "max": lambda a, b: np.max(a, axis=0) @ b + np.min(b * b),
 }
 # of a function's slope by differences of order 8
 STENCIL = [(1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280)]

@@ -66,10 +66,8 @@ _MOVES = set(
     "broadcast_to reshape transpose getitem concatenate stack pad max min ties assemble gather "
     "view spread setitem where triangle real imag conjugate times_i".split()
 )
-
-
-# Those that round once.
-_ONCE = {"add_at", "absolute", "sign"}
+# Relative to the result; the last two of complex numbers.
+_RELATIVE = {"add_at": 1.0, "absolute": 2.0, "sign": 4.0}
 
 
 class _Unknown(Exception):
@@ -129,7 +127,9 @@ def _terms(nodes: Nodes, i: int, values: list[Any]) -> Any:
         row = name.removeprefix("partial of ")
         constants = _PARTIALS.get(row, (0.0 if row in _EXACT else 8.0, 0.0, 0.0))
         return _weighed(constants, [values[p] for p in parents[:3]], values[i])
-    if name in _ONCE or name == "setitem" and type(params) is dict and params["how"] == "add":
+    if name in _RELATIVE:
+        return _RELATIVE[name]
+    if name == "setitem" and type(params) is dict and params["how"] == "add":
         return 1.0
     if name in _MOVES or name == "scatter" and params["unique"]:
         return 0.0
@@ -169,7 +169,7 @@ def _solved(nodes: Nodes, i: int, inputs: list[Any], y: Any) -> Any:
 
 
 def _transformed(nodes: Nodes, i: int, inputs: list[Any], y: Any) -> Any:
-    """Each element of a Fourier transform is a sum of all, of depth log n (Higham, section 24.1)."""
+    """Each element of a Fourier transform is a sum of all, of depth log n (Higham, chapter 24)."""
     n = max(inputs[0].size, y.size, 2)
     whole = nodes.again(i, (_np.astype(_absolute(inputs[0]), inputs[0].dtype),))
     return (4.0 * math.log2(n) + 8.0) * _np.max(_np.absolute(whole)) * np.ones(y.shape)
