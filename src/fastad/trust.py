@@ -697,9 +697,7 @@ def report(f: Callable[..., Any], *args: Any) -> Report:
     ('absolute', 1.4142)
     """
     p = program.compile(f)
-    leaves: list[Any] = []
-    key = program._call_key(*program._flatten(args, {}, leaves, []))
-    leaves = [x if isinstance(x, float) else np.array(x) for x in leaves]
+    key, leaves = _leaves(args)
     with modes.no_grad(), np.errstate(all="ignore"):
         pieces = _pieces(p, key, args, leaves)
         try:
@@ -709,6 +707,20 @@ def report(f: Callable[..., Any], *args: Any) -> Report:
             pieces = _pieces(p, key, args, leaves)
             found = pieces.bounds(leaves)
         return _filled(pieces, leaves, *found)
+
+
+def _leaves(args: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+    """The key of a call, and copies of its numbers and arrays."""
+    leaves: list[Any] = []
+    key = program._call_key(*program._flatten(args, {}, leaves, []))
+    return key, [x if isinstance(x, float) else np.array(x) for x in leaves]
+
+
+def bounded(p: Program, args: tuple[Any, ...]) -> tuple[Replay, list[Any]]:
+    """The program of value, bound and gradients, and what it takes for these arguments."""
+    key, leaves = _leaves(args)
+    with modes.no_grad(), np.errstate(all="ignore"):
+        return _pieces(p, key, args, leaves).value, leaves
 
 
 def _pieces(p: Program, key: Any, args: tuple[Any, ...], leaves: list[Any]) -> _Pieces:
