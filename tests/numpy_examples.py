@@ -95,6 +95,16 @@ def _series(name):
     return getattr(np.polynomial.polynomial, name)
 
 
+def _by_products(vector, width, axis, options):
+    """A mode of ``pad``: products of neighbours, times a factor."""
+    factor = options.get("factor", 1.0)
+    first, last = width[0], vector.shape[0] - width[1]
+    if first < last:
+        vector[:first] = factor * vector[first] * vector[last - 1]
+        for k in range(last, vector.shape[0]):
+            vector[k] = vector[k - 1] * vector[first]
+
+
 def _with_nan(x):
     """A row with nan in it, where rows have 4 elements."""
     return x * np.array([1.0, np.nan, 1.0, 1.0], _real(x))
@@ -105,6 +115,7 @@ def _real(x):
 
 
 _NUMBERS = "BLAS multiplies complex numbers by other instructions than NumPy's loops"
+_SCALARS = "NumPy multiplies complex scalars by other instructions than its loops"
 GRID = np.array([-1.5, -0.3, 0.4, 1.7])
 CHOICE = np.array([0, 2, 1, 1])
 
@@ -372,6 +383,9 @@ EXAMPLES = [
     E("pad", lambda x: np.pad(x, 3, "mean", stat_length=2), (N,)),
     E("pad", lambda x, e: np.pad(x, 3, "linear_ramp", end_values=e), (N,), ()),
     E("pad", lambda x, c: np.pad(x, ((1, 2), (0, 1)), constant_values=c), (3, 4), ()),
+    E("pad", lambda x: np.pad(x, ((1, 2), (0, 3)), _by_products, factor=0.5), (3, 4), ulps=1,
+      reason=_SCALARS),
+    E("pad", lambda x: np.pad(x, 2, _by_products), (N,), ulps=1, reason=_SCALARS),
     # functions of functions
     E("apply_along_axis", lambda x: np.apply_along_axis(lambda v: np.outer(v, v), 1, x), (3, 4)),
     E("apply_over_axes", lambda x: np.apply_over_axes(np.sum, x, [0, 1]), (N, 4)),

@@ -159,7 +159,6 @@ REMARKS = {
     "ldexp": "in the mantissa",
     "nan_to_num": "slope 0 where a number was put in place",
     "nextafter": "slope 1 in the first operand, 0 in the second",
-    "pad": "all modes that have a name",
     "percentile": "in `q` too where the method interpolates; slope 0 in `weights`",
     "polyfit": "in `x`, `y` and `w`; of constant rank",
     "quantile": "in `q` too where the method interpolates; slope 0 in `weights`",
