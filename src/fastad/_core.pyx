@@ -57,6 +57,8 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    #include <float.h>
+    #include <math.h>
     /* Values of the operators; `op` is a constant where this is called, so one case remains. */
     static inline double fad_inline2(int op, double a, double b)
     {
@@ -68,7 +70,9 @@ cdef extern from *:
         default: return fad_eval2(op, a, b);
         }
     }
+    static inline int not_finite(double v) { return !(fabs(v) <= DBL_MAX); }
     """
+    bint not_finite(double v) nogil
     double fad_inline2(int op, double a, double b) nogil
 
 cdef extern from *:
@@ -433,7 +437,7 @@ cdef inline object record2(int op, object left, bint left_tensor, double a,
     cdef fad_index ia = -1, ib = -1
     cdef unsigned w = op
     out.value = fad_inline2(op, a, b)
-    if unlikely(out.value - out.value != 0.0):
+    if unlikely(not_finite(out.value)):
         report_number(op, a, b, 0.0)
     if fad_grad_off == 1:
         return out
@@ -513,7 +517,7 @@ cdef inline object unary(int op, object x):
     cdef double value
     if type(x) is Tensor and (<Tensor>x).arr == NULL:
         value = fad_eval1(op, (<Tensor>x).value)
-        if unlikely(value - value != 0.0):
+        if unlikely(not_finite(value)):
             report_number(op, (<Tensor>x).value, 0.0, 0.0)
         return record1(op, <Tensor>x, value)
     result = array_row(op, 1, x, None)
@@ -767,7 +771,7 @@ cdef object elementwise(int op, tuple args):
             number = fad_eval2(op, src[0].number, src[1].number)
         else:
             number = fad_eval3(op, src[0].number, src[1].number, src[2].number)
-        if number - number != 0.0:
+        if not_finite(number):
             report_number(op, src[0].number, src[1].number if n > 1 else 0.0,
                           src[2].number if n > 2 else 0.0)
         return record_row(op, n, ops, src, NULL, number)
@@ -1554,7 +1558,7 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
         if x.arr.hollow:
             view_of(x.arr)
         fad_sum_all(x.arr, &total)
-        if total - total != 0.0 and not is_quiet():
+        if not_finite(total) and not is_quiet():
             np.add.reduce(value_array(x), axis=None)        # to report it
         y = <Tensor>fad_tensor_new()
         y.value = total
@@ -1691,14 +1695,14 @@ cdef Tensor c_matmul(Tensor a, Tensor b, bint ta, bint tb, bint exact=True):
         if a.arr.hollow or b.arr.hollow:
             view_of(a.arr)
             view_of(b.arr)
-        fad_watch()
         status = fad_matmul2(a.arr, ta, b.arr, tb, exact, &out)
-        flags = fad_watched()
         if status == FAD_SHAPE:
             matmul_shapes(a, b)
         y = checked_adopt(status, out, "matmul", "")
-        if exact and flags and heeded(flags):
-            report("matmul", flags)
+        if exact and not ta and not tb:
+            flags = fad_flags_taken(False)
+            if flags and heeded(flags):
+                np.matmul(value_array(a), value_array(b))       # to report those of this product
     else:
         va, vb = value_array(a), value_array(b)
         if ta and va.ndim > 1:

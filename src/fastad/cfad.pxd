@@ -137,8 +137,7 @@ cdef extern from "fad.h" nogil:
         FAD_DIVIDE, FAD_OVER, FAD_UNDER, FAD_INVALID
     unsigned fad_raised
     unsigned fad_raised_by(int op, const double *x)
-    void fad_watch()
-    unsigned fad_watched()
+    unsigned fad_flags_taken(bint both)
     ctypedef struct fad_operand:
         const fad_array *arr
         double number

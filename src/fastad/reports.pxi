@@ -81,9 +81,12 @@ cdef int report_array(int op, fad_array *arr) except -1:
 
 
 cdef int report_number(int op, double a, double b, double c) except -1:
-    """Report the exceptions of a number that came out as inf or nan."""
+    """Report the exceptions of a number that came out as inf or nan.
+
+    A nan that goes in comes out without one, though comparisons with it may raise the flag.
+    """
     cdef double x[3]
-    if is_quiet() or type(UFUNCS[op]) is not np.ufunc:
+    if a != a or b != b or c != c or is_quiet() or type(UFUNCS[op]) is not np.ufunc:
         return 0
     x[0], x[1], x[2] = a, b, c
     flags = fad_raised_by(op, x)

@@ -335,9 +335,9 @@ fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array *
 enum { FAD_DIVIDE = 1, FAD_OVER = 2, FAD_UNDER = 4, FAD_INVALID = 8 };
 extern unsigned fad_raised;
 unsigned fad_raised_by(int op, const double *x);
-/* Begin to watch for them, and tell them. */
-void fad_watch(void);
-unsigned fad_watched(void);
+/* Those of everything since they were last taken; `both` looks beyond plain arithmetic in double
+ * precision. */
+unsigned fad_flags_taken(int both);
 /* The same into an array of the right shape, which may be that of an operand. */
 void fad_elementwise_into(int op, int dtype, const fad_operand *in, fad_array *out);
 fad_status fad_sum_all(const fad_array *x, double *out);
