@@ -165,6 +165,67 @@ def test_what_is_written_names_the_line_that_wrote_it():
     assert lines == {"setitem": 3}
 
 
+# ---- programs tell it without being asked --------------------------------------------------------
+
+
+def logarithm(x):
+    y = x - 2.0
+    return (ad.log(y) * x).sum()
+
+
+LINE = logarithm.__code__.co_firstlineno + 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_program_warns_of_the_first_nan_with_its_line_once_for_a_recording():
+    p = ad.compile(logarithm)
+    for given in (np.array([3.0, 1.0]), np.array([3.0, 2.0])):
+        p = ad.compile(logarithm)
+        if given[1] == 2.0:
+            p(np.array([3.0, 4.0]))     # recorded with others before
+        with pytest.warns(RuntimeWarning, match=rf"log: .*recorded at {__file__}:{LINE}") as met:
+            value = p(given)
+        assert met[0].filename == __file__ and len(met) == 1
+        assert not np.isfinite(value) and not np.isfinite(p(given))
+    with pytest.warns(RuntimeWarning, match="in the gradient, the value is"):
+        ad.compile(ad.sqrt).grad(0.0)
+
+
+def test_what_errstate_says_is_done_about_a_program_too():
+    p, bad = ad.compile(logarithm), np.array([3.0, 1.0])
+    p(bad + 3.0)
+    for _ in range(2):
+        with np.errstate(invalid="raise"), pytest.raises(ad.AnomalyError, match="log") as info:
+            p(bad)
+        assert info.value.line == LINE
+    met = []
+    with np.errstate(invalid="call", call=lambda text, flag: met.append(text)):
+        p(bad)
+    assert len(met) == 1 and "log" in met[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with np.errstate(all="ignore"):
+            assert np.isnan(ad.compile(logarithm)(bad))
+
+
+@pytest.mark.filterwarnings("error")
+def test_nan_that_is_given_or_hidden_is_not_told():
+    p = ad.compile(lambda x: ad.where(x > 0.0, ad.log(x), 0.0).sum())
+    assert p(np.array([-1.0, 1.0])) == p(np.array([-2.0, 1.0])) == 0.0
+    q = ad.compile(lambda x: (x * 2.0).sum())
+    assert np.isnan(q(np.array([np.nan, 1.0]))) and np.isnan(q(np.array([np.nan, 2.0])))
+
+
+@pytest.mark.filterwarnings("error")
+def test_map_tells_of_a_row_and_warns_in_the_users_line():
+    p = ad.compile(logarithm)
+    p.map(np.full((3, 2), 3.0))
+    with pytest.warns(RuntimeWarning, match=rf"log: .*:{LINE}") as met:
+        values, _ = p.map(np.array([[3.0, 4.0], [3.0, 1.0]]))
+    assert np.isfinite(values[0]) and np.isnan(values[1])
+    assert met[0].filename == __file__
+
+
 # ---- ordinary code -------------------------------------------------------------------------------
 
 

@@ -133,6 +133,10 @@ CASES = {
     "pinv, tall": (lambda xp, a: xp.linalg.pinv(a), general(4, 3)),
     "pinv, wide": (lambda xp, a: xp.linalg.pinv(a), general(2, 2, 4)),
     "pinv, hermitian": (lambda xp, a: xp.linalg.pinv(a, hermitian=True), hermitian(3, 3)),
+    "pinv, cut": (lambda xp, a: xp.linalg.pinv(a, 0.6), general(3, 3)),
+    "pinv, cut, tall": (lambda xp, a: xp.linalg.pinv(a, 0.6), general(2, 4, 3)),
+    "pinv, cut, wide": (lambda xp, a: xp.linalg.pinv(a, 0.6), general(2, 4)),
+    "pinv, cut, hermitian": (lambda xp, a: xp.linalg.pinv(a, 0.6, hermitian=True), hermitian(3, 3)),
     "pinv, rtol": (lambda xp, a: xp.linalg.pinv(a, rtol=1e-10), general(3, 3)),
     "det": (lambda xp, a: xp.linalg.det(a), general(3, 3)),
     "det in batches": (lambda xp, a: xp.linalg.det(a), general(2, 3, 3)),
@@ -169,6 +173,7 @@ CASES = {
     "lstsq": (least_squares(), general(5, 3), vector(5, 2)),
     "lstsq of a vector": (least_squares(), general(4, 2), vector(4)),
     "lstsq, wide": (least_squares(), general(2, 4), vector(2)),
+    "lstsq, cut": (lambda xp, a, b: xp.linalg.lstsq(a, b, 0.6)[0], general(4, 3), vector(4, 2)),
     "lstsq, rcond": (least_squares(-1), general(3, 3), vector(3, 2)),
     **{f"matrix_power {n}": (lambda xp, a, n=n: xp.linalg.matrix_power(a, n), general(2, 3, 3))
        for n in (-3, -1, 1, 2, 3, 4, 7)},

@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
     "_core", "rules", "assignment", "complex_rules", "special_values", "special", "exchange",
-    "numpy_api", "definitions", "numpy_statistics", "numpy_signal", "numpy_arrangement",
+    "numpy_api", "linalg_rules", "linalg_scipy", "linalg", "definitions", "numpy_statistics", "numpy_signal", "numpy_arrangement",
     "numpy_polynomials", "numpy_ufuncs", "numpy_scimath", "numpy_creation", "numpy_methods",
-    "numpy_coverage", "adapt", "linalg_rules", "storage", "fft", "linalg_scipy", "linalg",
+    "numpy_coverage", "adapt", "storage", "fft",
     "modes", "autograd", "transforms", "native", "rows", "watching", "arguments", "recording",
     "program", "blame", "graph", "sympy", "trust", "formulas", "folding", "layout", "canvas",
     "pictures", "scipy", "__init__",

@@ -19,6 +19,7 @@ from libc.string cimport memcmp, memcpy
 
 from fastad.cfad cimport *
 
+import sys
 from _heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -26,7 +27,7 @@ import numpy as np
 cnp.import_array()
 
 cdef extern from "record.h":
-    int fad_grad_off, fad_trace_id, fad_watch, fad_quiet
+    int fad_grad_off, fad_trace_id, fad_watch, fad_quiet, fad_met
 
 cdef extern from "tensor_object.h":
     enum: FAD_TENSOR_GIVEN_AS_GRAD
@@ -46,6 +47,7 @@ cdef extern from "Python.h":
     object PyNumber_Index(object x)
     Py_ssize_t Py_REFCNT(PyObject *o)
     int PyErr_CheckSignals() except -1
+    int PyErr_WarnEx(object category, const char *text, Py_ssize_t level) except -1
     ctypedef struct PyMethodDef:
         const char *ml_name
         void *ml_meth
@@ -55,6 +57,8 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    #include <float.h>
+    #include <math.h>
     /* Values of the operators; `op` is a constant where this is called, so one case remains. */
     static inline double fad_inline2(int op, double a, double b)
     {
@@ -66,8 +70,13 @@ cdef extern from *:
         default: return fad_eval2(op, a, b);
         }
     }
+    static inline int not_finite(double v) { return !(fabs(v) <= DBL_MAX); }
     """
+    bint not_finite(double v) nogil
     double fad_inline2(int op, double a, double b) nogil
+
+cdef extern from *:
+    bint unlikely(bint condition)       # Cython's own macro
 
 cdef extern from *:
     """
@@ -428,6 +437,8 @@ cdef inline object record2(int op, object left, bint left_tensor, double a,
     cdef fad_index ia = -1, ib = -1
     cdef unsigned w = op
     out.value = fad_inline2(op, a, b)
+    if unlikely(not_finite(out.value)):
+        report_number(op, a, b, 0.0)
     if fad_grad_off == 1:
         return out
     if fad_reserve(&tape, 4):
@@ -503,8 +514,12 @@ cdef inline Tensor record1(int op, Tensor x, double value):
 
 
 cdef inline object unary(int op, object x):
+    cdef double value
     if type(x) is Tensor and (<Tensor>x).arr == NULL:
-        return record1(op, <Tensor>x, fad_eval1(op, (<Tensor>x).value))
+        value = fad_eval1(op, (<Tensor>x).value)
+        if unlikely(not_finite(value)):
+            report_number(op, (<Tensor>x).value, 0.0, 0.0)
+        return record1(op, <Tensor>x, value)
     result = array_row(op, 1, x, None)
     return result if result is not None else elementwise(op, (x,))
 
@@ -549,6 +564,8 @@ cdef object array_row(int op, int n, object left, object right):
     if arr.ndim == 0 and code == FAD_F64:
         fad_array_release(arr)
         return None
+    if unlikely(fad_raised):
+        report_array(op, arr)
     out.arr = arr
     if fad_grad_off == 1:
         return out
@@ -754,6 +771,9 @@ cdef object elementwise(int op, tuple args):
             number = fad_eval2(op, src[0].number, src[1].number)
         else:
             number = fad_eval3(op, src[0].number, src[1].number, src[2].number)
+        if not_finite(number):
+            report_number(op, src[0].number, src[1].number if n > 1 else 0.0,
+                          src[2].number if n > 2 else 0.0)
         return record_row(op, n, ops, src, NULL, number)
     if UFUNCS[op] is not None and type(UFUNCS[op]) is not np.ufunc:
         # NumPy computes this row by a plain function: bit-equal only through itself
@@ -769,6 +789,8 @@ cdef object elementwise(int op, tuple args):
             raise ValueError(f"{op_name(op)}: shapes {' and '.join(shapes)} do not broadcast")
         if status:
             fail(status, op_name(op))
+        if fad_raised:
+            report_array(op, arr)
     return record_row(op, n, ops, src, arr, 0.0)
 
 
@@ -1536,6 +1558,8 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
         if x.arr.hollow:
             view_of(x.arr)
         fad_sum_all(x.arr, &total)
+        if not_finite(total) and not is_quiet():
+            np.add.reduce(value_array(x), axis=None)        # to report it
         y = <Tensor>fad_tensor_new()
         y.value = total
     else:
@@ -1657,6 +1681,7 @@ cdef Tensor c_matmul(Tensor a, Tensor b, bint ta, bint tb, bint exact=True):
     cdef fad_array *out = NULL
     cdef Tensor y
     cdef fad_status status
+    cdef unsigned flags
     if a.arr == NULL or b.arr == NULL or a.arr.ndim == 0 or b.arr.ndim == 0:
         raise ValueError(f"matmul: operands of shape {shape_of(a)} and {shape_of(b)}; at least one "
                          "dimension is needed in both; use * for products with a number")
@@ -1674,6 +1699,10 @@ cdef Tensor c_matmul(Tensor a, Tensor b, bint ta, bint tb, bint exact=True):
         if status == FAD_SHAPE:
             matmul_shapes(a, b)
         y = checked_adopt(status, out, "matmul", "")
+        if exact and not ta and not tb:
+            flags = fad_flags_taken(False)
+            if flags and heeded(flags):
+                np.matmul(value_array(a), value_array(b))       # to report those of this product
     else:
         va, vb = value_array(a), value_array(b)
         if ta and va.ndim > 1:
@@ -2142,6 +2171,11 @@ cdef class Tensor:
             y = by_value(getattr(ufunc, method), inputs, kwargs)
             if y is not NotImplemented:
                 return y
+        elif method == "__call__" and not kwargs:
+            # no Python between the caller and what may warn about his line
+            ours = ufuncs_.get(ufunc)
+            if ours is not None:
+                return ours(*inputs)
         return array_ufunc_(Tensor, ufunc, method, inputs, kwargs)
 
     def __array_function__(self, func, types, args, kwargs):
@@ -3849,6 +3883,7 @@ cdef extern from *:
 
 take_loops()
 
+include "reports.pxi"
 include "complex.pxi"
 
 declare_complex_rows()

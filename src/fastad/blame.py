@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import linecache
 import math
+import os
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -120,6 +123,47 @@ def found(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Anom
     if error is not None:
         error.primitive = error.primitive.rpartition(": ")[2]
     return error
+
+
+def _users_level() -> int:
+    """How many frames above the caller the user's own code is."""
+    level, frame = 2, sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+_HERE = os.path.dirname(__file__) + os.sep
+
+
+def tell(
+    replay: Replay, plan: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
+    how: set[str],
+) -> None:
+    """Do about nan and inf in the result of a replay what ``np.errstate`` says.
+
+    A recording warns once; what NumPy calls "raise" raises each time.
+    """
+    if plan.told and how == {"warn"} or all(map(_is_finite, transforms._leaves(result, []))):
+        return
+    try:
+        error = found(replay, args, kwargs)
+    except ValueError:
+        return                      # no recording holds any more
+    if error is None or error.primitive in ("input", "constant"):
+        return                      # it was given
+    plan.told = True
+    if "raise" in how:
+        raise error
+    if "warn" in how:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=_users_level())
+    if "print" in how:
+        print(f"Warning: {error}", file=sys.stderr)
+    handler: Any = np.geterrcall()
+    if "log" in how:
+        handler.write(f"Warning: {error}\n")
+    if "call" in how:
+        handler(str(error), 0)
 
 
 def watched(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -304,5 +348,6 @@ def profile(p: Program, *args: Any, repeats: int = 5) -> Profile:
     return Profile(lines, sum(x.seconds + x.gradient_seconds for x in lines))
 
 
-METHODS: dict[str, Callable[..., Any]] = {"watched": watched, "blame": blame, "profile": profile}
+METHODS: dict[str, Callable[..., Any]] = {
+    "watched": watched, "tell": tell, "blame": blame, "profile": profile}
 program.ABOVE.update(METHODS)

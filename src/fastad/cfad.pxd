@@ -136,6 +136,11 @@ cdef extern from "fad.h" nogil:
     void fad_set_loop(int op, int dtype, fad_loop fn, void *data)
     bint fad_has_loop(int op, int dtype)
     void fad_set_matmul(int dtype, fad_loop fn, void *data)
+    enum:
+        FAD_DIVIDE, FAD_OVER, FAD_UNDER, FAD_INVALID
+    unsigned fad_raised
+    unsigned fad_raised_by(int op, const double *x)
+    unsigned fad_flags_taken(bint both)
     ctypedef struct fad_operand:
         const fad_array *arr
         double number

@@ -277,5 +277,7 @@ cdef object complex_row(int op, tuple args, int code):
         shapes = [str(shape_of(<Tensor>x)) for x in inputs]
         raise ValueError(f"{op_name(op)}: shapes {' and '.join(shapes)} do not broadcast")
     y = checked_adopt(status, arr, op_name(op), "")
+    if fad_raised and heeded(fad_raised):
+        report(UFUNCS[op].__name__, fad_raised)
     record_call(y, rule, inputs, None, rule.reads_inputs, rule.reads_output)
     return y

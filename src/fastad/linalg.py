@@ -232,8 +232,8 @@ def tensorinv(a, ind=2) -> Tensor:
 def pinv(a, rcond=None, hermitian=False, *, rtol=_NOT_GIVEN) -> Tensor:
     """Return the pseudoinverse; singular values up to `rcond` times the largest count as 0.
 
-    Derivatives after Golub and Pereyra 1973: they hold while the rank stays the same.  With
-    `hermitian` the lower triangle of `a` alone is read.
+    Derivatives after Golub and Pereyra 1973: they hold while the rank, the number of singular values
+    above the cut, stays the same.  With `hermitian` the lower triangle of `a` alone is read.
 
     Raises
     ------
@@ -532,7 +532,7 @@ def _eigenvalues_can_be_real():
     return np.linalg.eigvals(np.ones((1, 1))).dtype.kind == "f"
 
 
-def _as_numpy_does(t, w):
+def are_real(t, w):
     """Whether the complex results for `t` become real ones: where all eigenvalues `w` are real."""
     if t.dtype.kind == "c" or not _eigenvalues_can_be_real():
         return False
@@ -565,7 +565,7 @@ def eig(a) -> EigResult:
     if not _recorded(t):
         return _by_values(EigResult, "eig", np.linalg.eig, t)
     w, v = linalg_rules.eig(t)
-    if _as_numpy_does(t, w):
+    if are_real(t, w):
         w, v = _core.real(w), _core.real(v)
     return EigResult(w, v)
 
@@ -586,7 +586,7 @@ def eigvals(a) -> Tensor:
     """
     t = _inexact(a)
     w = linalg_rules.eigvals(t)
-    return _core.real(w) if _as_numpy_does(t, w) else w
+    return _core.real(w) if are_real(t, w) else w
 
 
 # Norms and the like.

@@ -1085,6 +1085,47 @@ def eigvals(a):
 # Least squares.
 
 
+@primitive("above_cut")
+class ABOVE_CUT:
+    """1 for the singular values above `cutoff` times the largest, 0 for the others."""
+
+    def forward(s, cutoff):
+        return (s > np.expand_dims(cutoff, -1) * s[..., :1]).astype(s.dtype)
+
+    def vjp(g, y, inputs, needs, cutoff):
+        return (None,)
+
+    def jvp(tangents, y, inputs, cutoff):
+        return _no_tangent(y)
+
+
+def _through_cut(x, a, cutoff):
+    """Return how the part of `a` above the cut changes when `a` changes by `x`; its own adjoint.
+
+    Singular values that are cut off turn the spaces of the others unless they are 0.  With
+    ``E = U^H x V`` and a kept s_i and a dropped s_j, the element (j, i) of the change is
+    ``s_i (s_i E_ji + s_j conj(E_ij)) / (s_i^2 - s_j^2)``, which follows from the derivatives of U
+    and V (Townsend 2016).  A cut by rounding alone leaves `x` as it is.
+    """
+    limit = 8.0 * max(a.shape[-2:], default=0) * np.finfo(a.dtype).eps
+    if cutoff is None or np.all(cutoff <= limit):
+        return x
+    u, s, vh = svd(a, False)
+    s = real(s)
+    kept = record(ABOVE_CUT, (s,), {"cutoff": cutoff})
+    e = times_adjoint(adjoint_times(u, x), vh)
+    i, j = column(kept), row(kept)
+    s_i, s_j = column(s), row(s)
+    only_i, only_j = i * (1.0 - j), j * (1.0 - i)
+    gap = (only_i - only_j) * (s_i * s_i - s_j * s_j) + (1.0 - only_i - only_j)
+    same = i * j + (only_i * s_i * s_i + only_j * s_j * s_j) / gap
+    other = (only_i + only_j) * s_i * s_j / gap
+    y = matmul(matmul(u, zmul(same, e) + zmul(other, adjoint(e))), vh)
+    left = matmul(x - matmul(u, adjoint_times(u, x)), adjoint(vh))
+    right = adjoint_times(u, x - matmul(times_adjoint(x, vh), vh))
+    return y + matmul(zmul(left, j), vh) + matmul(u, zmul(i, right))
+
+
 @factorization("pinv", 2, reads_inputs=True, reads_output=True)
 class PINV:
     """The pseudoinverse, of constant rank.
@@ -1103,12 +1144,12 @@ class PINV:
         ygh = matmul(y, gh)
         a_bar = matmul(ghy - matmul(a, matmul(y, ghy)), yh)
         a_bar = a_bar + matmul(yh, ygh - matmul(matmul(ygh, y), a))
-        a_bar = a_bar - matmul(matmul(yh, g), yh)
+        a_bar = _through_cut(a_bar - matmul(matmul(yh, g), yh), a, cutoff)
         return (fold(a_bar) if hermitian else a_bar,)
 
     def jvp(tangents, y, inputs, cutoff, hermitian):
         a = _hermitian_or_same(inputs[0], hermitian)
-        d = _hermitian_or_same(tangents[0], hermitian)
+        d = _through_cut(_hermitian_or_same(tangents[0], hermitian), a, cutoff)
         yh, dh = adjoint(y), adjoint(d)
         left, right = matmul(yh, dh), matmul(dh, yh)
         y_dot = matmul(y, left - matmul(matmul(left, a), y))
@@ -1153,6 +1194,7 @@ class LSTSQ:
             across = times_adjoint(matmul(adjoint_inverse, x), x_bar)
             a_bar = times_adjoint(rest, back) - times_adjoint(b_bar + pull, x)
             a_bar = a_bar + across - matmul(matmul(across, inverse), a)
+            a_bar = _through_cut(a_bar, a, cutoff)
             u, _, vh = svd(a, False)
             a_bar = a_bar + matmul(zmul(row(real(s_bar)), u), vh)
         return a_bar, b_bar + pull
@@ -1171,6 +1213,7 @@ class LSTSQ:
                 change = change + b_dot
             u, _, vh = svd(a, False)
             s_dot = real(_core.sum(conjugate(u) * times_adjoint(a_dot, vh), -2))
+            a_dot = _through_cut(a_dot, a, cutoff)
         x_dot = matmul(inverse, change)
         if a_dot is not None:
             ah_dot, adjoint_inverse = adjoint(a_dot), adjoint(inverse)

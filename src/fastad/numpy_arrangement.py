@@ -783,6 +783,9 @@ def _mirrored(t, axis, width, mode):
 def pad(array, pad_width, mode="constant", **kwargs) -> Tensor:
     """Return the tensor with borders: constants, its own elements, or statistics of them.
 
+    A mode that is a function gets each vector along each axis, a view into the result, the widths
+    of its borders, the axis and the other options; it assigns to the borders.
+
     Examples
     --------
     >>> import fastad as ad
@@ -791,7 +794,13 @@ def pad(array, pad_width, mode="constant", **kwargs) -> Tensor:
     """
     t = _tensor(array)
     if callable(mode):
-        return numpy_api.without_gradient(np.pad, (t, pad_width, mode), kwargs)
+        width = _widths(pad_width, t.ndim)
+        y = rules.pad(t, width, 0) if t.ndim else numpy_api._copied(t)
+        for axis in range(t.ndim):
+            moved = numpy_api.moveaxis(y, axis, -1)
+            for index in np.ndindex(moved.shape[:-1]):
+                mode(moved[(*index, ...)], width[axis], axis, kwargs)
+        return y
     if mode == "constant" and not numpy_api._requires_grad(kwargs) and not (
             kwargs.keys() - {"constant_values"}):
         values = numpy_api._values(kwargs.get("constant_values", 0))

@@ -40,16 +40,11 @@ MODULES = (numpy_api, numpy_arrangement, numpy_creation, numpy_methods, numpy_po
 
 # ---- not supported -------------------------------------------------------------------------------
 
-_DETACH = "pass `.detach().numpy()` to compute with the values alone"
 _TEXT = "it is a function of text, and tensors hold numbers", "call it with an array of strings"
 _DATES = "it is a function of dates, and tensors hold numbers", "call it with NumPy's dates"
 _RECORDS = ("it is a function of structured arrays, and tensors hold plain numbers",
             "use a tensor for each field")
 _FILES = "a file keeps values, not gradients", "pass `.detach().numpy()`"
-_GRID = ("its derivative has not been written",
-         "multiply the coefficients by `vander` of each coordinate")
-_ROOTS = ("the derivative of the roots has not been written", _DETACH)
-_FIT = ("the derivative of the fit has not been written", _DETACH)
 
 # name -> (reason, what to do instead)
 NOT_SUPPORTED: dict[str, tuple[str, str]] = {
@@ -63,15 +58,13 @@ NOT_SUPPORTED: dict[str, tuple[str, str]] = {
         isalnum isalpha isdecimal isdigit islower isnumeric isspace istitle isupper rfind rindex
         startswith str_len
         """.split(), _TEXT),
-    "roots": _ROOTS,
-    "polyfit": _FIT,
 }
 _BY_MODULE = {
     "numpy.lib.recfunctions": _RECORDS,
     "numpy.char": _TEXT,
     "numpy.strings": _TEXT,
-    "numpy.polynomial.polynomial": _GRID,
 }
+_SERIES = "numpy.polynomial.polynomial"
 # They can do nothing with numbers: no value either.
 _NEVER = (_TEXT, _DATES, _RECORDS)
 
@@ -101,8 +94,21 @@ def _refused(function, reason):
     return refused
 
 
+def _entry(function):
+    """Return what stands for a function; NumPy imports a few modules when they are asked for."""
+    ours = FUNCTIONS.get(function)
+    if ours is None and function.__module__ == _SERIES:
+        ours = numpy_polynomials.SERIES.get(function.__name__)
+        if ours is not None:
+            FUNCTIONS[function] = ours
+    return ours
+
+
 def refuse(function):
     """Return what stands for a function without an entry, or None."""
+    ours = _entry(function)
+    if ours is not None:
+        return ours
     reason = refusal(function.__name__, _home(function))
     return None if reason is None else _refused(function, reason)
 
@@ -153,12 +159,12 @@ REMARKS = {
     "ldexp": "in the mantissa",
     "nan_to_num": "slope 0 where a number was put in place",
     "nextafter": "slope 1 in the first operand, 0 in the second",
-    "pad": "all modes that have a name",
-    "percentile": "in `q` too where the method interpolates; constant in `weights`",
-    "poly": "of roots; of a matrix not supported",
-    "quantile": "in `q` too where the method interpolates; constant in `weights`",
+    "percentile": "in `q` too where the method interpolates; slope 0 in `weights`",
+    "polyfit": "in `x`, `y` and `w`; of constant rank",
+    "quantile": "in `q` too where the method interpolates; slope 0 in `weights`",
     "nanpercentile": "as `percentile`",
     "nanquantile": "as `quantile`",
+    "roots": "of simple roots; a repeated one has no derivative",
     "setdiff1d": "of equal elements the first has the gradient",
     "sliding_window_view": "a copy: windows share no memory",
     "unique": "of equal elements the first has the gradient",
@@ -178,7 +184,7 @@ def overridable():
     """
     from importlib import import_module
 
-    for module in _BY_MODULE:           # what has not been imported has not been listed
+    for module in (*_BY_MODULE, _SERIES):           # what has not been imported has not been listed
         import_module(module)
     from numpy.testing.overrides import (
         get_overridable_numpy_array_functions,
@@ -205,7 +211,7 @@ def classify(function):
     >>> classify(np.sin), classify(np.argsort), classify(np.savez)
     ('differentiable', 'value only', 'not supported')
     """
-    name, ours = function.__name__, FUNCTIONS.get(function)
+    name, ours = function.__name__, _entry(function)
     if isinstance(function, np.ufunc):
         if function in UFUNCS:
             return VALUE_ONLY if name in _VALUE_NAMES else DIFFERENTIABLE

@@ -69,14 +69,20 @@ def neighbours(places, counts, n):
     return np.stack([low, high]).astype(np.intp) + first
 
 
+def _rows(t, axis):
+    """Return a tensor as rows over `axis`, and the results' shapes with and without these axes."""
+    t = _floating(_tensor(t))
+    axes = tuple(range(t.ndim)) if axis is None else normalize_axis_tuple(axis, t.ndim)
+    free = tuple([n for k, n in enumerate(t.shape) if k not in axes])
+    length = _product([t.shape[k] for k in axes])
+    rows = _core.reshape(rules.move_to_end(t, axes)[0], (_product(free), length))
+    return rows, rules.kept_shape(t.shape, axes), free
+
+
 def _quantile(t, q, axis, keepdims, method, ignores_nan):
     """Return quantiles: those numbers of a sorted row between which they lie, interpolated."""
-    t, q = _floating(_tensor(t)), _tensor(q)
-    axes = tuple(range(t.ndim)) if axis is None else normalize_axis_tuple(axis, t.ndim)
-    kept = rules.kept_shape(t.shape, axes)
-    free = [n for k, n in enumerate(t.shape) if k not in axes]
-    n = _product([t.shape[k] for k in axes])
-    rows = _core.reshape(rules.move_to_end(t, axes)[0], (_product(free), n))
+    (rows, kept, free), q = _rows(t, axis), _tensor(q)
+    n = rows.shape[1]
     ascending = rules.gather(rows, sorted_places(rows))
     counts = present(rows) if ignores_nan else _core.wrap(np.full(rows.shape[0], float(n)))
     if method in _CONTINUOUS:
@@ -93,38 +99,42 @@ def _quantile(t, q, axis, keepdims, method, ignores_nan):
 
 
 @followed
+def quantile_by_weight(a, q, weights, axis, method, name):
+    return getattr(np, name)(a, q, axis, method=method, weights=weights)
+
+
+@followed
 def hit_places(x, y):
     """Flat place of the first element of each row that equals one of `y`."""
     hits = x == y[..., None]
     return np.argmax(hits, axis=-1) + x.shape[1] * np.arange(x.shape[0])
 
 
-def _weighted_quantile(function, t, q, axis, keepdims, method, weights):
+def _weighted_quantile(t, q, weights, axis, keepdims, method, name):
     """Return quantiles of weighted elements, each of which is one of the elements."""
-    t = _floating(_tensor(t))
-    axes = tuple(range(t.ndim)) if axis is None else normalize_axis_tuple(axis, t.ndim)
-    y = _core.by_numpy(function, (t.detach(), q, axis, None, False, method, keepdims, weights), {})
-    q_shape = np.shape(q)
-    kept = rules.kept_shape(t.shape, axes)
-    free = [n for k, n in enumerate(t.shape) if k not in axes]
-    rows = _core.reshape(rules.move_to_end(t, axes)[0],
-                         (_product(free), _product([t.shape[k] for k in axes])))
-    places = hit_places(rows.detach(), _core.reshape(y, (*q_shape, _product(free))))
-    return _core.reshape(rules.gather(rows, places), (*q_shape, *(kept if keepdims else free)))
+    q, weights = _tensor(q).detach(), _tensor(weights).detach()
+    y = quantile_by_weight(_tensor(t).detach(), q, weights, axis, method, name)
+    rows, kept, free = _rows(t, axis)
+    places = hit_places(rows.detach(), _core.reshape(y, (*q.shape, _product(free))))
+    return _core.reshape(rules.gather(rows, places), (*q.shape, *(kept if keepdims else free)))
 
 
-def _percents(q):
-    return _tensor(q) / 100.0
+def _quantiles(function, whole, keepdims, ignores_nan, doc):
+    """Return one of NumPy's functions of quantiles, for which `whole` means all elements."""
 
+    def definition(
+        a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=keepdims, *,
+        weights=None,
+    ) -> Tensor:
+        keepdims = _given(keepdims)
+        if weights is not None:
+            return _weighted_quantile(a, q, weights, axis, keepdims, method, function.__name__)
+        q = _tensor(q) if whole == 1.0 else _tensor(q) / whole
+        return _quantile(a, q, axis, keepdims, method, ignores_nan)
 
-@followed
-def percentile_by_weight(a, q, axis, out, overwrite, method, keepdims, weights):
-    return np.percentile(a, q, axis, method=method, keepdims=keepdims, weights=weights)
-
-
-@followed
-def quantile_by_weight(a, q, axis, out, overwrite, method, keepdims, weights):
-    return np.quantile(a, q, axis, method=method, keepdims=keepdims, weights=weights)
+    definition.__name__ = definition.__qualname__ = function.__name__
+    definition.__doc__ = doc
+    return defines(function)(definition)
 
 
 @defines(np.median)
@@ -143,44 +153,27 @@ def median(a, axis=None, out=None, overwrite_input=False, keepdims=False) -> Ten
     return _quantile(a, 0.5, axis, _given(keepdims), "linear", False)
 
 
-@defines(np.quantile)
-def quantile(
-    a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=False, *,
-    weights=None,
-) -> Tensor:
-    """Return the numbers below which the fractions `q` of the elements over `axis` lie.
+quantile = _quantiles(np.quantile, 1.0, False, False, """\
+Return the numbers below which the fractions `q` of the elements over `axis` lie.
 
-    Differentiable in `a`, and in `q` where the method interpolates; constant in `weights`.
+    Differentiable in `a`, and in `q` where the method interpolates.  With `weights` a result is one
+    of the elements, whatever small change of the weights or of `q`: their gradient is 0.
 
     Examples
     --------
     >>> import fastad as ad
     >>> ad.quantile(ad.tensor([1.0, 2.0, 4.0]), [0.0, 0.75]).tolist()
     [1.0, 3.0]
-    """
-    if weights is not None:
-        return _weighted_quantile(quantile_by_weight.__wrapped__, a, numpy_api._values(q), axis,
-                                  _given(keepdims), method, numpy_api._values(weights))
-    return _quantile(a, q, axis, _given(keepdims), method, False)
-
-
-@defines(np.percentile)
-def percentile(
-    a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=False, *,
-    weights=None,
-) -> Tensor:
-    """Return the numbers below which `q` percent of the elements over `axis` lie.
+    """)
+percentile = _quantiles(np.percentile, 100.0, False, False, """\
+Return the numbers below which `q` percent of the elements over `axis` lie; see `quantile`.
 
     Examples
     --------
     >>> import fastad as ad
     >>> ad.percentile(ad.tensor([1.0, 2.0, 4.0]), 75).item()
     3.0
-    """
-    if weights is not None:
-        return _weighted_quantile(percentile_by_weight.__wrapped__, a, numpy_api._values(q), axis,
-                                  _given(keepdims), method, numpy_api._values(weights))
-    return _quantile(a, _percents(q), axis, _given(keepdims), method, False)
+    """)
 
 
 @defines(np.nanmedian)
@@ -196,48 +189,24 @@ def nanmedian(a, axis=None, out=None, overwrite_input=False, keepdims=_NOT_GIVEN
     return _quantile(a, 0.5, axis, _given(keepdims), "linear", True)
 
 
-@defines(np.nanquantile)
-def nanquantile(
-    a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=_NOT_GIVEN, *,
-    weights=None,
-) -> Tensor:
-    """Return the numbers below which the fractions `q` of the elements lie that are not nan.
+nanquantile = _quantiles(np.nanquantile, 1.0, _NOT_GIVEN, True, """\
+Return the numbers below which the fractions `q` of the elements lie that are not nan.
 
     Examples
     --------
     >>> import fastad as ad
     >>> ad.nanquantile(ad.tensor([4.0, ad.nan, 2.0]), 0.25).item()
     2.5
-    """
-    if weights is not None:
-        return _weighted_quantile(nanquantile_by_weight.__wrapped__, a, numpy_api._values(q), axis,
-                                  _given(keepdims), method, numpy_api._values(weights))
-    return _quantile(a, q, axis, _given(keepdims), method, True)
-
-
-@followed
-def nanquantile_by_weight(a, q, axis, out, overwrite, method, keepdims, weights):
-    return np.nanquantile(a, q, axis, method=method, keepdims=keepdims, weights=weights)
-
-
-@defines(np.nanpercentile)
-def nanpercentile(
-    a, q, axis=None, out=None, overwrite_input=False, method="linear", keepdims=_NOT_GIVEN, *,
-    weights=None,
-) -> Tensor:
-    """Return the numbers below which `q` percent of the elements lie that are not nan.
+    """)
+nanpercentile = _quantiles(np.nanpercentile, 100.0, _NOT_GIVEN, True, """\
+Return the numbers below which `q` percent of the elements lie that are not nan.
 
     Examples
     --------
     >>> import fastad as ad
     >>> ad.nanpercentile(ad.tensor([4.0, ad.nan, 2.0]), 25).item()
     2.5
-    """
-    if weights is not None:
-        q = np.divide(numpy_api._values(q), 100.0)
-        return _weighted_quantile(nanquantile_by_weight.__wrapped__, a, q, axis, _given(keepdims),
-                                  method, numpy_api._values(weights))
-    return _quantile(a, _percents(q), axis, _given(keepdims), method, True)
+    """)
 
 
 @defines(np.ptp)

@@ -1158,6 +1158,7 @@ cdef class Plan:
     cdef readonly object hooks
     cdef readonly Nodes nodes       # what it was made of
     cdef readonly int64_t misses
+    cdef public bint told           # that its results are not finite
     cdef lanes_for *lanes           # by which inputs vary
 
     def __dealloc__(self):
@@ -1600,6 +1601,7 @@ cdef int run_plan(Plan plan, fad_workspace *w) except -1:
     cdef fad_vm_calls calls
     cdef fad_status status
     cdef RunState state = ready(plan, &calls)
+    global fad_met
     if state is not None:
         status = fad_program_run(plan.program, w, &calls)
     elif plan.work > RELEASE_ABOVE:
@@ -1608,6 +1610,7 @@ cdef int run_plan(Plan plan, fad_workspace *w) except -1:
     else:
         status = fad_program_run(plan.program, w, &calls)
     if status == FAD_OK:
+        fad_met = fad_flags_taken(False) & ~FAD_UNDER
         return 1
     if status == FAD_GUARD:
         plan.misses += 1
@@ -1753,6 +1756,8 @@ cdef class Replay:
             return self.call(args, kwargs)
         found = self.attempt(plan, args, result)
         if found > 0:
+            if unlikely(fad_met):
+                self.tell(plan, args, kwargs, result[0])
             return result[0]
         if found < 0 or self.others is None:
             return self.call(args, kwargs)
@@ -1762,8 +1767,19 @@ cdef class Replay:
                 self.others.insert(0, other)
                 self.last = <Plan>other
                 self.streak[self.last_key] = 0
+                if unlikely(fad_met):
+                    self.tell(<Plan>other, args, kwargs, result[0])
                 return result[0]
         return self.call(args, kwargs)
+
+    cdef int tell(self, Plan plan, tuple args, dict kwargs, result) except -1:
+        """Do about a nan or inf in the result what ``np.errstate`` says."""
+        global fad_met
+        cdef unsigned flags = fad_met
+        fad_met = 0
+        if self.hooks is not None and heeded(flags):
+            self.hooks.tell(self, plan, args, kwargs, result, how_of(flags))
+        return 0
 
     def call_into(self, tuple args, dict kwargs, out):
         """A call whose results go to the caller's buffers, nested as the result."""
@@ -1833,6 +1849,7 @@ cdef class Replay:
 
     def call(self, tuple args, dict kwargs):
         """Any call: find the programs for these arguments, or record another."""
+        global fad_met
         cdef Plan plan
         cdef list found
         if fad_trace_id:
@@ -1862,8 +1879,15 @@ cdef class Replay:
                 self.remember(key, plan, spec)
                 self.streak[key] = 0
                 self.replays += 1
-                return self.hooks.nested(plan.result, outputs, tensors)
-        return self.hooks.record(self, key, args, kwargs, leaves, spec, tensors)
+                result = self.hooks.nested(plan.result, outputs, tensors)
+                if unlikely(fad_met):
+                    self.tell(plan, args, kwargs, result)
+                return result
+        result = self.hooks.record(self, key, args, kwargs, leaves, spec, tensors)
+        if key in self.plans:
+            fad_met = FAD_DIVIDE | FAD_OVER | FAD_INVALID       # recordings are quiet
+            self.tell(<Plan>self.plans[key][0], args, kwargs, result)
+        return result
 
     def keep(self, key, Plan plan not None, result, spec):
         """Take a new program into use; returns how many recordings of this key came in a row."""

@@ -423,6 +423,11 @@ def watched(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     return ABOVE["watched"](replay, args, kwargs)
 
 
+def tell(*args: Any) -> None:
+    """A result that is not finite; a hook of Replay."""
+    ABOVE["tell"](*args)
+
+
 def _new_replay(
     function: Callable[..., Any], source: Any, argnums: tuple[int, ...] = ()
 ) -> Replay:

@@ -405,4 +405,19 @@ def _by_programs(
             pending = pending[1:]
             results.put_one(row, computed.pop(row))
             progress.add(1)
+    _tell(replay, key, rows, results)
     return results.nested(bool(tensors) or rows.tensors)
+
+
+def _tell(replay: Replay, key: Any, rows: _Rows, results: _Results) -> None:
+    """Do about a row whose result is not finite what ``np.errstate`` says."""
+    plans, how = replay.current(key), _core.how_told()
+    if not plans or not how or (plans[0].told and how == {"warn"}):
+        return
+    for x in results.arrays:
+        if isinstance(x, np.ndarray) and x.dtype.kind in "fc":
+            fine = np.isfinite(x).reshape(results.count, -1).all(axis=1)
+            if not fine.all():
+                row = int(fine.argmin())
+                replay.hooks.tell(replay, plans[0], rows.row(row), {}, x[row], how)
+                return

@@ -1,5 +1,10 @@
 /* Arrays: storage, broadcasting, elementwise values, reductions, products. */
+#include <fenv.h>
 #include <stdlib.h>
+#if defined(__GNUC__) && defined(__x86_64__)
+#include <xmmintrin.h>
+#define FAD_SSE
+#endif
 
 #include "kernels.h"
 
@@ -316,6 +321,53 @@ static fad_status broadcast_shape(const fad_operand *in, int n, int *ndim, int64
     return FAD_OK;
 }
 
+/* ---- floating-point exceptions ----------------------------------------------------------------- */
+
+unsigned fad_raised;
+
+enum { WATCHED = FE_DIVBYZERO | FE_OVERFLOW | FE_UNDERFLOW | FE_INVALID };
+
+/* More elements than these are not computed twice to see which flags are theirs. */
+enum { LARGE = 256 };
+
+/* Flags of the processor.  Arithmetic sets those of SSE; NumPy's loops of single precision set some
+ * in the old unit.  To read either takes as long as a dozen additions. */
+static inline int flags_up(int both)
+{
+#ifdef FAD_SSE
+    unsigned short old_unit = 0;
+    if (both) __asm__ volatile("fnstsw %0" : "=a"(old_unit));
+    return (int)(old_unit | _mm_getcsr()) & WATCHED;
+#else
+    (void)both;
+    return fetestexcept(WATCHED);
+#endif
+}
+
+unsigned fad_flags_taken(int both)
+{
+    const int met = flags_up(both);
+    if (!met) return 0;
+#ifdef FAD_SSE
+    _mm_setcsr(_mm_getcsr() & ~(unsigned)WATCHED);
+    if (flags_up(both))
+#endif
+        feclearexcept(WATCHED);
+    return (met & FE_DIVBYZERO ? FAD_DIVIDE : 0) | (met & FE_OVERFLOW ? FAD_OVER : 0)
+        | (met & FE_UNDERFLOW ? FAD_UNDER : 0) | (met & FE_INVALID ? FAD_INVALID : 0);
+}
+
+unsigned fad_raised_by(int op, const double *x)
+{
+    const int arity = fad_row_of(op)->arity;
+    volatile double y;
+    fad_flags_taken(1);
+    y = arity == 1 ? fad_eval1(op, x[0]) : arity == 2 ? fad_eval2(op, x[0], x[1])
+                                                      : fad_eval3(op, x[0], x[1], x[2]);
+    (void)y;
+    return fad_flags_taken(1);
+}
+
 /* ---- elementwise values ------------------------------------------------------------------------ */
 
 static struct { fad_loop fn; void *data; } loops[FAD_OP_END][FAD_BOOL];
@@ -555,7 +607,18 @@ fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array *
     }
     fad_array *out = *result = fad_array_new(dtype, ndim, full);
     if (!out) return FAD_NOMEM;
+    const int large = out->size > LARGE, both = is_single(dtype);
+    if (large) fad_flags_taken(both);
     elementwise_into(&r, op, in, out);
+    fad_raised = 0;
+    if (r.fn && flags_up(both)) {
+        fad_raised = fad_flags_taken(both);
+        if (!large) {           /* or was it something before? */
+            operands_of(&r, op, dtype, in);
+            elementwise_into(&r, op, in, out);
+            fad_raised = fad_flags_taken(both);
+        }
+    }
     return FAD_OK;
 }
 

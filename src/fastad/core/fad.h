@@ -333,6 +333,14 @@ void fad_set_matmul(int dtype, fad_loop fn, void *data);
  * rows need a loop: FAD_DTYPE without one. */
 typedef struct { const fad_array *arr; double number; } fad_operand;
 fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array **out);
+/* Floating-point exceptions, numbered as in NumPy's calls of error handlers: those that NumPy's loop
+ * met in the last fad_elementwise, and those of one value. */
+enum { FAD_DIVIDE = 1, FAD_OVER = 2, FAD_UNDER = 4, FAD_INVALID = 8 };
+extern unsigned fad_raised;
+unsigned fad_raised_by(int op, const double *x);
+/* Those of everything since they were last taken; `both` looks beyond plain arithmetic in double
+ * precision. */
+unsigned fad_flags_taken(int both);
 /* The same into an array of the right shape, which may be that of an operand. */
 void fad_elementwise_into(int op, int dtype, const fad_operand *in, fad_array *out);
 fad_status fad_sum_all(const fad_array *x, double *out);
