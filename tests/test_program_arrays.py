@@ -413,3 +413,16 @@ def test_picks_run_for_many_rows_and_from_files(tmp_path):
     program.save(tmp_path / "picks.fastad")
     loaded = ad.load(tmp_path / "picks.fastad")
     same_bits(loaded(stack[1]), f(stack[1]))
+
+
+def test_a_product_with_a_constant_matrix_has_no_cotangent_of_it_in_programs():
+    m = np.arange(12.0).reshape(4, 3)
+    for f in (lambda x: (m @ x).sum(), lambda x: (x @ m.T).sum(), lambda x: ((m * 2.0) @ x).sum(),
+              lambda x: (m @ ad.stack([x, x], 1)).sum()):
+        p = ad.compile(f)
+        value, slope = p.value_and_grad(np.ones(3))
+        assert np.array_equal(slope, ad.grad(f)(np.ones(3)))
+        (plan,) = next(iter(p.value_and_grad.plans.values()))
+        nodes = plan.nodes
+        assert [nodes.primitive(i) for i in range(len(nodes))].count("matmul") == 2
+        assert len(nodes.guards) == 1

@@ -1223,23 +1223,34 @@ cdef class Matmul(CoreRule):
     """params: (ta, tb, exact): whether the last two axes of an operand are read transposed, and
     whether the bits are NumPy's."""
     cdef tuple pull(self, Tensor g, Tensor y, tuple inputs, object params):
-        cdef Tensor a = c_conjugate(<Tensor>inputs[0]), b = c_conjugate(<Tensor>inputs[1]), ga, gb
+        return self.pull_some(g, inputs, params, True, True)
+
+    cdef tuple pull_some(self, Tensor g, tuple inputs, object params, bint of_a, bint of_b):
+        cdef Tensor a = c_conjugate(<Tensor>inputs[0]), b = c_conjugate(<Tensor>inputs[1])
+        cdef Tensor ga = None, gb = None
         cdef int na = a.arr.ndim, nb = b.arr.ndim
         cdef bint ta = params[0], tb = params[1]
         if na == 1 and nb == 1:
-            return binary(FAD_OP_zmul, g, b), binary(FAD_OP_zmul, g, a)
+            return (binary(FAD_OP_zmul, g, b) if of_a else None,
+                    binary(FAD_OP_zmul, g, a) if of_b else None)
         if na == 1:         # y_p = a_n b_np
-            ga = (product(g, b, False, tb, False) if nb == 2 else self.wide(
-                product(c_column(g, False), b, False, not tb, True), a, 1))
-            gb = product(c_column(g, False), c_column(a, True), False, False, False)
-            return ga, self.wide(c_swap(gb) if tb else gb, b, 0)
+            if of_a:
+                ga = (product(g, b, False, tb, False) if nb == 2 else self.wide(
+                    product(c_column(g, False), b, False, not tb, True), a, 1))
+            if of_b:
+                gb = product(c_column(g, False), c_column(a, True), False, False, False)
+                gb = self.wide(c_swap(gb) if tb else gb, b, 0)
+            return ga, gb
         if nb == 1:         # y_m = a_mn b_n
-            ga = product(c_column(g, True), c_column(b, False), False, False, True)
-            gb = (product(g, a, False, not ta, False) if na == 2 else self.wide(
-                product(c_column(g, True), a, False, not ta, False), b, 2))
-            return self.wide(c_swap(ga) if ta else ga, a, 0), gb
-        return (self.wide(self.side(0, g, b, ta, tb), a, 0),
-                self.wide(self.side(1, g, a, ta, tb), b, 0))
+            if of_a:
+                ga = product(c_column(g, True), c_column(b, False), False, False, True)
+                ga = self.wide(c_swap(ga) if ta else ga, a, 0)
+            if of_b:
+                gb = (product(g, a, False, not ta, False) if na == 2 else self.wide(
+                    product(c_column(g, True), a, False, not ta, False), b, 2))
+            return ga, gb
+        return (self.wide(self.side(0, g, b, ta, tb), a, 0) if of_a else None,
+                self.wide(self.side(1, g, a, ta, tb), b, 0) if of_b else None)
 
     cdef Tensor side(self, int k, Tensor g, Tensor other, bint ta, bint tb):
         cdef matrix_product how = cotangent_product(k, ta, tb)
@@ -2802,9 +2813,11 @@ cdef bint accumulate_call(SweepState state, object rule, Tensor g, fad_call *cal
 
 cdef tuple vjp_of(object rule, Tensor g, Tensor y, tuple inputs, fad_call *call, object params):
     cdef int k
-    if isinstance(rule, CoreRule) and type(rule) is not ComplexRow:
+    if isinstance(rule, CoreRule) and type(rule) is not ComplexRow and type(rule) is not Matmul:
         return (<CoreRule>rule).pull(g, y, inputs, params)
     needs = tuple([not fad_stops(&tape, call.parent[k]) for k in range(call.n)])
+    if type(rule) is Matmul:
+        return (<Matmul>rule).pull_some(g, inputs, params, needs[0], needs[1])
     if type(rule) is ComplexRow:
         return (<ComplexRow>rule).pull_some(g, y, inputs, needs)
     bars = rule.vjp(g, y, inputs, needs, **params)
