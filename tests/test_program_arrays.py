@@ -417,8 +417,9 @@ def test_picks_run_for_many_rows_and_from_files(tmp_path):
 
 def test_a_product_with_a_constant_matrix_has_no_cotangent_of_it_in_programs():
     m = np.arange(12.0).reshape(4, 3)
-    for f in (lambda x: (m @ x).sum(), lambda x: (x @ m.T).sum(), lambda x: ((m * 2.0) @ x).sum(),
-              lambda x: (m @ ad.stack([x, x], 1)).sum()):
+    for f in (lambda x: ((m @ x) ** 2).sum(), lambda x: ((x @ m.T) ** 2).sum(),
+              lambda x: (((m * 2.0) @ x) ** 2).sum(),
+              lambda x: ((m @ ad.stack([x, x], 1)) ** 2).sum()):
         p = ad.compile(f)
         value, slope = p.value_and_grad(np.ones(3))
         assert np.array_equal(slope, ad.grad(f)(np.ones(3)))
