@@ -227,6 +227,7 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
     That takes `promised`, the caller's word that nobody writes to `a`, or that nobody can."""
     cdef fad_array *arr
     cdef int64_t shape[64]
+    cdef bint must_copy
     cdef int k, nd = cnp.PyArray_NDIM(a), code, kind = cnp.PyArray_TYPE(a)
     if kind == cnp.NPY_DOUBLE:
         code = FAD_F64
@@ -244,19 +245,29 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
         raise TypeError(
             f"tensor: dtype {a.dtype} is not supported; use float64, float32, complex128, "
             "complex64, an integer type or bool (astype first)")
-    if not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a)):
+    must_copy = not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a))
+    for k in range(nd):
+        shape[k] = cnp.PyArray_DIMS(a)[k]
+    if code < FAD_BOOL and (must_copy or cnp.PyArray_NBYTES(a) <= 1024):
+        # into memory of the tape's own, which a loop finds again
+        arr = fad_array_new(code, nd, shape)
+        if arr == NULL:
+            fail(FAD_NOMEM, "tensor")
+        if cnp.PyArray_ISCARRAY_RO(a):
+            memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
+            return arr
+        try:
+            whole = cnp.PyArray_SimpleNewFromData(nd, <cnp.npy_intp *>shape, kind, arr.data)
+            cnp.PyArray_CopyInto(whole, a)
+        except BaseException:
+            fad_array_release(arr)
+            raise
+        return arr
+    if must_copy:
         if cnp.PyArray_ISNOTSWAPPED(a):
             a = cnp.PyArray_NewCopy(a, cnp.NPY_CORDER)
         else:
             a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
-    for k in range(nd):
-        shape[k] = cnp.PyArray_DIMS(a)[k]
-    if code < FAD_BOOL and cnp.PyArray_NBYTES(a) <= 1024:
-        arr = fad_array_new(code, nd, shape)
-        if arr == NULL:
-            fail(FAD_NOMEM, "tensor")
-        memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
-        return arr
     if cnp.PyArray_CHKFLAGS(a, cnp.NPY_ARRAY_OWNDATA):
         cnp.PyArray_CLEARFLAGS(a, cnp.NPY_ARRAY_WRITEABLE)
     arr = fad_array_borrow(code, nd, shape, cnp.PyArray_DATA(a), <void *>a)
