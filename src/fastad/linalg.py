@@ -232,8 +232,8 @@ def tensorinv(a, ind=2) -> Tensor:
 def pinv(a, rcond=None, hermitian=False, *, rtol=_NOT_GIVEN) -> Tensor:
     """Return the pseudoinverse; singular values up to `rcond` times the largest count as 0.
 
-    Derivatives after Golub and Pereyra 1973: they hold while the rank, the number of singular values
-    above the cut, stays the same.  With `hermitian` the lower triangle of `a` alone is read.
+    Derivatives after Golub and Pereyra 1973: they hold while the rank, the number of singular
+    values above the cut, stays the same.  With `hermitian` the lower triangle of `a` alone is read.
 
     Raises
     ------
