@@ -45,12 +45,21 @@ What holds for all:
 * `out=` takes tensors and arrays; a tensor becomes part of the graph, an array would lose a
   gradient and is refused then.
 * Functions whose results have a shape that depends on values (`unique`, `extract`, `trim_zeros`,
-  `bincount`) are recorded again by programs when that shape changes.
+  `bincount`, `roots`) are recorded again by programs when that shape changes.
+* `np.errstate` holds for the elementwise functions, sums and products of matrices: they report
+  divisions by zero, overflow, underflow and invalid values in NumPy's words, before anything is
+  recorded. Of numbers, tensors without axes, an underflow is not seen. Derivatives are computed
+  without reports, and so are programs, while they are recorded and when they run.
 * `reduce`, `accumulate`, `reduceat` and `outer` of every differentiable ufunc of two operands are
   differentiable, but for `power.reduce`, `arctan2.reduce` and their `reduceat`, which NumPy itself
   computes wrongly on processors with wide registers.
 * `where=` of a ufunc without `out=` gives 0 where the mask does not hold; NumPy leaves there what
   was in memory.
+* `np.poly1d` keeps tensors as coefficients. `numpy.polynomial` makes arrays of what it gets, which
+  nobody can override but for the functions below; inside ``with ad.adapt("numpy.polynomial")`` all
+  of it takes tensors, `Polynomial`, `Chebyshev` and their kind included. Outside,
+  `polynomial.polynomial.polyval(x, c)` of a tensor `x` and an array `c` takes `x` for one number,
+  as NumPy says of what is no array: `c` must have one axis.
 * `np.vectorize` puts results into NumPy arrays, where gradients end; `ad.vectorize` does not.
 * Numbers, tensors without axes, are computed by libm, whose last bit may differ from that of
   NumPy's loops in `arcsin`, `tanh`, `arccosh` and the like.

@@ -7,6 +7,7 @@ differences of the first; programs with ordinary code.
 """
 
 import importlib.util
+import io
 import warnings
 from pathlib import Path
 
@@ -89,11 +90,13 @@ def test_unsupported_functions_say_why_and_what_to_do():
 
 def test_what_is_not_supported_computes_with_values_where_it_can():
     x = ad.tensor([1.0, -3.0, 2.0])
-    assert sorted(np.roots(x).tolist()) == [1.0, 2.0]
+    np.savetxt(file := io.StringIO(), x, "%g")
+    assert file.getvalue() == "1\n-3\n2\n"
     with pytest.raises(TypeError, match="isnat: it is a function of dates"):
         np.isnat(x)
     with ad.no_grad():
-        assert sorted(np.roots(x.detach().requires_grad_()).tolist()) == [1.0, 2.0]
+        np.savetxt(file := io.StringIO(), x.detach().requires_grad_(), "%g")
+    assert file.getvalue() == "1\n-3\n2\n"
 
 
 VALUES = [

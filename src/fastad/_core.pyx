@@ -3907,7 +3907,7 @@ cdef extern from *:
 
 take_loops()
 
-include "reports.pxi"
+include "float_errors.pxi"
 include "complex.pxi"
 
 declare_complex_rows()

@@ -126,6 +126,8 @@ def _evaluated(definition, xs, args, kwargs, places, part):
 
 
 def _of_dtype(again, y):
+    if again.dtype.kind == "c" and y.dtype.kind == "f":
+        again = _core.real(again)       # NumPy's value had no imaginary part
     return again if again.dtype == y.dtype else _core.astype(again, y.dtype)
 
 

@@ -232,8 +232,8 @@ def tensorinv(a, ind=2) -> Tensor:
 def pinv(a, rcond=None, hermitian=False, *, rtol=_NOT_GIVEN) -> Tensor:
     """Return the pseudoinverse; singular values up to `rcond` times the largest count as 0.
 
-    Derivatives after Golub and Pereyra 1973: they hold while the rank, the number of singular values
-    above the cut, stays the same.  With `hermitian` the lower triangle of `a` alone is read.
+    Derivatives after Golub and Pereyra 1973: they hold while the rank, the number of singular
+    values above the cut, stays the same.  With `hermitian` the lower triangle of `a` alone is read.
 
     Raises
     ------
@@ -532,10 +532,13 @@ def _eigenvalues_can_be_real():
     return np.linalg.eigvals(np.ones((1, 1))).dtype.kind == "f"
 
 
-def are_real(t, w):
+def _as_numpy_does(t, w):
     """Whether the complex results for `t` become real ones: where all eigenvalues `w` are real."""
-    if t.dtype.kind == "c" or not _eigenvalues_can_be_real():
-        return False
+    return t.dtype.kind != "c" and _eigenvalues_can_be_real() and are_real(w)
+
+
+def are_real(w):
+    """Whether no element of a complex tensor has an imaginary part; a recording guards it."""
     if not _core.is_tracing():
         return not _core.array(w).imag.any()
     return not bool(_core.array(_core.by_numpy(np.any, (_core.imag(w),), {})))
@@ -565,7 +568,7 @@ def eig(a) -> EigResult:
     if not _recorded(t):
         return _by_values(EigResult, "eig", np.linalg.eig, t)
     w, v = linalg_rules.eig(t)
-    if are_real(t, w):
+    if _as_numpy_does(t, w):
         w, v = _core.real(w), _core.real(v)
     return EigResult(w, v)
 
@@ -586,7 +589,7 @@ def eigvals(a) -> Tensor:
     """
     t = _inexact(a)
     w = linalg_rules.eigvals(t)
-    return _core.real(w) if are_real(t, w) else w
+    return _core.real(w) if _as_numpy_does(t, w) else w
 
 
 # Norms and the like.
@@ -713,6 +716,7 @@ def vector_norm(x, /, *, axis=None, keepdims=False, ord=2) -> Tensor:
     return _core.reshape(y, rules.kept_shape(t.shape, axes)) if keepdims else y
 
 
+@np.errstate(all="ignore")
 def cond(x, p=None) -> Tensor:
     """Return the condition number of matrices by a norm, by default of order 2; inf if singular.
 

@@ -798,8 +798,8 @@ def pad(array, pad_width, mode="constant", **kwargs) -> Tensor:
         y = rules.pad(t, width, 0) if t.ndim else numpy_api._copied(t)
         for axis in range(t.ndim):
             moved = numpy_api.moveaxis(y, axis, -1)
-            for index in np.ndindex(moved.shape[:-1]):
-                mode(moved[(*index, ...)], width[axis], axis, kwargs)
+            for place in np.ndindex(moved.shape[:-1]):
+                mode(moved[(*place, ...)], width[axis], axis, kwargs)
         return y
     if mode == "constant" and not numpy_api._requires_grad(kwargs) and not (
             kwargs.keys() - {"constant_values"}):

@@ -97,7 +97,7 @@ def _refused(function, reason):
 def _entry(function):
     """Return what stands for a function; NumPy imports a few modules when they are asked for."""
     ours = FUNCTIONS.get(function)
-    if ours is None and function.__module__ == _SERIES:
+    if ours is None and getattr(function, "__module__", None) == _SERIES:
         ours = numpy_polynomials.SERIES.get(function.__name__)
         if ours is not None:
             FUNCTIONS[function] = ours

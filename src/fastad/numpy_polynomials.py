@@ -256,7 +256,7 @@ def roots(p) -> Tensor:
     if t.shape[0] < 2 or int(leading_zeros(t.detach())) == t.shape[0] - 1:
         return _tensor(np.zeros(0))
     r = rules.record(ROOTS, (t,), {})
-    real = linalg.are_real(t, r) if t.dtype.kind == "f" else bool(is_power(t.detach()))
+    real = linalg.are_real(r) if t.dtype.kind == "f" else bool(is_power(t.detach()))
     return _core.real(r) if real else r
 
 

@@ -1,8 +1,8 @@
 # Part of _core.pyx: floating-point exceptions, of which ``np.errstate`` says what is done.
 #
-# Rows of NumPy's report them as NumPy does for the same arrays: before anything is recorded.  Arrays
-# are watched by the processor's flags.  Numbers are looked at only where the result is inf or nan,
-# so an underflow of a number is not seen.  Sweeps and recordings of programs are quiet.
+# Rows of NumPy's report them as NumPy does for the same arrays: before anything is recorded.  Of
+# arrays the processor's flags tell.  Numbers are looked at only where the result is inf or nan, so
+# an underflow of a number is not seen.  Sweeps and recordings of programs are quiet.
 
 
 cdef tuple EXCEPTIONS = (
