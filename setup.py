@@ -31,7 +31,7 @@ setup(
                     "src/fastad/places.h", "src/fastad/blame.pxi", "src/fastad/views.pxi",
                     "src/fastad/program.pxi", "src/fastad/graph.pxi", "src/fastad/native.pxi",
                     "src/fastad/lanes.pxi", "src/fastad/complex.pxi",
-                    "src/fastad/values.pxi", "src/fastad/draw.pxi", "src/fastad/reports.pxi"],
+                    "src/fastad/values.pxi", "src/fastad/draw.pxi", "src/fastad/float_errors.pxi"],
                 include_dirs=["src/fastad/core", "src/fastad", np.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
                 extra_compile_args=flags,
