@@ -129,13 +129,15 @@ class Progress:
         """So much is done."""
         self.add(done - self.done)
 
-    def turn_to(self, what: str) -> None:
-        """The same is worked on in another way."""
+    def turn_to(self, what: str, *, at_once: bool = False) -> None:
+        """Another part of the work begins; `at_once` if it is long and tells nothing meanwhile."""
         self.what = what
         if self._bar is not None:
             self._bar.set_description(what)
-        elif self._is_open:
+        if self._is_open:
             self._print()
+        elif at_once and self._next is not None:
+            self._show()
 
     def _show(self) -> None:
         global _shown

@@ -55,8 +55,10 @@ def record(
             tree = _result_tree(result, outputs)
             after = _random_states(watch.generators)
             drawn = after != before
-            shown.turn_to(f"compiling {replay.hooks.name_of(replay)}")
             recorded = time.perf_counter()
+            shown.at(_core.traced_nodes())
+            shown.turn_to(f"compiling {replay.hooks.name_of(replay)}",
+                          at_once=_core.traced_nodes() > _many_nodes)
             plan = None if drawn else _core.finish_trace(trace, outputs, replay.hooks)
             compiled = time.perf_counter()
             wanted = trace.reads_gradients()
@@ -99,6 +101,7 @@ def record(
 # long ones, which take as long as ten calls of the function, a few that hold so many instructions.
 _most_recordings, _most_keys = 12, 32
 _long_recordings, _long = 3, 200_000
+_many_nodes = 4_000_000         # take about a second to compile
 
 
 def _flipped(replay: Replay, key: Any, leaves: list[Any]) -> str:

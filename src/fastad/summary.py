@@ -62,7 +62,7 @@ class Recording(NamedTuple):
         Tensors that the function finds outside, which are read anew in each run.
     guards : list of Guard
     missed : int
-        How often a guard did not hold.
+        How many runs of it a guard has ended.
     recording_seconds, compiling_seconds : float or None
         None where it was read from a file.
     """
@@ -223,14 +223,16 @@ def _operations(nodes: Nodes) -> dict[str, int]:
 
 def _guards_of(nodes: Nodes) -> list[Guard]:
     """The guards by the places where Python looked."""
+    spots = nodes.guard_places or [0] * len(nodes.guards)
+    places: dict[int, Any] = {}
     groups: dict[Any, list[int]] = {}
-    for k, guard in enumerate(nodes.guards):
-        place = None if nodes.guard_places is None else nodes.guard_places[k]
-        groups.setdefault(place if place else ("kind", guard[0]), []).append(k)
+    for k, (guard, spot) in enumerate(zip(nodes.guards, spots)):
+        if spot not in places:
+            places[spot] = nodes.guard_place(k)
+        groups.setdefault((places[spot], places[spot] is None and guard[0]), []).append(k)
     return [
-        Guard(nodes.guard_seen(members[0]), len(members),
-              *(nodes.guard_place(members[0]) or (None, None, None)))
-        for members in groups.values()
+        Guard(nodes.guard_seen(members[0]), len(members), *(place or (None, None, None)))
+        for (place, _), members in groups.items()
     ]
 
 
