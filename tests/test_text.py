@@ -1,11 +1,14 @@
 """What notebooks show, summaries of programs and graphs, and the progress of long work."""
 
+import fcntl
 import html.parser
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 import textwrap
 import time
 import types
@@ -336,7 +339,7 @@ def test_large_hessians_and_programs_in_ordinary_code_show_the_programs_they_are
     p = ad.compile(scaled)
     p.hessian(np.ones(700))
     names = [part.name for part in p.summary().parts]
-    assert names == ["scaled", "scaled.hessian", "scaled.hessian, one sweep"]
+    assert names == ["scaled", "scaled.hessian, one sweep"]
     sweep = p.summary().parts[-1]
     assert sweep.recordings[0].signature == "x0: float64 (700,), x1: float64 (700,)"
     assert sweep.replays >= 699
@@ -406,6 +409,7 @@ def test_tables_of_text_keep_strange_characters_out_of_lines():
 def at_a_terminal(code, tqdm=False, timeout=60):
     """What a program writes to a terminal as its stderr, and to stdout."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     code = ("" if tqdm else "import sys; sys.modules['tqdm'] = None\n") + textwrap.dedent(code)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
