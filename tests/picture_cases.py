@@ -6,17 +6,14 @@ import test_assignment
 import test_complex
 import test_fft
 import test_linalg
+import test_linalg_scipy
 import test_structured
 from directional import vector
 from numpy_examples import EXAMPLES, METHODS
 
 import fastad as ad
-from fastad import _core, linalg_scipy, special
+from fastad import _core, special
 
-try:
-    import test_linalg_scipy
-except BaseException:       # pytest's Skipped is no Exception: SciPy is not installed
-    test_linalg_scipy = None
 
 
 COMPLEX = [row["name"] for row in _core.table() if test_complex.numpys(row["name"]) is not None]
@@ -53,8 +50,7 @@ def of_numpy():
 def of_tables():
     for case in test_structured.CASES:
         yield case.title, lambda *a, f=case.function: f(ad, *a), case.arrays()
-    for table, xp in ((test_linalg.CASES, ad), (getattr(test_linalg_scipy, "CASES", {}),
-                                                getattr(test_linalg_scipy, "FASTAD", None))):
+    for table, xp in ((test_linalg.CASES, ad), (test_linalg_scipy.CASES, test_linalg_scipy.FASTAD)):
         for title, (function, *makers) in table.items():
             for kind in "fc":
                 rng = np.random.default_rng(len(title))
@@ -90,6 +86,12 @@ def of_special():
                        for k, x in enumerate(arrays)])
 
         yield name, call, free
+    for name, points in special_cases.COMPLEX.items():
+        def call(*given, f=getattr(special, name), point=points[0]):
+            given = iter(given)
+            return f(*[next(given) if isinstance(x, complex) else x for x in point])
+
+        yield f"{name} complex", call, [np.array(x) for x in points[0] if isinstance(x, complex)]
     for name, axes in (("logsumexp", None), ("softmax", 0), ("log_softmax", 0)):
         yield name, lambda x, f=getattr(special, name), a=axes: f(x, axis=a), [np.arange(3.0)]
 
@@ -103,10 +105,25 @@ def of_programs():
     yield "program", lambda x: program(x) * 2.0, [x]
 
 
-def all_calls():
+def of_odd_ones():
+    x, z = np.array([0.5, -1.5, 2.0]), np.array([0.5 + 1j, 2.0 - 0.3j])
+    mask = np.array([True, False, True])
+    yield "round", lambda z: ad.round(z, 1) + z, [z]
+    yield "where", lambda x: np.multiply(x, x, where=mask, out=ad.zeros(3)), [x]
+    yield "where of itself", lambda x: np.add(x, 1.0, where=mask), [x]
+    yield "median", lambda x: np.median(x) * x, [x]
+    yield "sort", lambda x: np.sort(x) * x, [x]
+    yield "logsumexp with signs", lambda x: special.logsumexp(x, b=x, return_sign=True)[0], [x]
+
+
+def first_order():
+    """Calls whose second derivatives are made of what others are made of."""
     yield from of_programs()
     yield from of_rows()
     yield from of_numpy()
+
+
+def second_order():
+    yield from of_odd_ones()
     yield from of_tables()
-    if linalg_scipy is not None and test_linalg_scipy is not None:
-        yield from of_special()
+    yield from of_special()

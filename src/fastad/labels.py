@@ -138,15 +138,14 @@ def _call(what: str, params: Any, operands: list[Formula]) -> tuple[Formula, str
     if "places" not in params or name == "choose":      # whose arguments stand in another order
         return formulas.make("call", _bare(name), *operands), ""
     given, named = list(params["args"]), dict(params["kwargs"])
-    if name.startswith("ufunc."):
-        name = f"{given[0].__name__}{name.removeprefix('ufunc')}"
-    elif "." in name:
-        name = _bare(name)
+    of_ufunc = bool(given) and isinstance(given[0], np.ufunc)
+    name = given[0].__name__ + name.removeprefix("ufunc").partition(" ")[0] if of_ufunc else (
+        _bare(name))
     found = dict(zip(params["places"], operands))
     for k in named:
         found.setdefault(k, _static(named[k]))
     shown: list[Formula] = [found.get(k, _static(x)) for k, x in enumerate(given)]
-    shown = shown[1:] if "ufunc." in what else shown
+    shown = shown[of_ufunc:]
     while shown and shown[-1] in ("None", "False"):
         shown.pop()
     shown += [f"{k}={formulas.text(found[k])}" for k in named]
