@@ -14,8 +14,6 @@ from numpy_examples import EXAMPLES, METHODS
 import fastad as ad
 from fastad import _core, special
 
-
-
 COMPLEX = [row["name"] for row in _core.table() if test_complex.numpys(row["name"]) is not None]
 FIXED = {"polygamma": {0: 1}, "sinc_derivative": {0: 1}, "where": {0: True}}
 

@@ -68,7 +68,7 @@ def _read(node: Any) -> Formula:
     if isinstance(node, ast.Constant) and isinstance(node.value, complex):
         return make("*", float(node.value.imag), _I)
     if isinstance(node, ast.Constant):
-        return float(node.value)
+        return float(str(node.value))
     if isinstance(node, ast.Name):
         return _CONSTANTS.get(node.id, node.id)
     if isinstance(node, ast.BinOp):
@@ -283,16 +283,16 @@ def row_of(primitive: str) -> Row | None:
         return Row(primitive, OPERANDS[row["arity"]], tuple(map(parsed, row["partials"])))
     if not primitive.startswith("special."):
         return None
-    from . import special       # it costs milliseconds to import; a record with it has done so
+    from . import special  # it costs milliseconds to import; a record with it has done so
 
-    found = special.ROWS.get(primitive.removeprefix("special."))
+    found = vars(special)["ROWS"].get(primitive.removeprefix("special."))
     if found is None:
         return None
     partials = tuple([_read_with(text, found.let) for text in found.partials])
     return Row(found.name.lstrip("_"), (*found.orders, *found.arguments), partials)
 
 
-def _read_with(text: str, let: Mapping[str, str]) -> Formula | None:
+def _read_with(text: str, let: dict[str, str]) -> Formula | None:
     """A formula with those that stand for names in it."""
     try:
         p = parsed(text)
@@ -368,7 +368,7 @@ def is_real(p: Formula, real: Container[str]) -> bool:
     if p[0] == "call" and p[1] in ("absolute", "fabs"):
         return True
     first = 2 if p[0] in ("call", "cmp") else 1
-    return all([is_real(part, real) for part in p[first:]])
+    return all(is_real(part, real) for part in p[first:])
 
 
 # ---- writing them --------------------------------------------------------------------------------

@@ -235,7 +235,14 @@ def matrix_sides(params: Any, shapes: list[tuple[int, ...]]) -> tuple[str, str]:
 
 
 def template(what: str, params: Any, side: int, shapes: list[tuple[int, ...]]) -> str | None:
-    """The formula of an operand's cotangent, None where there are only words."""
+    """The formula of an operand's cotangent, None where there are only words.
+
+    Examples
+    --------
+    >>> from fastad.labels import template
+    >>> template("solve", {}, 1, [(3, 3), (3,)])
+    '{0^} G'
+    """
     if what == "matmul" and not isinstance(params, dict):
         return matrix_sides(params, shapes)[side]
     if what in ("dot", "inner") and max([len(s) for s in shapes]) <= 2:

@@ -699,11 +699,12 @@ class _View:
         y = self._number(i) if single else None
         total: Formula = 0.0
         reasons: list[Formula] = []
+        no_reasons: list[Formula] = []
         to_complex = record.kind(i)[1].kind == "c"
         modulus = not to_complex and record.kind(parents[0])[1].kind == "c"
         for k in sides:
             if modulus:         # its gradient, which is not the slope of a real function
-                p, why = ("/", symbols[k], formulas.value_formula(row, operands)), []
+                p, why = ("/", symbols[k], formulas.value_formula(row, operands)), no_reasons
             else:
                 result = self.names[g] if row.startswith("special.") else None
                 p, why = formulas.partial_formula(row, len(orders) + k, operands, at, y, result)
@@ -721,14 +722,13 @@ class _View:
             number = np.asarray(record.value(parents[0]))[()] * number
         elif number is not None and to_complex:
             number = np.conjugate(number) if turned else np.real(number)
-        shown = number is not None and type(total) is not float
         value = ("", "")
-        if shown:
+        if number is not None and type(total) is not float:
             text = _value_text(number, self.digits)
             value = f" = {text}", " = " + (formulas.number_tex(number, self.digits)
                                            if not np.ndim(number) else formulas.words_tex(text))
         if len(right[0]) > _LONGEST:
-            if not shown:
+            if not value[0]:
                 raise formulas.NoFormula(row)
             right = "", ""      # the number says more
         text = left[0] + (right[0] and f" = {right[0]}") + value[0]
@@ -787,9 +787,9 @@ class _View:
     def _special_partials(
         self, i: int, sides: list[int], operands: list[Tensor], y: Tensor
     ) -> list[Any]:
-        from . import special       # has been imported: the record holds a function of it
+        from . import special  # has been imported: the record holds a function of it
 
-        found = special.ROWS[self.record.primitives[i].removeprefix("special.")]
+        found = vars(special)["ROWS"][self.record.primitives[i].removeprefix("special.")]
         orders = self.record.nodes.calls[i][1].values()
         of_complex = any(t.dtype.kind == "c" for t in operands)
         with modes.no_grad():

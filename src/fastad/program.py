@@ -943,7 +943,7 @@ class Program(Replay):
         >>> part.replays, [recording.operations for recording in part.recordings]
         (1, [{}, {'multiply': 1, 'sin': 1}])
         >>> [guard.seen for guard in part.recordings[1].guards]
-        ['node 0 (input) > 0 was True']
+        ['node 0 (input) > 0.0 was True']
         """
         return ABOVE["summary"](self)
 

@@ -155,7 +155,8 @@ class Summary(NamedTuple):
 
 
 def _calls(parts: list[Part]) -> Table:
-    return Table("calls", ["", "replayed", "recorded", "ordinary code", "with history", "dropped"], [
+    head = ["", "replayed", "recorded", "ordinary code", "with history", "dropped"]
+    return Table("calls", head, [
         [p.name, str(p.replays), str(p.recorded), str(p.ordinary), str(p.differentiated),
          str(sum(p.dropped.values()))] for p in parts])
 
