@@ -119,6 +119,52 @@ def test_finite_functions_are_not_blamed(tmp_path):
     assert x.grad.tolist() == z.grad.tolist()
 
 
+# What reads elements, writes them, or is complex: (text, primitive, in the gradient)
+ELSEWHERE = [
+    ("ad.log(x[0] - 1.0)", "log", False),
+    ("put(x, ad.log(x[0] - 1.0))", "log", False),
+    ("put(x, ad.sqrt(x[0] - 0.25))", "sqrt", True),
+    ("np.linalg.inv(np.outer(x, x) * 1e-320)", "inv", False),
+    ("ad.special.gamma(x - 1.25)", "special.gamma", False),
+    ("abs(np.log(x * (0.0 + 0.0j)))", "log", False),
+    ("np.fft.fft(x / (x - 0.25)).real", "divide", False),
+    ("np.cumprod(x * 1e300)", "cumprod", False),
+    ("np.percentile(ad.log(x - 1.0), 50.0)", "log", False),
+    ("np.add.reduce(ad.exp(x * 1e5))", "exp", False),
+]
+
+
+@pytest.mark.parametrize("text, primitive, gradient", ELSEWHERE)
+def test_elements_writes_and_complex_numbers_are_blamed_where_they_stand(
+        text, primitive, gradient, tmp_path):
+    lines = ["import numpy as np", "import fastad as ad", "", "def put(x, v):",
+             "    y = x * 1.0", "    y[1] = v", "    y[0] *= 2.0", "    return y", "",
+             "def f(x):", "    u = x * 1.0", f"    v = {text}", "    return ad.sum(v * 1.0)"]
+    f = loaded("\n".join(lines) + "\n", tmp_path / "case.py")
+    x = ad.tensor([0.25, 0.25], requires_grad=True)
+    with ad.detect_anomaly(), pytest.raises(ad.AnomalyError) as eager:
+        f(x).backward()
+    assert x.grad is None
+    asked = ad.compile(f).blame(np.array([0.25, 0.25]))
+    for error in (eager.value, asked):
+        assert (error.line, error.gradient) == (12, gradient)
+        assert error.primitive == primitive or gradient and error is asked
+
+
+def test_what_is_written_names_the_line_that_wrote_it():
+    def f(x):
+        y = ad.zeros(3)
+        y[0] = x
+        y[1:] = x * x
+        return (y * y).sum()
+
+    nodes = ad.record(f, 2.0)._nodes
+    first = f.__code__.co_firstlineno
+    lines = {nodes.primitive(i): nodes.place(i)[1] - first for i in range(len(nodes))
+             if nodes.place(i) is not None and nodes.primitive(i) == "setitem"}
+    assert lines == {"setitem": 3}
+
+
 # ---- ordinary code -------------------------------------------------------------------------------
 
 

@@ -332,3 +332,120 @@ def test_the_report_reads_well():
     text = str(ad.report(lambda w, b: (ad.tanh(w) * b).sum(), np.array([0.5, 1.0]), 2.0))
     assert [line.split()[0] for line in text.splitlines()] == [
         "value", "result", "d/dw[0]", "d/dw[1]", "d/db", "differences"]
+
+
+# ---- functions of arrays -------------------------------------------------------------------------
+
+
+def written(a, v):
+    y = a * 1.1
+    y[0] = v
+    y[1, 2] += v * v
+    return y * y
+
+
+# Functions of a (3, 4) and b (4), in NumPy's functions alone: each in extended precision too.
+OF_ARRAYS = {
+    "ptp": lambda a, b: np.ptp(b) * 1.1,
+    "median": lambda a, b: np.median(a * b),
+    "quantile": lambda a, b: np.quantile(b, 0.25) * b[0],
+    "cov": lambda a, b: np.cov(a).sum() + np.corrcoef(a)[0, 1],
+    "var": lambda a, b: np.var(a) + np.nanvar(b) + np.std(b),
+    "products": lambda a, b: np.kron(a, b).sum() + np.vecdot(a, b)[0],
+    "cross": lambda a, b: (np.cross(a[:, :3], b[1:]) * b[0]).sum(),
+    "convolve": lambda a, b: (np.convolve(b, b) * np.correlate(b, b, "full")).sum(),
+    "trapezoid": lambda a, b: np.trapezoid(a, b * 1.0, axis=1).sum() + np.gradient(b)[1] * b[0],
+    "cumprod": lambda a, b: (np.cumprod(b) * np.cumsum(b)).sum() + np.prod(a),
+    "written": lambda a, b: written(a, b[0]).sum(),
+    "fft": lambda a, b: abs(np.fft.fft(b)).sum() + (np.fft.rfft(a, axis=1).real ** 2).sum(),
+    "complex": lambda a, b: abs(np.exp(1j * b) * b / (b + 1j)).sum(),
+    "sort": lambda a, b: (np.sort(b) * b).sum() + np.average(b, weights=b * b),
+    "ufuncs": lambda a, b: np.multiply.accumulate(b)[-1] + np.add.reduceat(b, [0, 2])[1] * b[0],
+    "poly": lambda a, b: np.polyval(b, b[0]) + np.geomspace(b[0], b[1], 5).sum(),
+    "vander": lambda a, b: np.vander(b).sum() + np.linspace(b[0], b[1], 3)[1] * b[2],
+    "einsum": lambda a, b: np.einsum("ij,kj,j->ik", a, a, b).sum() * np.linalg.norm(b),
+    "where": lambda a, b: np.where(b > 0.5, b * b, b / 3.0).sum() + np.clip(b, 0.4, 0.6)[0],
+    "max": lambda a, b: np.max(a, axis=0) @ b + np.min(b * b),
+}
+# of a function's slope by differences of order 8
+STENCIL = [(1, 4 / 5), (2, -1 / 5), (3, 4 / 105), (4, -1 / 280)]
+
+
+def exact_slope(f, a, b, j, h=0.005):
+    """The derivative by b[j], and how far the stencil may be off."""
+    def at(step):
+        c = b.copy()
+        c[j] += np.longdouble(step)
+        return f(a, c)
+
+    slopes = [sum(np.longdouble(w) * (at(k * x) - at(-k * x)) / x for k, w in STENCIL)
+              for x in (np.longdouble(h), np.longdouble(h) / 2)]
+    rounding = np.finfo(np.longdouble).eps * abs(f(a, b)) / h
+    return slopes[1], 2.0 * abs(slopes[0] - slopes[1]) + 4.0 * rounding
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="no extended precision here")
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_bounds_of_functions_of_arrays_hold_in_extended_precision(name):
+    f, rng = OF_ARRAYS[name], np.random.default_rng(len(name))
+    loose = []
+    for _ in range(5):
+        a = rng.uniform(0.3, 0.9, (3, 4))
+        # far enough from each other for the stencil
+        b = rng.permutation(np.array([0.32, 0.45, 0.57, 0.71])) + rng.uniform(0.0, 0.02, 4)
+        found = ad.report(f, a, b)
+        assert found.unknown == () and found.agree
+        A, B = a.astype(np.longdouble), b.astype(np.longdouble)
+        error = abs(f(A, B) - np.longdouble(found.value))
+        assert error <= FACTOR * found.bound
+        loose.append(found.bound / max(float(error), 2.0**-53 * abs(found.value)))
+        for j in range(4):
+            slope, doubt = exact_slope(f, A, B, j)
+            error = abs(slope - np.longdouble(found.gradient["b"][j]))
+            assert error <= FACTOR * found.gradient_bound["b"][j] + doubt
+    assert statistics.median(loose) < MEDIAN
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_bounds_of_solved_systems_hold_against_mpmath(n):
+    def f(a, b):
+        return (np.linalg.solve(a, b) * b).sum() + np.linalg.det(a) + np.linalg.inv(a)[0, 1]
+
+    def exact(a, b):
+        x = mp.lu_solve(a, b)
+        return mp.fsum(x[k] * b[k] for k in range(n)) + mp.det(a) + (a**-1)[0, 1]
+
+    rng = np.random.default_rng(n)
+    hilbert = 1.0 / (1.0 + np.add.outer(np.arange(n), np.arange(n)))
+    old, mp.dps = mp.dps, DIGITS
+    try:
+        for a in [rng.normal(size=(n, n)), hilbert, np.eye(n) + 1e-9 * rng.normal(size=(n, n))]:
+            b = rng.normal(size=n)
+            found = ad.report(f, a, b)
+            A, B, h = mp.matrix(a.tolist()), mp.matrix(b.tolist()), mp.mpf(10) ** -20
+            assert abs(exact(A, B) - mp.mpf(found.value)) <= FACTOR * found.bound
+            for i in range(n):
+                up, down = A.copy(), A.copy()
+                up[i, 0] += h
+                down[i, 0] -= h
+                slope = (exact(up, B) - exact(down, B)) / (2 * h)
+                error = abs(slope - mp.mpf(found.gradient["a"][i, 0]))
+                assert error <= FACTOR * found.gradient_bound["a"][i, 0]
+    finally:
+        mp.dps = old
+
+
+def test_the_points_of_an_interpolation_are_kinks_and_lines_are_those_of_the_user():
+    def f(x):
+        y = x * 1.0
+        return np.interp(y, np.array([0.0, 1.0, 2.0]), np.array([0.0, 3.0, 1.0]))
+
+    kink = ad.report(f, 1.25).kinks[0]
+    assert (kink.what, kink.distance) == ("interp", 0.25)
+    assert kink.line == f.__code__.co_firstlineno + 2
+
+
+def test_what_nobody_has_bounded_is_named_and_nothing_is_claimed():
+    found = ad.report(lambda a: np.linalg.svd(a, compute_uv=False).sum(), np.eye(2) + 0.25)
+    assert found.unknown == ("svdvals",) and math.isnan(found.bound)
+    assert found.agree is not False

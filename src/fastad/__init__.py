@@ -87,7 +87,8 @@ _LATER = {"Picture": "pictures", "draw": "pictures", "special": "special"}
 
 ABOVE["summary"] = _later("summary", "summary")
 _core.library_is((
-    _os.path.dirname(__file__) + _os.sep, _os.path.dirname(_np.__file__) + _os.sep, "<partial "))
+    _os.path.dirname(__file__) + _os.sep, _os.path.dirname(_np.__file__) + _os.sep,
+    "<partial ", "<fastad"))
 _core.register_methods(
     {**exchange.METHODS, **numpy_api.METHODS, "_repr_html_": _later("tables", "tensor_html")},
     numpy_api.getitem, numpy_api.setitem
@@ -100,13 +101,12 @@ _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function, numpy_
                          numpy_api.FUNCTIONS, numpy_api.OWN_WAY)
 
 __all__ = [
-    "AnomalyError", "detect_anomaly", "factorial", "from_sympy", "gamma", "report", "to_sympy",
-    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt", "autograd", "bool",
-    "bool_", "compile", "complex128", "complex64", "e", "enable_grad", "fft", "float32",
-    "float64", "get_include", "grad", "hessian", "inf", "int16", "int32", "int64", "int8",
-    "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan", "newaxis",
-    "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled",
-    "set_progress",
-    "tensor", "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
+    "AnomalyError", "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt",
+    "autograd", "bool", "bool_", "compile", "complex128", "complex64", "detect_anomaly", "e",
+    "enable_grad", "factorial", "fft", "float32", "float64", "from_sympy", "gamma", "get_include",
+    "grad", "hessian", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian",
+    "jvp", "linalg", "load", "modes", "name", "nan", "newaxis", "no_grad", "pi", "record",
+    "release_memory", "report", "scipy", "set_grad_enabled", "set_progress", "tensor", "to_sympy",
+    "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
     *exchange.__all__, *numpy_coverage.__all__, *_LATER,
 ]

@@ -7,6 +7,7 @@
 cdef extern from "places.h":
     int fad_places_reset() except -1
     int32_t fad_here()
+    int32_t fad_place_new(object code, int at) except -2
     PyObject *fad_place_list
     PyObject *fad_place_library
 
@@ -60,11 +61,15 @@ cdef int begin_places() except -1:
     return 0
 
 
-cdef int take_place(Tensor t) except -1:
-    """Take down where the operation that made t, just recorded, stands; look at its value."""
+cdef void put_place(Tensor t):
     cdef int32_t place = fad_here()
     tape.place[t.h.idx] = place
     tape.placed = max(tape.placed, t.h.idx + 1)
+
+
+cdef int take_place(Tensor t) except -1:
+    """Take down where the operation that made t, just recorded, stands; look at its value."""
+    put_place(t)
     if fad_watch & WATCH_VALUES and fad_grad_off & 4 and not finite(t):
         raise_anomaly(t.h.idx, -1, t)
     return 0
@@ -92,8 +97,12 @@ cdef bint finite(Tensor t) noexcept:
         for k in range(t.arr.size):
             if (<double *>t.arr.data)[k] - (<double *>t.arr.data)[k] != 0.0:
                 return False
-    elif t.arr.dtype == FAD_F32:
-        for k in range(t.arr.size):
+    elif t.arr.dtype == FAD_C128:
+        for k in range(2 * t.arr.size):
+            if (<double *>t.arr.data)[k] - (<double *>t.arr.data)[k] != 0.0:
+                return False
+    elif t.arr.dtype == FAD_F32 or t.arr.dtype == FAD_C64:
+        for k in range(t.arr.size if t.arr.dtype == FAD_F32 else 2 * t.arr.size):
             if (<float *>t.arr.data)[k] - (<float *>t.arr.data)[k] != 0.0:
                 return False
     return True

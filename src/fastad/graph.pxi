@@ -139,12 +139,13 @@ cdef class Nodes:
                 need[args[i, 1]] = 1
         return result
 
-    def evaluate(self, dict known, list wanted, bint whole=True, seconds=None):
+    def evaluate(self, dict known, list wanted, bint whole=True, seconds=None, bint define=False):
         """Tensors of the nodes `wanted`, computed from the tensors `known` by node.
 
         Only what is needed is computed.  With `whole` everything that Python saw must be seen
         again, as for the function's result; otherwise what it saw before these nodes were made.
-        To `seconds`, an array, the time that each node takes is added.
+        To `seconds`, an array, the time that each node takes is added.  With `define` primitives
+        are computed by their definitions, where these are known and have a value.
 
         Raises
         ------
@@ -153,10 +154,10 @@ cdef class Nodes:
         KeyError
             If an input is needed that is not known; its node is the error's argument.
         """
-        return self.computed(known, wanted, whole, False, seconds)
+        return self.computed(known, wanted, whole, False, seconds, define)
 
     cdef list computed(self, dict known, list wanted, bint whole, bint checking,
-                       double[::1] seconds=None):
+                       double[::1] seconds=None, bint define=False):
         """As evaluate.  While a stored graph is checked, guards are not looked at, since the inputs
         are made up; instead every value must be of the kind that the graph says."""
         cdef const uint16_t[::1] op = self.op
@@ -165,6 +166,8 @@ cdef class Nodes:
         cdef const uint8_t[::1] need
         cdef Py_ssize_t i, n = len(self.op), g = 0, n_guards = 0, last = max(wanted, default=-1)
         cdef int code
+        cdef fad_index start = 0
+        cdef bint placing = fad_trace_id != 0 and tape.placing and self.places is not None
         cdef double began = 0.0
         cdef list values = [None] * n
         cdef list guards
@@ -184,6 +187,7 @@ cdef class Nodes:
                 PyErr_CheckSignals()
             if seconds is not None:
                 began = clock()
+            start = tape.n
             found = known.get(i)
             code = op[i]
             if found is not None:
@@ -194,7 +198,7 @@ cdef class Nodes:
                 found = self.constants[i] if i in self.arrays else number[i]
             elif code <= FAD_OP_LAST_OWNING:
                 try:
-                    found = self.call(i, values)
+                    found = self.defined(i, values) if define else self.call(i, values)
                 except np.linalg.LinAlgError:
                     if not checking:
                         raise
@@ -204,6 +208,8 @@ cdef class Nodes:
             else:
                 found = binary(code, values[args[i, 0]], values[args[i, 1]])
             values[i] = found
+            if placing and tape.n > start:
+                self.place_again(i, start)
             if seconds is not None:
                 seconds[i] += clock() - began
             if checking:
@@ -213,11 +219,39 @@ cdef class Nodes:
             g += 1
         return [floating(values[i]) for i in wanted]
 
+    cdef int place_again(self, Py_ssize_t i, fad_index start) except -1:
+        """What was recorded from `start` on stands where node i stood."""
+        cdef fad_index j
+        cdef int32_t place = self.places[i], again
+        if place & ~PLACE_DERIVED > 0:
+            code, at = self.spots[(place & ~PLACE_DERIVED) - 1]
+            again = fad_place_new(code, at)
+            for j in range(start, tape.n):
+                tape.place[j] = again | place & PLACE_DERIVED
+            tape.placed = max(tape.placed, tape.n)
+        return 0
+
     cdef object call(self, Py_ssize_t i, list values):
         rule, params, nodes = <tuple>self.calls[i]
         if rule is None:
             return elementwise(self.op[i], tuple([values[p] for p in <tuple>nodes]))
         return self.again(i, tuple([floating(values[p]) for p in <tuple>nodes]))
+
+    def has_definitions(self):
+        """Whether nodes of primitives that have a definition are there."""
+        return any([definition_of(call[0]) is not None for call in self.calls.values()])
+
+    cdef object defined(self, Py_ssize_t i, list values):
+        cdef Tensor t
+        rule, params, nodes = <tuple>self.calls[i]
+        definition = definition_of(rule)
+        if definition is None:
+            return self.call(i, values)
+        t = definition(*[floating(values[p]) for p in <tuple>nodes], **params)
+        if t is None:               # nothing that has a derivative
+            return self.call(i, values)
+        dtype = self.arrays[i][1] if i in self.arrays else F64
+        return t if t.dtype == dtype else astype(t, dtype)
 
     def again(self, Py_ssize_t i, tuple inputs):
         """The structured primitive of node i of other tensors."""
@@ -510,6 +544,10 @@ def plain_plan(Plan plan not None):
     return other
 
 
+cdef object definition_of(rule):
+    return getattr(rule, "definition", None)
+
+
 cdef str number_text(double x):
     return repr(float(x))
 
@@ -538,76 +576,6 @@ def partial_of(int op, int side):
     if fad_row_of(op) == NULL or not 0 <= side < fad_row_of(op).arity:
         raise ValueError("there is no such partial")
     return partial_rule(op, side)
-
-
-def history(list outputs not None):
-    """What tensors of ordinary code were computed from: their Nodes, and the leaves as tensors.
-
-    The leaves are the inputs; whatever does not depend on them is a constant.
-
-    Raises
-    ------
-    RuntimeError
-        If a tensor has no history, or a part of it was consumed.
-    ValueError
-        If the value of a constant array is gone, because no gradient reads it.
-    """
-    cdef uint8_t *reached = NULL
-    cdef fad_index *src = NULL
-    cdef fad_index i
-    cdef fad_call *call
-    cdef Tensor t
-    cdef Nodes nodes
-    cdef Py_ssize_t k, n_in = 0, n_out = len(outputs)
-    cdef unsigned code
-    reserve(<fad_index>n_out)
-    tape.sweeping += 1
-    try:
-        reached = <uint8_t *>calloc(tape.n + n_out, 1)
-        src = <fad_index *>calloc(tape.n + 2 * n_out, sizeof(fad_index))
-        if reached == NULL or src == NULL:
-            fail(FAD_NOMEM, "history")
-        for t in outputs:
-            if not active(t):
-                raise RuntimeError("history: the tensor does not require gradients, so nothing "
-                                   "was taken down of how it was computed")
-            check_not_consumed(t, "history")
-            reached[swept_node(t)] = 1
-        for i in range(tape.n - 1, -1, -1):
-            code = tape.op[i] & FAD_OPCODE
-            if not reached[i]:
-                continue
-            if code == FAD_OP_FREED:
-                fail(FAD_CONSUMED, "history")
-            if code == FAD_OP_LEAF:
-                src[n_in] = i
-                n_in += 1
-            elif code >= FAD_OP_CALL and code <= FAD_OP_LAST_OWNING:
-                call = fad_call_of(&tape, i)
-                for k in range(call.n):
-                    reached[call.parent[k]] = 1
-            elif code >= FAD_OP_CALL:
-                reached[tape.args[i].a] = 1
-                if code >= FAD_OP_FIRST_BINARY:
-                    reached[tape.args[i].b] = 1
-        for k in range(n_in // 2):
-            src[k], src[n_in - 1 - k] = src[n_in - 1 - k], src[k]
-        for k in range(n_out):
-            src[n_in + k] = (<Tensor>outputs[k]).h.idx
-        nodes = capture(0, {}, [], [], src, n_in, n_in, src + n_in, n_out)
-        leaves = []
-        for k in range(n_in):
-            t = leaf_tensor(tape.args[src[k]].a)
-            leaves.append(t if t is not None and t.h.idx == src[k] else value_of(src[k]))
-    finally:
-        free(reached)
-        free(src)
-        let_tape_move()
-    for t in [*nodes.constants.values(), *leaves]:
-        if t.arr != NULL and t.arr.hollow:
-            raise ValueError("history: the value of a constant array is gone, since no gradient "
-                             "reads it; give the function and example arguments instead")
-    return nodes, leaves
 
 
 cdef Nodes capture(fad_index start, dict named, list looked, list where, const fad_index *src,

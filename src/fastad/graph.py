@@ -46,6 +46,7 @@ NUMBER = Kind((), np.dtype(np.float64))
 _GRADIENT = "grad:"
 _MOST_RUNS = 64
 _LISTED = 200
+_DEEPEST = 16
 
 
 class Graph:
@@ -422,6 +423,29 @@ def record(function: Callable[..., Any], *examples: Any, **named: Any) -> Graph:
                   plan.result, _input_names(source, examples, named))
     graph.seconds = plan.seconds
     return graph
+
+
+def defined(g: Graph, leaves: list[Any]) -> Graph:
+    """The graph with its primitives written in others, where they have definitions.
+
+    It is recorded again with inputs like `leaves`; lines are those of `g`.
+    """
+    for _ in range(_DEEPEST):
+        if not g._nodes.has_definitions():
+            break
+        g = _defined_once(g, leaves)
+    return g
+
+
+def _defined_once(g: Graph, leaves: list[Any]) -> Graph:
+    def function(*inputs: Any) -> Any:
+        tensors = [_core.as_tensor(x) for x in (*inputs, *g._outer)]
+        nodes = g._nodes
+        return nodes.evaluate(dict(zip(nodes.inputs, tensors)), nodes.outputs, define=True)
+
+    again = record(function, *leaves)
+    result = transforms.mapped(g._result, lambda x: again._result[x] if type(x) is int else x)
+    return Graph(g.name, again._nodes, again._outer, None, result, g._input_names)
 
 
 def _input_names(function: Any, examples: tuple[Any, ...], named: dict[str, Any]) -> list[str]:

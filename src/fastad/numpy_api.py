@@ -503,36 +503,6 @@ def _prod_over(t, axis, keepdims):
     return rules.prod(t, _axes("prod", axis, t.ndim), keepdims)
 
 
-def select(condlist, choicelist, default=0) -> Tensor:
-    """Return for each element the choice whose condition is the first that holds.
-
-    Raises
-    ------
-    ValueError
-        If there are no conditions, or another number of choices.
-    TypeError
-        If a condition is not bool.
-
-    Examples
-    --------
-    >>> import fastad as ad
-    >>> x = ad.tensor([-2.0, 0.5, 3.0])
-    >>> ad.select([x < 0.0, x < 1.0], [-x, x * x]).tolist()
-    [2.0, 0.25, 0.0]
-    """
-    if len(condlist) != len(choicelist):
-        raise ValueError(f"select: {len(condlist)} conditions, but {len(choicelist)} choices")
-    if not len(condlist):
-        raise ValueError("select: there are no conditions")
-    y = default
-    for condition, choice in [*zip(condlist, choicelist)][::-1]:
-        kind = condition.dtype if type(condition) is Tensor else np.asarray(condition).dtype
-        if kind != np.bool_:
-            raise TypeError(f"select: a condition is {kind}; wanted bool")
-        y = where(condition, choice, y)
-    return y
-
-
 def max(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) -> Tensor:
     """Return the maximum over `axis`; tied elements share its cotangent equally.
 
@@ -2279,6 +2249,19 @@ take_out(globals())
 amax, amin, around = max, min, round
 
 
+def _writer(function):
+    """Return a function that writes into its first argument, for arrays too."""
+
+    @functools.wraps(function)
+    def write(*args, **kwargs):
+        target = args[0] if args else next(iter(kwargs.values()), None)
+        if type(target) is Tensor:
+            return function(*args, **kwargs)
+        return without_gradient(getattr(np, function.__name__), args, kwargs)
+
+    return write
+
+
 # Functions that are not NumPy's own even where no gradient is needed.
 OWN_WAY: set = {getattr(np, name) for name in TARGETS}
 
@@ -2385,7 +2368,7 @@ def _named_by_tables():
         if isinstance(candidate, np.ufunc) and candidate in UFUNCS:
             named[name] = UFUNCS[candidate]
     named.update(_core.elementwise)
-    named.update(TARGETS)
+    named.update({name: _writer(f) for name, f in TARGETS.items()})
     # `where` and `clip` above take what NumPy's take
     for name in _OWN_NAMES:
         named.pop(name, None)

@@ -256,6 +256,19 @@ def tell_nodes(function):
         fad_told_at = tape.n + <fad_index>TELL_EVERY
 
 
+cdef inline int note_written(Tensor t) except -1:
+    """As note, of a tensor that something was written into; what is there was looked at before."""
+    global fad_quiet
+    cdef int was_quiet = fad_quiet
+    if not was_quiet:
+        put_place(t)
+    fad_quiet = 1
+    try:
+        return note(t)
+    finally:
+        fad_quiet = was_quiet
+
+
 cdef Tensor bare(Tensor t):
     """The same value without a node."""
     cdef Tensor r = <Tensor>fad_tensor_new()

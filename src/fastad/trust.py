@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _core, graph, modes, numpy_api, program, rules, transforms
+from . import _core, graph, linalg, modes, numpy_api, program, rules, transforms
 from ._core import Nodes, Replay, Tensor
 from .graph import Graph
 from .program import Program
@@ -28,6 +28,7 @@ __all__ = ["Kink", "Report", "report"]
 
 _np: Any = numpy_api        # names that tables give it at run time
 _UNIT = 2.0**-53
+_COMPLEX = 4.0
 
 # ---- local errors ----------------------------------------------------------------------------
 
@@ -61,10 +62,13 @@ _PARTIALS: dict[str, tuple[float, float, float]] = {
     "logaddexp": (12.0, 4.0, 0.0), "logaddexp2": (12.0, 4.0, 0.0),
 }
 
-# Structured primitives that move elements, or give one of them.
+# Structured primitives that move elements, or give one of them or a part.
 _MOVES = set(
-    "broadcast_to reshape transpose getitem concatenate stack pad max min ties assemble".split()
+    "broadcast_to reshape transpose getitem concatenate stack pad max min ties assemble gather "
+    "view spread setitem where triangle real imag conjugate times_i".split()
 )
+# Relative to the result; the last two of complex numbers.
+_RELATIVE = {"add_at": 1.0, "absolute": 2.0, "sign": 4.0}
 
 
 class _Unknown(Exception):
@@ -117,13 +121,22 @@ def _terms(nodes: Nodes, i: int, values: list[Any]) -> Any:
     name = rule.name
     if isinstance(rule, _core.ByNumpy):
         return 0.0
+    if isinstance(rule, _core.ComplexRow):      # each product of complex numbers rounds four times
+        c = tuple([_COMPLEX * v for v in _constants(name)])
+        return _weighed((c[0], c[1], c[2]), [values[p] for p in parents], values[i])
     if isinstance(rule, _core.Partial):
         row = name.removeprefix("partial of ")
         constants = _PARTIALS.get(row, (0.0 if row in _EXACT else 8.0, 0.0, 0.0))
         return _weighed(constants, [values[p] for p in parents[:3]], values[i])
+    if name in _RELATIVE:
+        return _RELATIVE[name]
+    if name == "setitem" and type(params) is dict and params["how"] == "add":
+        return 1.0
     if name in _MOVES or name == "scatter" and params["unique"]:
         return 0.0
     inputs = [values[p] for p in parents]
+    if name in _TERMS:
+        return _TERMS[name](nodes, i, inputs, values[i])
     if name == "astype":
         return 1.0 if values[i].dtype.itemsize < inputs[0].dtype.itemsize else 0.0
     sizes = [max(t.size, 1) for t in (*inputs, values[i])]
@@ -135,6 +148,50 @@ def _terms(nodes: Nodes, i: int, values: list[Any]) -> Any:
     if count == 0.0:
         return 0.0
     return count * nodes.again(i, tuple([_absolute(x) for x in inputs]))
+
+
+def _solved(nodes: Nodes, i: int, inputs: list[Any], y: Any) -> Any:
+    """Systems of n equations solved with n times a few units of backward error in the largest
+    element of the matrix, as elimination with partial pivoting does but in examples made for it
+    (N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 9.4)."""
+    inverse = _absolute(linalg.inv(inputs[0]))
+    n = inputs[0].shape[-1]
+    backward = _ELIMINATION * n * _np.max(_absolute(inputs[0]), axis=(-2, -1), keepdims=True)
+    rows = _np.sum(inverse, axis=-1, keepdims=True)
+    name = nodes.primitive(i)
+    if name == "det":
+        return _np.absolute(y) * _np.reshape(
+            backward * _np.sum(rows, axis=-2, keepdims=True), y.shape)
+    if name == "inv":
+        return backward * rows * _np.sum(inverse, axis=-2, keepdims=True)
+    x = y if y.ndim > 1 else _np.reshape(y, (*y.shape, 1))
+    return _np.reshape(
+        backward * rows * _np.sum(_np.absolute(x), axis=-2, keepdims=True), y.shape)
+
+
+def _transformed(nodes: Nodes, i: int, inputs: list[Any], y: Any) -> Any:
+    """Each element of a Fourier transform is a sum of all, of depth log n (Higham, chapter 24)."""
+    n = max(inputs[0].size, y.size, 2)
+    whole = nodes.again(i, (_np.astype(_absolute(inputs[0]), inputs[0].dtype),))
+    return (4.0 * math.log2(n) + 8.0) * _np.max(_np.absolute(whole)) * np.ones(y.shape)
+
+
+def _exponentials(nodes: Nodes, i: int, inputs: list[Any], y: Any) -> Any:
+    if len(inputs) > 1:
+        raise _Unknown(nodes.primitive(i))
+    x = inputs[0]
+    sizes = _np.max(_np.absolute(x)) + (x.size + 4.0 * _FUNCTION)
+    return sizes * _np.absolute(y) if nodes.primitive(i) == "special.softmax" else (
+        sizes + 2.0 * _np.absolute(y))
+
+
+_ELIMINATION = 8.0
+# (nodes, node, inputs, value) -> local error over the unit roundoff
+_TERMS: dict[str, Callable[[Nodes, int, list[Any], Any], Any]] = {
+    "solve": _solved, "inv": _solved, "det": _solved,
+    **dict.fromkeys("fft rfft irfft fftn rfftn irfftn".split(), _transformed),
+    "special.logsumexp": _exponentials, "special.softmax": _exponentials,
+}
 
 
 def _weighed(constants: tuple[float, float, float], operands: list[Any], value: Any) -> Any:
@@ -152,8 +209,14 @@ def _additions(name: str, params: Any, sizes: list[int], inputs: list[Any]) -> f
     *given, out = sizes
     if name in ("sum", "sum_to", "trace"):
         return given[0] / out - 1.0
-    if name == "scatter":
+    if name in ("scatter", "spread out"):
         return float(given[0])
+    if name == "linalg.cross":
+        return 2.0
+    if name == "linalg.vecdot":
+        return float(inputs[0].shape[-1])
+    if name in ("convolve", "correlate"):
+        return float(min(given))
     if name == "cumsum":
         return inputs[0].shape[params["axis"]] - 1.0
     if name == "prod":
@@ -170,14 +233,14 @@ def _additions(name: str, params: Any, sizes: list[int], inputs: list[Any]) -> f
 
 
 def _absolute(x: Any) -> Any:
-    return _np.absolute(x) if isinstance(x, Tensor) and x.dtype.kind == "f" else x
+    return _np.absolute(x) if isinstance(x, Tensor) and x.dtype.kind in "fc" else x
 
 
 def _bound(nodes: Nodes, values: list[Any], y: Tensor, seed: Any) -> Any:
     """First-order bound of the rounding error of ``(seed * y).sum()``."""
     rounded: list[tuple[Any, Any]] = []
     for i, t in enumerate(values):
-        if not isinstance(t, Tensor) or t.dtype.kind != "f" or not t.requires_grad or (
+        if not isinstance(t, Tensor) or t.dtype.kind not in "fc" or not t.requires_grad or (
                 nodes.primitive(i) in ("input", "constant")):
             continue
         c = _terms(nodes, i, values)
@@ -190,7 +253,7 @@ def _bound(nodes: Nodes, values: list[Any], y: Tensor, seed: Any) -> Any:
     for (t, c), bar in zip(rounded, bars):
         if bar is None:
             continue
-        unit = _UNIT if t.dtype == np.float64 else 2.0**-24
+        unit = _UNIT if t.dtype in (np.float64, np.complex128) else 2.0**-24
         what = _np.zmul(bar, t) if type(c) is float else _np.zmul(bar, c)
         size = _np.absolute(what)
         key = (unit, c if type(c) is float else 1.0)
@@ -218,7 +281,7 @@ def _evaluated(g: Graph, leaves: tuple[Any, ...]) -> list[Any]:
 
 def _differentiable(x: Any) -> Tensor:
     t = _core.as_tensor(x)
-    return transforms._fresh("report", t) if t.dtype.kind == "f" else t
+    return transforms._fresh("report", t) if t.dtype.kind in "fc" else t
 
 
 def value_bound(g: Graph, active: list[int]) -> Replay:
@@ -287,6 +350,7 @@ class Kink(NamedTuple):
 
 
 _MOST_GAPS = 20_000
+_KNOWN_AS = {"piece_places": "interp"}
 
 
 def _gaps(nodes: Nodes, values: list[Any]) -> list[tuple[str, Any, Any]]:
@@ -297,7 +361,7 @@ def _gaps(nodes: Nodes, values: list[Any]) -> list[tuple[str, Any, Any]]:
         xs = [values[p] for p in nodes.parents(i)]
         rule = nodes.calls[i][0] if i in nodes.calls else None
         for gap in _gap(name, rule, nodes.calls[i][1] if i in nodes.calls else None, xs):
-            found.append((name, gap, nodes.place(i)))
+            found.append((_KNOWN_AS.get(name, name), gap, nodes.place(i)))
     for k, (kind, _, a, b, *_) in enumerate(nodes.guards):
         x = values[a]
         if b >= 0:
@@ -340,6 +404,10 @@ def _gap(name: str, rule: Any, params: Any, xs: list[Any]) -> Iterable[Any]:
         return ()
     if isinstance(rule, _core.ByNumpy):
         comparing = (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal)
+        if rule.name == "piece_places":
+            given = rule.filled(xs)[:2]
+            x, points = [np.asarray(_core.seen_value(_core.as_tensor(v))) for v in given]
+            return [given[0] - points[np.abs(x[..., None] - points).argmin(-1)]]
         if rule.function in comparing:
             a, b = rule.filled(xs)
             return [a - b] if isinstance(a, Tensor) else [-(b - a)]
@@ -425,7 +493,10 @@ def _unreached(nodes: Nodes, i: int, shape: tuple[int, ...]) -> Any:
         rule, params = nodes.calls[j][:2] if j in nodes.calls else (None, None)
         if rule is None or rule.name != "getitem":
             return np.zeros(shape, bool) if shape else False
-        unread[params[1] if type(params) is tuple else params["index"]] = False
+        if type(params) is int:
+            unread.flat[params] = False
+        else:
+            unread[params["index"]] = False
     return unread if shape else bool(unread)
 
 
@@ -501,6 +572,7 @@ class _Pieces:
     """What reports of one recording share."""
 
     def __init__(self, g: Graph, leaves: list[Any]) -> None:
+        g = graph.defined(g, leaves)
         nodes = g._nodes
         if type(g._result) is not int or math.prod(g._kind(nodes.outputs[0]).shape) != 1 or (
                 g._kind(nodes.outputs[0]).dtype.kind != "f"):
@@ -524,7 +596,8 @@ class _Pieces:
         self.function = program._new_replay(function, g)
         self.d = None
         if self.active:
-            self.d = graph.record(transforms.grad(function, tuple(self.active)), *leaves)
+            d = graph.record(transforms.grad(function, tuple(self.active)), *leaves)
+            self.d = graph.defined(d, leaves)
             self.gradient = gradient_bounds(self.d)
 
     def bounds(self, leaves: list[Any]) -> tuple[float, list[Any], float, list[Any]]:
@@ -626,9 +699,7 @@ def report(f: Callable[..., Any], *args: Any) -> Report:
     ('absolute', 1.4142)
     """
     p = program.compile(f)
-    leaves: list[Any] = []
-    key = program._call_key(*program._flatten(args, {}, leaves, []))
-    leaves = [x if isinstance(x, float) else np.array(x) for x in leaves]
+    key, leaves = _leaves(args)
     with modes.no_grad(), np.errstate(all="ignore"):
         pieces = _pieces(p, key, args, leaves)
         try:
@@ -638,6 +709,20 @@ def report(f: Callable[..., Any], *args: Any) -> Report:
             pieces = _pieces(p, key, args, leaves)
             found = pieces.bounds(leaves)
         return _filled(pieces, leaves, *found)
+
+
+def _leaves(args: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+    """The key of a call, and copies of its numbers and arrays."""
+    leaves: list[Any] = []
+    key = program._call_key(*program._flatten(args, {}, leaves, []))
+    return key, [x if isinstance(x, float) else np.array(x) for x in leaves]
+
+
+def bounded(p: Program, args: tuple[Any, ...]) -> tuple[Replay, list[Any]]:
+    """The program of value, bound and gradients, and what it takes for these arguments."""
+    key, leaves = _leaves(args)
+    with modes.no_grad(), np.errstate(all="ignore"):
+        return _pieces(p, key, args, leaves).value, leaves
 
 
 def _pieces(p: Program, key: Any, args: tuple[Any, ...], leaves: list[Any]) -> _Pieces:
