@@ -19,6 +19,9 @@ from fastad import _core, canvas, folding, formulas, layout, pictures
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+KEPT = set()
+
+
 @pytest.fixture(autouse=True)
 def kept_pictures(request, monkeypatch):
     """Keep what the tests draw as Mermaid files, where FASTAD_PICTURES names a folder for them."""
@@ -38,9 +41,15 @@ def kept_pictures(request, monkeypatch):
     Path(folder).mkdir(parents=True, exist_ok=True)
     name = re.sub(r"\W+", "_", request.node.name)
     for k, picture in enumerate(made):
-        if sum([len(panel.edges) for panel in picture.panels]) >= 500:
+        try:
+            text = picture.mermaid()
+        except ValueError:
             continue        # more than Mermaid takes; a test of its own says so
-        Path(folder, f"{name}_{k}.mmd").write_text(picture.mermaid(), encoding="utf-8")
+        alike = re.sub(r"\d+", "0", text)
+        if alike in KEPT:
+            continue        # another one differs in numbers alone
+        KEPT.add(alike)
+        Path(folder, f"{name}_{k}.mmd").write_text(text, encoding="utf-8")
 
 
 def texts(panel):
@@ -330,30 +339,6 @@ def test_structured_primitives_have_labels_of_matrices():
     _, backward = ad.draw(lambda a: a.sum() + a[0, 1], w).panels
     assert {("u", "a", "∂y/∂a = G for every element"),
             ("v", "a", "∂y/∂a = G there, 0 elsewhere")} <= arrows(backward)
-
-
-@pytest.mark.parametrize("ta", [False, True])
-@pytest.mark.parametrize("tb", [False, True])
-@pytest.mark.parametrize("shape_a, shape_b", [((3, 4), (4, 2)), ((3, 4), (4,)), ((4,), (4, 2))])
-def test_the_labels_of_products_are_what_the_sweep_computes(shape_a, shape_b, ta, tb):
-    rng = np.random.default_rng(0)
-    a = ad.tensor(rng.normal(size=shape_a[::-1] if ta else shape_a), requires_grad=True)
-    b = ad.tensor(rng.normal(size=shape_b[::-1] if tb else shape_b), requires_grad=True)
-    y = (a.T if ta else a) @ (b.T if tb else b)
-    g = rng.normal(size=y.shape)
-    y.backward(ad.tensor(g))
-
-    def matrix(m):
-        return m.reshape(-1, 1) if m.ndim == 1 else m
-
-    labels = pictures._matrix_sides((ta, tb), [a.shape, b.shape])
-    for text, other, x in ((labels[0], b, a), (labels[1], a, b)):
-        left, right = [
-            matrix(g if factor[0] == "G" else other.detach().numpy())
-            for factor in text.split()]
-        left = left.T if "ᵀ" in text.split()[0] else left
-        right = right.T if "ᵀ" in text.split()[1] else right
-        np.testing.assert_allclose(left @ right, matrix(x.grad.numpy()))
 
 
 def test_a_program_and_a_graph_are_drawn_with_and_without_numbers():

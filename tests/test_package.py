@@ -25,9 +25,9 @@ FLOORS = [
     "numpy_api", "linalg_rules", "linalg_scipy", "linalg", "definitions", "numpy_statistics",
     "numpy_signal", "numpy_arrangement", "numpy_polynomials", "numpy_ufuncs", "numpy_scimath",
     "numpy_creation", "numpy_methods", "numpy_coverage", "adapt", "storage", "fft", "modes",
-    "autograd", "transforms", "native", "rows", "watching", "arguments", "recording", "program",
-    "blame", "graph", "sympy", "trust", "formulas", "folding", "layout", "canvas", "pictures",
-    "scipy", "__init__",
+    "progress", "autograd", "transforms", "native", "rows", "watching", "arguments", "recording",
+    "program", "blame", "graph", "tables", "summary", "sympy", "trust", "formulas", "labels",
+    "folding", "layout", "canvas", "pictures", "scipy", "__init__",
 ]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "special.pyi", "_core.pxd", "cfad.pxd", "record.h",

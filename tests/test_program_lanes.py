@@ -499,7 +499,7 @@ def test_progress_is_a_line_on_stderr_without_tqdm_and_only_when_asked(monkeypat
 
 def test_progress_is_a_bar_where_tqdm_is_installed(monkeypatch):
     class Bar:
-        def __init__(self, total, unit):
+        def __init__(self, total, unit, desc):
             self.total, self.done = total, 0
             bars.append(self)
 

@@ -488,7 +488,11 @@ def f32(value):
         (lambda: ad.tensor([1, 2], dtype=ad.int8), "tensor([1, 2], dtype=int8)"),
         (lambda: ad.tensor([True]), "tensor([ True])"),
         (lambda: ad.tensor([[1.0], [2.5]]), "tensor([[1. ],\n        [2.5]])"),
-        (lambda: ad.tensor([]), "tensor([], shape=(0,))"),
+        (lambda: ad.tensor([]), "tensor([])"),
+        (lambda: ad.tensor([], dtype=ad.int64), "tensor([], dtype=int64)"),
+        (lambda: ad.zeros((2, 0), dtype=bool), "tensor([], shape=(2, 0), dtype=bool)"),
+        (lambda: ad.tensor(1j), "tensor(0.+1.j)"),
+        (lambda: ad.tensor([1j], dtype=ad.complex64), "tensor([0.+1.j], dtype=complex64)"),
         (lambda: ad.tensor(np.zeros((2, 0))), "tensor([], shape=(2, 0))"),
         (lambda: ad.tensor(math.nan), "tensor(nan)"),
         (lambda: ad.tensor(-math.inf), "tensor(-inf)"),
@@ -500,8 +504,38 @@ def test_repr_shows_value_history_and_dtype(make, text):
     assert str(t) == text
 
 
-def test_repr_of_a_long_tensor_is_short():
-    assert len(repr(ad.zeros(100_000))) < 200
+def test_repr_of_a_long_tensor_is_short_and_has_its_shape():
+    text = repr(ad.zeros(100_000))
+    assert "..." in text and text.endswith(", shape=(100000,))") and len(text) < 200
+    with np.printoptions(threshold=5):
+        assert repr(leaf(np.zeros((2, 3)))).endswith("shape=(2, 3), requires_grad=True)")
+    assert "shape" not in repr(ad.zeros(100))
+
+
+def test_repr_keeps_to_the_width_of_numpys_lines():
+    wide = leaf(np.arange(9) + 0.125) * 1.0
+    lines = repr(wide).splitlines()
+    assert len(lines) == 2 and lines[1] == "       grad_fn=<multiply>)"
+    for columns in range(40, 120):
+        with np.printoptions(linewidth=columns):
+            lines = repr(wide).splitlines()
+            assert max(map(len, lines)) <= columns
+            # nothing stands alone that had room
+            if lines[-1].startswith("       grad_fn"):
+                assert len(lines[-2]) + 1 + len(lines[-1].lstrip()) > columns
+
+
+def test_repr_of_what_a_recording_made_and_of_its_inputs():
+    seen = []
+
+    def function(x):
+        seen.append(x * 2.0)
+        seen.append(repr(x))
+        return x.sum()
+
+    ad.compile(function)(np.ones(2))
+    assert repr(seen[0]) == "tensor([2., 2.])"      # what outlives it is a constant
+    assert seen[1] == "tensor([1., 1.], grad_fn=<input>)"
 
 
 def test_repr_follows_numpys_print_options():
@@ -532,6 +566,11 @@ def test_repr_tells_of_a_consumed_graph():
 )
 def test_format_of_one_number_is_that_of_the_number(make, spec, text):
     assert format(make(), spec) == text
+
+
+def test_format_of_several_numbers_as_one_is_refused():
+    with pytest.raises(TypeError, match=r"format: '.3f' is for one number, .* shape \(2,\)"):
+        format(ad.tensor([1.0, 2.0]), ".3f")
 
 
 # Copies.

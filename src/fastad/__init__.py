@@ -38,7 +38,8 @@ from .exchange import API_VERSION as __array_api_version__  # noqa: F401
 from .graph import Graph, GuardError, load, name, record
 from .modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_coverage import *  # noqa: F403
-from .program import Program, ProgramWarning, compile
+from .program import ABOVE, Program, ProgramWarning, compile
+from .progress import set_progress
 from .sympy import factorial, from_sympy, gamma, to_sympy
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
 from .trust import report
@@ -73,13 +74,24 @@ def __getattr__(name: str) -> _Any:
     return found
 
 
+def _later(module: str, name: str) -> _Any:
+    """A function of a module that is imported when it is first called."""
+    def call(*args: _Any) -> _Any:
+        return getattr(_import_module(f"fastad.{module}"), name)(*args)
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
 _LATER = {"Picture": "pictures", "draw": "pictures", "special": "special"}
 
+ABOVE["summary"] = _later("summary", "summary")
 _core.library_is((
     _os.path.dirname(__file__) + _os.sep, _os.path.dirname(_np.__file__) + _os.sep,
     "<partial ", "<fastad"))
 _core.register_methods(
-    {**exchange.METHODS, **numpy_api.METHODS}, numpy_api.getitem, numpy_api.setitem
+    {**exchange.METHODS, **numpy_api.METHODS, "_repr_html_": _later("tables", "tensor_html")},
+    numpy_api.getitem, numpy_api.setitem
 )
 _core.register_rules(
     rules.zero_safe, rules.scatter, rules.STACK, rules.WINDOW, rules.PUT, rules.put_values,
@@ -94,7 +106,7 @@ __all__ = [
     "enable_grad", "factorial", "fft", "float32", "float64", "from_sympy", "gamma", "get_include",
     "grad", "hessian", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian",
     "jvp", "linalg", "load", "modes", "name", "nan", "newaxis", "no_grad", "pi", "record",
-    "release_memory", "report", "scipy", "set_grad_enabled", "tensor", "to_sympy", "transforms",
-    "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
+    "release_memory", "report", "scipy", "set_grad_enabled", "set_progress", "tensor", "to_sympy",
+    "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
     *exchange.__all__, *numpy_coverage.__all__, *_LATER,
 ]

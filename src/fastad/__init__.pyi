@@ -57,6 +57,7 @@ from .pictures import Picture as Picture
 from .pictures import draw as draw
 from .program import Program as Program
 from .program import compile as compile
+from .progress import set_progress as set_progress
 from .sympy import factorial as factorial
 from .sympy import from_sympy as from_sympy
 from .sympy import gamma as gamma

@@ -27,7 +27,7 @@ import numpy as np
 cnp.import_array()
 
 cdef extern from "record.h":
-    int fad_grad_off, fad_trace_id, fad_watch, fad_quiet, fad_met
+    int fad_grad_off, fad_trace_id, fad_watch, fad_quiet, fad_met, fad_told_at
 
 cdef extern from "tensor_object.h":
     enum: FAD_TENSOR_GIVEN_AS_GRAD
@@ -2248,16 +2248,25 @@ cdef class Tensor:
 
     def __repr__(self):
         a = look(self)
-        text = np.array2string(a, separator=", ", prefix="tensor(")
-        if a.size == 0:
-            text += f", shape={self.shape}"
+        options = np.get_printoptions()
+        text = np.array2string(a, separator=", ", prefix="tensor(", suffix=")")
+        rest = []
+        if a.size > options["threshold"] or a.size == 0 and a.ndim != 1:
+            rest.append(f"shape={self.shape}")
         if self.leaf_requires:
-            text += ", requires_grad=True"
+            rest.append("requires_grad=True")
         elif active(self):
-            text += f", grad_fn={self.grad_fn!r}"
-        if a.dtype.kind != "b" and a.dtype not in (F64, C128, np.int64):
-            text += f", dtype={a.dtype}"
-        return f"tensor({text})"
+            rest.append(f"grad_fn={self.grad_fn!r}")
+        # the elements show these, if there are any
+        if a.dtype != F64 and (a.size == 0 or a.dtype not in (C128, np.int64, np.bool_)):
+            rest.append(f"dtype={a.dtype}")
+        if not rest:
+            return f"tensor({text})"
+        end = ", ".join(rest) + ")"
+        room = options["linewidth"] - len(text) + text.rfind("\n") + 1
+        if text.rfind("\n") < 0:
+            room -= len("tensor(")
+        return f"tensor({text},{' ' if len(end) + 2 <= room else chr(10) + ' ' * 7}{end}"
 
     def __str__(self):
         return self.__repr__()
@@ -2267,7 +2276,11 @@ cdef class Tensor:
             return format(self.item(), spec)
         if self.arr.ndim == 0 or (spec and self.arr.size == 1):
             return format(self.item(), spec)
-        return format(str(self), spec)
+        try:
+            return format(str(self), spec)
+        except ValueError:
+            raise TypeError(f"format: {spec!r} is for one number, and this tensor has shape "
+                            f"{self.shape}; use .tolist() or numpy.array2string") from None
 
     def __reduce__(self):
         fresh(self)
@@ -2432,6 +2445,8 @@ cdef class Tensor:
         op = tape.op[i] & FAD_OPCODE
         if op == FAD_OP_CALL:
             return GradFn((<object>fad_call_of(&tape, i).rule).name)
+        if op == FAD_OP_positive and fad_trace_id and tracing().hands_out(tape.args[i].a):
+            return GradFn("input")
         return GradFn(op_name(op))
 
     def detach(self):

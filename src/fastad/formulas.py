@@ -13,8 +13,10 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from . import _core
 
@@ -26,13 +28,18 @@ ROWS: dict[str, dict[str, Any]] = {row["name"]: row for row in _core.table()}
 _C_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2",
             "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "lgamma_": "lgamma",
             "remainder_": "remainder", "fabs": "absolute", "log": "ln"}
-_PI = ("constant", "π", r"\pi")
+_PI, _I = ("constant", "π", r"\pi"), ("constant", "i", "i")
 _CONSTANTS: dict[str, Formula] = {
     "FAD_LN2": ("call", "ln", 2.0), "FAD_1_LN2": ("/", 1.0, ("call", "ln", 2.0)),
     "FAD_1_LN10": ("/", 1.0, ("call", "ln", 10.0)),
     "FAD_2_SQRTPI": ("/", 2.0, ("call", "sqrt", _PI)),
     "FAD_RADIAN": ("/", 180.0, _PI), "FAD_DEGREE": ("/", _PI, 180.0),
     "FAD_NAN": ("constant", "none", r"\text{none}"),
+    # of the special functions
+    "PI": _PI, "SQRT_PI": ("call", "sqrt", _PI), "TWO_SQRTPI": ("/", 2.0, ("call", "sqrt", _PI)),
+    "SQRT_2": ("call", "sqrt", 2.0), "SQRT_2PI": ("call", "sqrt", ("*", 2.0, _PI)),
+    "LN10": ("call", "ln", 10.0), "LOG_2PI": ("call", "ln", ("*", 2.0, _PI)),
+    "DEGREE": ("/", _PI, 180.0),
 }
 _SIGNS = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge,
           "==": operator.eq, "!=": operator.ne}
@@ -41,7 +48,7 @@ _BOTH = {("<=", "!="): "<", (">=", "!="): ">", ("<=", "=="): "==", (">=", "=="):
 _SHOWN = {"<": ("<", r"\lt "), ">": (">", r"\gt "), "<=": ("≤", r"\le "), ">=": ("≥", r"\ge "),
           "==": ("=", "="), "!=": ("≠", "≠")}
 _OPERATORS: dict[type, str] = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Lt: "<", ast.Gt: ">",
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "^", ast.Lt: "<", ast.Gt: ">",
     ast.LtE: "<=", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
 }
 _VALUES: dict[str, Callable[..., float]] = {"+": operator.add, "-": operator.sub,
@@ -58,6 +65,8 @@ def parsed(text: str) -> Formula:
 
 
 def _read(node: Any) -> Formula:
+    if isinstance(node, ast.Constant) and isinstance(node.value, complex):
+        return make("*", float(node.value.imag), _I)
     if isinstance(node, ast.Constant):
         return float(str(node.value))
     if isinstance(node, ast.Name):
@@ -72,8 +81,11 @@ def _read(node: Any) -> Formula:
     name, parts = node.func.id, [_read(p) for p in node.args]
     if name == "one_minus_square":
         return make("-", 1.0, make("^", parts[0], 2.0))
-    kind = {"pow": "^", "zmul": "*", "where": "where"}.get(name)
-    return make(kind, *parts) if kind else make("call", _C_NAMES.get(name, name), *parts)
+    if name == "square":
+        return make("^", parts[0], 2.0)
+    kind = {"pow": "^", "power": "^", "zmul": "*", "where": "where"}.get(name)
+    return make(kind, *parts) if kind else make(
+        "call", _C_NAMES.get(name, name.lstrip("_")), *parts)
 
 
 def make(kind: str, *parts: Any) -> Formula:
@@ -244,13 +256,59 @@ def taken(p: Formula, at: Mapping[str, float]) -> tuple[Formula, list[Formula]]:
 # ---- what the table says -------------------------------------------------------------------------
 
 
-_OPERANDS = {1: ("x",), 2: ("a", "b"), 3: ("a", "b", "c")}
+OPERANDS = {1: ("x",), 2: ("a", "b"), 3: ("a", "b", "c")}
+
+
+class NoFormula(LookupError):
+    """A table has no formula that could be read."""
+
+
+class Row(NamedTuple):
+    """What a table says of an elementwise function: ``partials`` are formulas of ``operands`` and
+    of the result ``y``; one is None that has no formula which could be read."""
+
+    name: str
+    operands: tuple[str, ...]
+    partials: tuple[Formula | None, ...]
+
+
+@functools.cache
+def row_of(primitive: str) -> Row | None:
+    """The row of a primitive in the op table or in that of the special functions, if it has one.
+
+    The operands of special functions begin with their orders.
+    """
+    if primitive in ROWS:
+        row = ROWS[primitive]
+        return Row(primitive, OPERANDS[row["arity"]], tuple(map(parsed, row["partials"])))
+    if not primitive.startswith("special."):
+        return None
+    from . import special  # it costs milliseconds to import; a record with it has done so
+
+    found = vars(special)["ROWS"].get(primitive.removeprefix("special."))
+    if found is None:
+        return None
+    partials = tuple([_read_with(text, found.let) for text in found.partials])
+    return Row(found.name.lstrip("_"), (*found.orders, *found.arguments), partials)
+
+
+def _read_with(text: str, let: dict[str, str]) -> Formula | None:
+    """A formula with those that stand for names in it."""
+    try:
+        p = parsed(text)
+        for name in reversed(let):
+            p = replaced(p, {name: parsed(let[name])})
+        return p
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError):
+        return None         # no arithmetic, or words
 
 
 def value_formula(name: str, operands: list[Formula]) -> Formula:
     """What a row computes of these operands, where that is short; else ``name(operands)``."""
-    row = ROWS[name]
-    names = _OPERANDS[row["arity"]]
+    row = ROWS.get(name)
+    if row is None:
+        return ("call", row_of(name).name, *operands)       # type: ignore[union-attr]
+    names = OPERANDS[row["arity"]]
     p = parsed(row["primal"])
     called = _is(p, "call") and p[1] not in ("sqrt", "cbrt", "absolute", "exp")
     if called or type(p) is str or "where" in row["primal"] or "FAD_" in row["primal"]:
@@ -259,12 +317,19 @@ def value_formula(name: str, operands: list[Formula]) -> Formula:
 
 
 def partial_formula(
-    name: str, side: int, operands: list[Formula], at: list[float | None], y: float | None
+    name: str, side: int, operands: list[Formula], at: list[float | None], y: float | None,
+    result: Formula = None
 ) -> tuple[Formula, list[Formula]]:
     """The partial of a row to an operand, and the comparisons that made it so.
 
     `at` and `y` are the values where these are numbers: they decide between the cases of a kink.
-    The result of the row is written in terms of its operands.
+    Where the partial contains the result, that is called `result`, or, with None, written in terms
+    of its operands.
+
+    Raises
+    ------
+    NoFormula
+        If there is none.
 
     Examples
     --------
@@ -272,15 +337,38 @@ def partial_formula(
     >>> text(partial_formula("power", 0, ["x", 3.0], [2.0, 3.0], 8.0)[0])
     '3x²'
     """
-    row = ROWS[name]
-    names = _OPERANDS[row["arity"]]
-    numbers = {k: v for k, v in zip((*names, "y"), (*at, y)) if v is not None and not math.isnan(v)}
-    p, why = taken(parsed(row["partials"][side]), numbers)
-    by = {**dict(zip(names, operands)), "y": value_formula(name, operands)}
+    row = row_of(name)
+    if row is None:
+        raise NoFormula(name)
+    # orders stand before the operands and have no partials
+    partial = row.partials[side - (len(row.operands) - len(row.partials))]
+    if partial is None:
+        raise NoFormula(name)
+    numbers = {k: v for k, v in zip((*row.operands, "y"), (*at, y))
+               if v is not None and not math.isnan(v)}
+    p, why = taken(partial, numbers)
+    result = value_formula(name, operands) if result is None else result
+    by = {**dict(zip(row.operands, operands)), "y": result}
     if type(p) is not float:
         why = []        # the formula tells enough
     reasons = [replaced(c, by) for c in why]
     return replaced(p, by), [c for c in reasons if type(c) is tuple]
+
+
+def is_real(p: Formula, real: Container[str]) -> bool:
+    """Whether a formula has real values where the names `real` have such, as far as one sees."""
+    if type(p) is str:
+        return p in real
+    if type(p) is not tuple:
+        return True
+    if p[0] == "constant":
+        return p != _I
+    if p[0] == "where":
+        return is_real(p[2], real) and is_real(p[3], real)
+    if p[0] == "call" and p[1] in ("absolute", "fabs"):
+        return True
+    first = 2 if p[0] in ("call", "cmp") else 1
+    return all(is_real(part, real) for part in p[first:])
 
 
 # ---- writing them --------------------------------------------------------------------------------
@@ -288,7 +376,7 @@ def partial_formula(
 
 def number_text(x: Any, digits: int = 4) -> str:
     """A number to so many digits; of large whole numbers all."""
-    if isinstance(x, complex):
+    if np.iscomplexobj(x):
         imaginary = number_text(x.imag, digits)
         return f"{number_text(x.real, digits)}{'' if imaginary[0] == '-' else '+'}{imaginary}i"
     x = float(x)
@@ -306,7 +394,7 @@ def number_tex(x: Any, digits: int = 4) -> str:
     """The same in TeX."""
     text = number_text(x, digits)
     mantissa, exponent, power = text.partition("e")
-    if exponent and not isinstance(x, complex):
+    if exponent and not np.iscomplexobj(x):
         return rf"{mantissa} \cdot 10^{{{int(power)}}}"
     return {"nan": r"\text{nan}", "inf": r"\infty", "-inf": r"-\infty"}.get(text, text)
 
@@ -327,42 +415,73 @@ def _level(p: Formula) -> int:
 
 def text(p: Formula) -> str:
     """The formula in one line of Unicode."""
+    return _written(p, False)
+
+
+def tex(p: Formula) -> str:
+    """The formula in TeX, of what KaTeX and MathJax know."""
+    return _written(p, True)
+
+
+def _written(p: Formula, in_tex: bool) -> str:
+    """The formula in TeX or as text."""
+    def part(q: Formula, least: int) -> str:
+        inside = _written(q, in_tex)
+        return inside if _level(q) >= least else f"({inside})"
+
     if type(p) is float:
-        return number_text(p, 6)
+        return number_tex(p, 6) if in_tex else number_text(p, 6)
     if type(p) is str:
-        return p
+        return name_tex(p) if in_tex else p
     kind = p[0]
     if kind in "+-":
-        return f"{_text(p[1], _SUM)} {kind} {_text(p[2], _PRODUCT if kind == '-' else _SUM)}"
-    if kind == "*":
-        left, right = _text(p[1], _PRODUCT), _text(p[2], _POWER if _is(p[2], "neg") else _PRODUCT)
-        return left + _between(p[1], p[2], right) + right
-    if kind == "/":
-        return f"{_text(p[1], _PRODUCT)}/{_text(p[2], _POWER)}"
+        return f"{part(p[1], _SUM)} {kind} {part(p[2], _PRODUCT if kind == '-' else _SUM)}"
     if kind == "neg":
-        return "-" + _text(p[1], _PRODUCT)
+        return "-" + part(p[1], _PRODUCT)
+    if kind == "*":
+        right = part(p[2], _POWER if _is(p[2], "neg") else _PRODUCT)
+        between = r"\, " if type(p[1]) is float and type(p[2]) is not float else r" \cdot "
+        return part(p[1], _PRODUCT) + (between if in_tex else _between(p[1], p[2], right)) + right
+    if kind == "/":
+        if in_tex:
+            return rf"\frac{{{tex(p[1])}}}{{{tex(p[2])}}}"
+        return f"{part(p[1], _PRODUCT)}/{part(p[2], _POWER)}"
     if kind == "^":
+        base = part(p[1], _ATOM)
+        if in_tex:
+            return f"{base}^{{{tex(p[2])}}}"
         if type(p[2]) is float and p[2] == int(p[2]):
-            return _text(p[1], _ATOM) + str(int(p[2])).translate(_SUPERSCRIPTS)
-        return f"{_text(p[1], _ATOM)}^{_text(p[2], _ATOM)}"
+            return base + str(int(p[2])).translate(_SUPERSCRIPTS)
+        return f"{base}^{part(p[2], _ATOM)}"
     if kind == "where":
-        return f"{_text(p[2], _SUM)} if {text(p[1])} else {text(p[3])}"
+        if_, else_ = (r"\ \text{if}\ ", r"\ \text{else}\ ") if in_tex else (" if ", " else ")
+        return f"{part(p[2], _SUM)}{if_}{part(p[1], _SUM - 1)}{else_}{part(p[3], _SUM - 1)}"
     if kind == "cmp":
-        return f"{_text(p[2], _SUM)} {_SHOWN[p[1]][0]} {_text(p[3], _SUM)}"
+        return f"{part(p[2], _SUM)} {_SHOWN[p[1]][in_tex]} {part(p[3], _SUM)}"
     if kind == "constant":
-        return str(p[1])
-    inside = ", ".join([text(part) for part in p[2:]])
-    if p[1] == "absolute":
-        return f"|{inside}|"
-    if p[1] in ("sqrt", "cbrt"):
-        root = "√" if p[1] == "sqrt" else "∛"
-        return root + (inside if _level(p[2]) == _ATOM and type(p[2]) is not tuple
-                       else f"({inside})")
-    return f"{p[1]}({inside})"
+        return str(p[1 + in_tex])
+    return _call_written(p[1], p[2:], ", ".join([_written(q, in_tex) for q in p[2:]]), in_tex)
 
 
-def _text(p: Formula, least: int) -> str:
-    return text(p) if _level(p) >= least else f"({text(p)})"
+def _call_written(name: str, operands: tuple[Formula, ...], inside: str, in_tex: bool) -> str:
+    """A function of operands that are written already."""
+    if name in ("absolute", "fabs"):
+        return rf"\left|{inside}\right|" if in_tex else f"|{inside}|"
+    if name in ("sqrt", "cbrt") and in_tex:
+        return rf"\sqrt{'' if name == 'sqrt' else '[3]'}{{{inside}}}"
+    if name in ("sqrt", "cbrt"):
+        root = "√" if name == "sqrt" else "∛"
+        bare = _level(operands[0]) == _ATOM and type(operands[0]) is not tuple
+        return root + (inside if bare else f"({inside})")
+    if not in_tex:
+        return f"{name}({inside})"
+    if name == "conj":
+        return rf"\overline{{{inside}}}"
+    if name in _TEX_FUNCTIONS:
+        return rf"\{name}({inside})"
+    if not re.fullmatch(r"[\w.]+", name):
+        return f"{words_tex(name)}({inside})"
+    return rf"\operatorname{{{name.replace('_', chr(92) + '_')}}}({inside})"
 
 
 def _between(p: Formula, q: Formula, right: str) -> str:
@@ -400,41 +519,3 @@ def name_tex(name: str) -> str:
     elif len(letters) > 1:
         letters = rf"\mathrm{{{letters}}}"
     return f"{letters}_{{{index}}}" if index else letters
-
-
-def tex(p: Formula) -> str:
-    """The formula in TeX, of what KaTeX and MathJax know."""
-    if type(p) is float:
-        return number_tex(p, 6)
-    if type(p) is str:
-        return name_tex(p)
-    kind = p[0]
-    if kind in "+-":
-        return f"{_tex(p[1], _SUM)} {kind} {_tex(p[2], _PRODUCT if kind == '-' else _SUM)}"
-    if kind == "*":
-        dot = r" \cdot " if type(p[1]) is not float or type(p[2]) is float else r"\, "
-        return _tex(p[1], _PRODUCT) + dot + _tex(p[2], _POWER if _is(p[2], "neg") else _PRODUCT)
-    if kind == "/":
-        return rf"\frac{{{tex(p[1])}}}{{{tex(p[2])}}}"
-    if kind == "neg":
-        return "-" + _tex(p[1], _PRODUCT)
-    if kind == "^":
-        return f"{_tex(p[1], _ATOM)}^{{{tex(p[2])}}}"
-    if kind == "where":
-        return rf"{_tex(p[2], _SUM)}\ \text{{if}}\ {tex(p[1])}\ \text{{else}}\ {tex(p[3])}"
-    if kind == "cmp":
-        return f"{_tex(p[2], _SUM)} {_SHOWN[p[1]][1]} {_tex(p[3], _SUM)}"
-    if kind == "constant":
-        return str(p[2])
-    inside = ", ".join([tex(part) for part in p[2:]])
-    if p[1] == "absolute":
-        return rf"\left|{inside}\right|"
-    if p[1] in ("sqrt", "cbrt"):
-        return rf"\sqrt{'' if p[1] == 'sqrt' else '[3]'}{{{inside}}}"
-    if p[1] in _TEX_FUNCTIONS:
-        return rf"\{p[1]}({inside})"
-    return rf"\operatorname{{{p[1].replace('_', chr(92) + '_')}}}({inside})"
-
-
-def _tex(p: Formula, least: int) -> str:
-    return tex(p) if _level(p) >= least else f"({tex(p)})"

@@ -424,6 +424,16 @@ cdef class Nodes:
                 found = self.guard_place(k)
         return self.seen(guard) + (f" (at {found[0]}:{found[1]})" if found else "")
 
+    def guard_seen(self, int k):
+        """What Python saw that guard k checks, in words."""
+        return self.seen(self.guards[k])
+
+    def swept(self):
+        """How many operations a sweep has recorded."""
+        if self.places is None:
+            return 0
+        return int(np.count_nonzero((self.places & PLACE_DERIVED != 0) & (self.op >= FAD_OP_CALL)))
+
     cdef str seen(self, guard):
         kind, wanted, a, b, at, number, array = guard
         what = f"node {a} ({self.primitive(a)})"

@@ -42,7 +42,7 @@ class Node(NamedTuple):
     value: Any
 
 
-_NUMBER = Kind((), np.dtype(np.float64))
+NUMBER = Kind((), np.dtype(np.float64))
 _GRADIENT = "grad:"
 _MOST_RUNS = 64
 _LISTED = 200
@@ -92,9 +92,10 @@ class Graph:
                                  "give the value another name")
         recorded = program._Recorded(name, {key: [(nodes, outer, result)]})
         self.program = Program(recorded)
+        self.seconds: tuple[float, float] | None = None     # recording and compiling, if known
 
     def _kind(self, i: int) -> Kind:
-        return Kind(*self._nodes.arrays[i]) if i in self._nodes.arrays else _NUMBER
+        return Kind(*self._nodes.arrays[i]) if i in self._nodes.arrays else NUMBER
 
     # Looking at it.
 
@@ -132,13 +133,33 @@ class Graph:
             else:
                 what = f"{node.primitive}({', '.join([f'%{p}' for p in node.parents])})"
                 what = "input" if node.primitive == "input" else what
-            kind = "" if node[3:5] == _NUMBER else f"  {node.dtype}{list(node.shape)}"
+            kind = "" if node[3:5] == NUMBER else f"  {node.dtype}{list(node.shape)}"
             name = "" if node.name is None else f"  # {node.name}"
             rows.append(f"%{node.id} = {what}{kind}{name}")
         if len(self) > _LISTED:
             rows.append(f"... and {len(self) - _LISTED} more nodes")
         rows += [f"guard: {self._nodes.described(guard)}" for guard in self._nodes.guards[:_LISTED]]
         return "\n".join([repr(self), *rows])
+
+    def summary(self) -> Any:
+        """Return what was recorded, and what its runs and derivatives take.
+
+        Returns
+        -------
+        Summary
+            As of `Program.summary`.
+
+        Examples
+        --------
+        >>> import fastad as ad
+        >>> found = ad.record(lambda x, y: ad.sin(x) * y, 1.0, 2.0).summary()
+        >>> found.parts[0].recordings[0].signature, found.parts[0].recordings[0].operations
+        ('x: number, y: number', {'multiply': 1, 'sin': 1})
+        """
+        return program.ABOVE["summary"](self)
+
+    def _repr_html_(self) -> str:
+        return str(self.summary()._repr_html_())
 
     # Running it.
 
@@ -196,7 +217,8 @@ class Graph:
         if replay is None:
             if len(self._runs) >= _MOST_RUNS:
                 self._runs.pop(next(iter(self._runs)))
-            replay = self._runs[key] = program._new_replay(self._fetcher(*key), self)
+            replay = self._runs[key] = program._new_replay(
+                self._fetcher(*key), self, title=f".run, fetch={wanted}")
         return transforms._rebuild(fetch, iter(replay(*values)))
 
     def _known(self) -> str:
@@ -209,7 +231,7 @@ class Graph:
             raise ValueError(f"run: {k!r} was fed {a.dtype} of shape {a.shape}; wanted "
                              f"{kind.dtype} of shape {kind.shape}")
         a = np.ascontiguousarray(a, kind.dtype).reshape(kind.shape)
-        return a.item() if kind == _NUMBER else a
+        return a.item() if kind == NUMBER else a
 
     def _node(self, k: str) -> int:
         if k not in self.names:
@@ -397,8 +419,10 @@ def record(function: Callable[..., Any], *examples: Any, **named: Any) -> Graph:
     if key in replay.given_up:
         raise ValueError(f"record: {replay.given_up[key]}; such a function has no graph")
     plan = replay.plans[key][0]
-    return Graph(getattr(source, "__name__", type(source).__name__), plan.nodes, plan.outer, key,
-                 plan.result, _input_names(source, examples, named))
+    graph = Graph(getattr(source, "__name__", type(source).__name__), plan.nodes, plan.outer, key,
+                  plan.result, _input_names(source, examples, named))
+    graph.seconds = plan.seconds
+    return graph
 
 
 def defined(g: Graph, leaves: list[Any]) -> Graph:

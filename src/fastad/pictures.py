@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, arguments, canvas, folding, formulas, modes, transforms
+from . import _core, arguments, canvas, folding, formulas, labels, modes, transforms
 from . import graph as graphs
 from ._core import Nodes, Tensor
 from .canvas import Edge, Line, Panel, Vertex
@@ -27,6 +27,7 @@ from .program import Program
 __all__ = ["Picture", "draw"]
 
 MAX_NODES = 80
+_LONGEST = 72           # characters of the formula of a partial
 _FEW = 4                # elements of an array that are written out, terms of a sum likewise
 _DEEPEST = 16           # calls within calls that a picture knows of
 _VARIABLES = 10000      # variables that are looked at
@@ -353,47 +354,6 @@ def _value_text(x: Any, digits: int) -> str:
     return f"all {low}" if low == high and x.min() == x.max() else f"{low} … {high}"
 
 
-def _index_text(index: Any) -> str:
-    """An index as it is written."""
-    def one(k: Any) -> str:
-        if isinstance(k, slice):
-            a, b, step = ["" if v is None else str(v) for v in (k.start, k.stop, k.step)]
-            return f"{a}:{b}" + (f":{step}" if step else "")
-        if k is Ellipsis:
-            return "..."
-        if k is None:
-            return "None"
-        return str(k) if np.ndim(k) == 0 else "array"
-    return ", ".join([one(k) for k in index]) if isinstance(index, tuple) else one(index)
-
-
-def _matrix_sides(params: Any, shapes: list[tuple[int, ...]]) -> tuple[str, str]:
-    """The cotangents of a product of two matrices, read as they are or transposed."""
-    ta, tb = bool(params[0]), bool(params[1])
-    na, nb = len(shapes[0]), len(shapes[1])
-    if na == 1 and nb == 1:
-        return "G {1}", "G {0}"
-    if nb == 1:
-        return ("{1} Gᵀ" if ta else "G {1}ᵀ"), ("{0} G" if ta else "{0}ᵀ G")
-    if na == 1:
-        return ("{1} G" if not tb else "{1}ᵀ G"), ("{0} Gᵀ" if not tb else "G {0}ᵀ")
-    left = ("{1}ᵀ Gᵀ" if tb else "{1} Gᵀ") if ta else ("G {1}" if tb else "G {1}ᵀ")
-    right = ("Gᵀ {0}ᵀ" if ta else "Gᵀ {0}") if tb else ("{0} G" if ta else "{0}ᵀ G")
-    return left, right
-
-
-# What the cotangent G of a result becomes in an operand {0}; in words where it is no product.
-_STRUCTURED: dict[str, str] = {
-    "sum": "G for every element", "sum_to": "G for every element", "astype": "G",
-    "broadcast_to": "G summed", "reshape": "G reshaped", "transpose": "Gᵀ", "trace": "G I",
-    "getitem": "G there, 0 elsewhere", "scatter": "the entries of G", "stack": "its part of G",
-    "concatenate": "its part of G", "assemble": "its entry of G", "pad": "the inside of G",
-    "cumsum": "G summed from the end", "prod": "G {y}/{0}", "norm": "G {0}/{y}",
-    "max": "G at the largest, shared by ties", "min": "G at the smallest, shared by ties",
-}
-_MATHEMATICAL = {"matmul", "dot", "inner", "astype", "transpose", "trace", "prod", "norm"}
-
-
 class _View:
     """A folded record as boxes and arrows."""
 
@@ -410,9 +370,8 @@ class _View:
             for i in group.members:
                 self.owner[i] = g
         self.names = self._named()
-        self.target = self.names[self.owner[record.outputs[0]]]
-        if not record.is_number(record.outputs[0]):
-            self.target = "Σ" + self.target
+        self.target = _target(self.names[self.owner[record.outputs[0]]],
+                              *record.kind(record.outputs[0]))
         self.pairs = self._pairs()
 
     def _folded(self, most: int | None, depth: int | None) -> list[folding.Group]:
@@ -510,29 +469,27 @@ class _View:
         if what in formulas.ROWS:
             p = formulas.value_formula(what, operands)
             return formulas.text(p), formulas.tex(p)
-        params = record.nodes.calls[i][1]
-        names = [formulas.text(p) for p in operands]
-        tex_names = [formulas.tex(p) for p in operands]
-        if what == "matmul":
-            turned = [bool(t) and len(record.kind(p)[0]) > 1
-                      for t, p in zip(params, record.parents[i])]
-            return (" @ ".join([n + "ᵀ" * t for n, t in zip(names, turned)]),
-                    r"\,".join([n + r"^{\top}" * t for n, t in zip(tex_names, turned)]))
-        if what == "getitem" and len(names) == 1:
+        rule, params = record.nodes.calls[i][:2]
+        few = operands if len(operands) <= _FEW or "places" in (params or ()) else [
+            *operands[: _FEW - 1], "…"]
+        if what == "getitem" and len(operands) == 1:
             if isinstance(params, int):     # one element, by its place in the flat array
                 shape = record.kind(record.parents[i][0])[0]
                 place = tuple([int(k) for k in np.unravel_index(params, shape)])
                 index = place[0] if len(place) == 1 else place
             else:
                 index = params["index"]
-            inside = f"[{_index_text(index)}]"
-            return names[0] + inside, tex_names[0] + formulas.words_tex(inside)
-        if what == "transpose":
-            return names[0] + "ᵀ", tex_names[0] + r"^{\top}"
-        if len(operands) > _FEW:
-            operands = [*operands[: _FEW - 1], "…"]
-        p = formulas.make("call", what, *operands)
-        return formulas.text(p), formulas.tex(p)
+            inside = f"[{labels.index_text(index)}]"
+            return (formulas.text(operands[0]) + inside,
+                    formulas.tex(operands[0]) + formulas.words_tex(inside))
+        return labels.computed(what, rule, params, self._parts(i, g, few))
+
+    def _parts(self, i: int, g: int, operands: list[Formula]) -> labels.Parts:
+        """What stands in the templates of a structured primitive."""
+        record = self.record
+        return labels.Parts(operands, self.names[g],
+                            [record.kind(p)[1].kind == "c" for p in record.parents[i]],
+                            record.kind(i)[1].kind == "c")
 
     def _title(self, g: int, formula: bool) -> Line:
         """The first line of a box: the name, the formula, and the value of a number."""
@@ -623,7 +580,7 @@ class _View:
             raise ValueError("draw: no gradient flows to the inputs; draw it with which='forward'")
         reached = self._reached()
         pairs = {(q, g): v for (q, g), v in self.pairs.items() if q in reached and g in reached}
-        terms: dict[int, list[float | None]] = {}
+        terms: dict[int, list[complex | None]] = {}
         edges = []
         ways: dict[int, int] = {}
         for (q, g), (count, i) in pairs.items():
@@ -633,7 +590,7 @@ class _View:
             edges.append(Edge(f"b{g}", f"b{q}", label, q >= g))
         vertices = tuple([
             self._backward_vertex(g, terms.get(g, []), ways.get(g, 0)) for g in sorted(reached)])
-        return Panel("backward", f"backward: the gradient of {self.target}", vertices,
+        return Panel("backward", f"backward: the gradient of {self.target[0]}", vertices,
                      tuple(edges), True)
 
     def _reached(self) -> set[int]:
@@ -646,7 +603,7 @@ class _View:
                     record.same[p] for p in record.parents[i] if record.active[record.same[p]]])
         return {self.owner[i] for i in found if i in self.owner}
 
-    def _backward_vertex(self, g: int, terms: list[float | None], ways: int) -> Vertex:
+    def _backward_vertex(self, g: int, terms: list[complex | None], ways: int) -> Vertex:
         record, group = self.record, self.groups[g]
         if group.title is not None:
             return Vertex(f"b{g}", "folded", self._folded_lines(group))
@@ -666,7 +623,7 @@ class _View:
         return Vertex(f"b{g}", self._look(g), tuple(lines))
 
     def _total(
-        self, left: tuple[str, str], gradient: Any, terms: list[float | None], ways: int
+        self, left: tuple[str, str], gradient: Any, terms: list[complex | None], ways: int
     ) -> Line:
         """The gradient by a node as the sum of what the paths contribute."""
         total = _value_text(gradient, self.digits)
@@ -675,7 +632,8 @@ class _View:
         text, tex = left
         if 1 < len(terms) <= _FEW and None not in terms:
             for number, add in ((formulas.number_text, 0), (formulas.number_tex, 1)):
-                parts = [number(t, self.digits) for t in terms]
+                parts = [f"({number(t, self.digits)})" if isinstance(t, complex)
+                         else number(t, self.digits) for t in terms]
                 joined = parts[0] + "".join([
                     f" - {p[1:]}" if p[0] == "-" else f" + {p}" for p in parts[1:]])
                 if add:
@@ -686,7 +644,7 @@ class _View:
             return Line(f"{text} = {total} (sum of {ways} paths)")
         return Line(f"{text} = {total}", f"{tex} = {formulas.number_tex(gradient, self.digits)}")
 
-    def _local(self, q: int, g: int, i: int, count: int) -> tuple[Line | None, float | None]:
+    def _local(self, q: int, g: int, i: int, count: int) -> tuple[Line | None, complex | None]:
         """The derivative along an arrow, and what it contributes where that is one number."""
         record, group = self.record, self.groups[g]
         if group.title is not None or self.groups[q].title is not None:
@@ -696,102 +654,168 @@ class _View:
                  if self.owner.get(record.same[p]) == q and record.active[p]]
         what = record.primitives[i]
         single = len(group.members) == 1 and len(self.groups[q].members) == 1
-        if what in formulas.ROWS:
-            return self._of_row(q, g, i, sides, single)
+        row = self._row(i)
+        if row is not None:
+            try:
+                return self._of_row(q, g, i, row, sides, single)
+            except formulas.NoFormula:
+                pass            # it has no formula, or none that is short enough
         left = _derivative(self.target, self.names[q])
-        names = [self._symbol(p, g) for p in parents]
-        right = [self._structured(what, i, k, names, g) for k in sides]
+        parts = self._parts(i, g, [self._symbol(p, g) for p in parents])
+        shapes = [record.kind(p)[0] for p in parents]
+        params = record.nodes.calls[i][1]
+        right = [labels.pulled_back(what, params, k, shapes, parts) for k in sides]
         text = " + ".join([t for t, _ in right])
         tex = " + ".join([t for _, t in right])
         return Line(f"{left[0]} = {text}", f"{left[1]} = {tex}", True), None
 
-    def _structured(
-        self, what: str, i: int, k: int, names: list[Formula], g: int
-    ) -> tuple[str, str]:
-        """What the cotangent G becomes on its way through a structured primitive."""
-        record = self.record
-        shapes = [record.kind(p)[0] for p in record.parents[i]]
-        template = _STRUCTURED.get(what, f"G through {what}")
-        if what == "matmul":
-            template = _matrix_sides(record.nodes.calls[i][1], shapes)[k]
-        elif what in ("dot", "inner") and max([len(s) for s in shapes]) <= 2:
-            template = _matrix_sides((False, what == "inner"), shapes)[k]
-        own = names if what in ("matmul", "dot", "inner") else [names[k]]
-        text = template.format(*[formulas.text(p) for p in own], y=self.names[g])
-        if what not in _MATHEMATICAL:
-            return text, formulas.words_tex(text)
-        # braces mean something in TeX too
-        marked = template.format("\0", "\1", y="\2").replace("ᵀ", r"^{\top}").replace(" ", r"\,")
-        tex = [formulas.tex(p) for p in own]
-        by = {"\0": tex[0], "\1": tex[-1], "\2": formulas.name_tex(self.names[g])}
-        return text, "".join([by.get(c, c) for c in marked])
+    def _row(self, i: int) -> str | None:
+        """The row of a table whose partials the sweep multiplies with; None where it is none."""
+        what = self.record.primitives[i]
+        if what == "sign" and self.record.kind(i)[1].kind == "c":
+            return None         # not holomorphic
+        if what == "sinc_of_complex" and not self.record.nodes.calls[i][1]["order"]:
+            what = "sinc"
+        return what if formulas.row_of(what) is not None else None
+
+    def _orders(self, i: int) -> list[float]:
+        """What stands before the operands of a row: the orders of a special function."""
+        call = self.record.nodes.calls.get(i)
+        if call is None or not self.record.primitives[i].startswith("special."):
+            return []
+        return [float(x) for x in call[1].values()]
 
     def _of_row(
-        self, q: int, g: int, i: int, sides: list[int], single: bool
-    ) -> tuple[Line, float | None]:
+        self, q: int, g: int, i: int, row: str, sides: list[int], single: bool
+    ) -> tuple[Line, complex | None]:
+        """The partial along an arrow, conjugated where it is complex: what the sweep multiplies
+        with."""
         record = self.record
-        parents, what = record.parents[i], record.primitives[i]
-        operands = self._operands(i, g)
-        at = [self._number(p) if single else None for p in parents]
+        parents = record.parents[i]
+        symbols = self._operands(i, g)
+        orders = self._orders(i)
+        operands = [*orders, *symbols]
+        at = [*orders, *[self._number(p) if single else None for p in parents]]
         y = self._number(i) if single else None
         total: Formula = 0.0
         reasons: list[Formula] = []
-        turned = record.kind(parents[0])[1].kind == "c" != record.kind(i)[1].kind
+        no_reasons: list[Formula] = []
+        to_complex = record.kind(i)[1].kind == "c"
+        modulus = not to_complex and record.kind(parents[0])[1].kind == "c"
         for k in sides:
-            p, why = formulas.partial_formula(what, k, operands, at, y)
-            if turned:      # the modulus: not the slope of a real function
-                p, why = formulas.make("/", operands[k], formulas.value_formula(what, operands)), []
+            if modulus:         # its gradient, which is not the slope of a real function
+                p, why = ("/", symbols[k], formulas.value_formula(row, operands)), no_reasons
+            else:
+                result = self.names[g] if row.startswith("special.") else None
+                p, why = formulas.partial_formula(row, len(orders) + k, operands, at, y, result)
             total = formulas.make("+", total, p)
             reasons += [c for c in why if c not in reasons]
+        turned = to_complex and not formulas.is_real(total, self._real(parents, symbols))
         symbol = self.names[q] + ("′" if q >= g else "")
         left = _derivative(self.names[g], symbol)
-        text, tex = f"{left[0]} = {formulas.text(total)}", f"{left[1]} = {formulas.tex(total)}"
-        number = self._partial(i, sides) if single and not turned else None
+        if turned:
+            total = ("call", "conj", total)
+            left = f"conj({left[0]})", rf"\overline{{{left[1]}}}"
+        right = formulas.text(total), formulas.tex(total)
+        number = self._partial(i, row, sides) if single else None
+        if number is not None and modulus:
+            number = np.asarray(record.value(parents[0]))[()] * number
+        elif number is not None and to_complex:
+            number = np.conjugate(number) if turned else np.real(number)
+        value = ("", "")
         if number is not None and type(total) is not float:
-            text += f" = {_value_text(number, self.digits)}"
-            tex += f" = {formulas.number_tex(number, self.digits)}" if not np.ndim(number) else (
-                f" = {formulas.words_tex(_value_text(number, self.digits))}")
+            text = _value_text(number, self.digits)
+            value = f" = {text}", " = " + (formulas.number_tex(number, self.digits)
+                                           if not np.ndim(number) else formulas.words_tex(text))
+        if len(right[0]) > _LONGEST:
+            if not value[0]:
+                raise formulas.NoFormula(row)
+            right = "", ""      # the number says more
+        text = left[0] + (right[0] and f" = {right[0]}") + value[0]
+        tex = left[1] + (right[1] and f" = {right[1]}") + value[1]
         if reasons:
             text += f" ({', '.join([formulas.text(c) for c in reasons])})"
             tex += rf"\ ({', '.join([formulas.tex(c) for c in reasons])})"
         p = parents[sides[0]]
-        if record.kind(p)[0] != record.kind(i)[0]:
-            text, tex = f"{text}, summed", rf"{tex}\text{{, summed}}"
+        more = ", real part" * (to_complex and record.kind(p)[1].kind != "c")
+        more += ", summed" * (record.kind(p)[0] != record.kind(i)[0])
+        if more:
+            text, tex = text + more, tex + formulas.words_tex(more)
         gradient = record.gradient(i)
-        term = None
-        if number is not None and not np.ndim(number) and not np.ndim(gradient) and not (
-                np.iscomplexobj(number) or np.iscomplexobj(gradient)):
-            term = float(gradient) * float(number) if gradient != 0.0 and number != 0.0 else 0.0
+        term: complex | None = None
+        if number is not None and not np.ndim(number) and not np.ndim(gradient):
+            term = (gradient * number).item() if gradient != 0.0 and number != 0.0 else 0.0
+            term = term.real if record.kind(p)[1].kind != "c" else term
         return Line(text, tex, True), term
+
+    def _real(self, parents: tuple[int, ...], symbols: list[Formula]) -> list[str]:
+        """Names of operands of a complex function that are real: constants that were promoted."""
+        found = []
+        for p, symbol in zip(parents, symbols):
+            value = self.record.value(p) if self.record.primitives[p] == "constant" else None
+            if value is not None and not np.any(np.imag(value)):
+                found.append(str(symbol))
+        return found
 
     def _number(self, p: int) -> float | None:
         value = self.record.value(self.record.same[p]) if self.record.is_number(p) else None
         return float(value) if value is not None and np.isrealobj(value) else None
 
-    def _partial(self, i: int, sides: list[int]) -> Any:
-        """The value of a local derivative where it has few elements."""
+    def _partial(self, i: int, row: str, sides: list[int]) -> Any:
+        """The value of a local derivative where it has few elements; of a modulus 1 / |z|."""
         record = self.record
         values = [record.value(j) for j in (*record.parents[i], i)]
         if any(v is None for v in values) or np.size(values[-1]) > _FEW:
             return None
-        op = formulas.ROWS[record.primitives[i]]["opcode"]
         *operands, y = [_core.tensor(v) for v in values]
-        found = [_core.partial_value(op, k, tuple(operands), y) for k in sides]
-        total = np.broadcast_to(_core.array(found[0]), values[-1].shape)[()]
+        if np.iscomplexobj(values[0]) and not np.iscomplexobj(values[-1]):
+            size = np.asarray(values[-1])
+            return np.divide(1.0, size, out=np.zeros_like(size), where=size != 0.0)[()]
+        if row.startswith("special."):
+            found = self._special_partials(i, sides, operands, y)
+        elif row != record.primitives[i]:       # the row's name for complex numbers
+            rule, params = record.nodes.calls[i][:2]
+            found = [_core.apply(rule, tuple(operands), {"order": params["order"] + 1})]
+        else:
+            op = formulas.ROWS[row]["opcode"]
+            found = [_core.partial_value(op, k, tuple(operands), y) for k in sides]
+        total = np.broadcast_to(_core.array(_core.as_tensor(found[0])), np.shape(values[-1]))[()]
         for t in found[1:]:
-            total = total + _core.array(t)[()]
+            total = total + _core.array(_core.as_tensor(t))[()]
         return total
+
+    def _special_partials(
+        self, i: int, sides: list[int], operands: list[Tensor], y: Tensor
+    ) -> list[Any]:
+        from . import special  # has been imported: the record holds a function of it
+
+        found = vars(special)["ROWS"][self.record.primitives[i].removeprefix("special.")]
+        orders = self.record.nodes.calls[i][1].values()
+        of_complex = any(t.dtype.kind == "c" for t in operands)
+        with modes.no_grad():
+            return [found.partial(k, of_complex)(*orders, *operands, y) for k in sides]
 
 
 def _numbered(letter: str, members: list[int], taken: set[str]) -> list[str]:
     return [f"{letter}{k}" for k in range(1, len(members) + len(taken) + 1)]
 
 
-def _derivative(y: str, x: str) -> tuple[str, str]:
+_Name = str | tuple[str, str]
+
+
+def _target(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Name:
+    """What the gradient is of, in text and TeX: of several elements the sum, and of complex
+    numbers the real part."""
+    text, tex = name, formulas.name_tex(name)
+    if dtype.kind == "c":
+        text, tex = f"Re {text}", rf"\operatorname{{Re}} {tex}"
+    return (f"Σ{text}", rf"\Sigma {tex}") if shape else (text, tex)
+
+
+def _derivative(y: _Name, x: str) -> tuple[str, str]:
     """``∂y/∂x`` in text and TeX."""
-    above = formulas.name_tex(y.removeprefix("Σ"))
-    above = rf"\Sigma {above}" if y.startswith("Σ") else above
-    return f"∂{y}/∂{x}", rf"\frac{{\partial {above}}}{{\partial {formulas.name_tex(x)}}}"
+    text, tex = y if isinstance(y, tuple) else (y, formulas.name_tex(y))
+    return f"∂{text}/∂{x}", rf"\frac{{\partial {tex}}}{{\partial {formulas.name_tex(x)}}}"
 
 
 # ---- pictures ------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@
 
 # ---- recording a trace ---------------------------------------------------------------------------
 
+from threading import get_ident
+
 cdef dict TRACES = {}               # id -> Trace, of all threads
 cdef int last_trace = 0
 
@@ -112,6 +114,10 @@ cdef class Trace:
             return unary(FAD_OP_positive, t)
         finally:
             fad_quiet = was_quiet
+
+    cdef bint hands_out(self, fad_index i):
+        """Whether node i is that of an input; what the function gets is a copy of it."""
+        return any([(<Tensor>t).h.idx == i for t in self.inputs])
 
     def reads_gradients(self):
         """Whether a caller may want gradients of tensors that the function found outside."""
@@ -221,7 +227,33 @@ cdef inline int note(Tensor t) except -1:
         fad_note(&tape, t.h.idx, fad_grad_off == 3)
     if not fad_quiet:
         take_place(t)
+    if t.h.idx >= fad_told_at:
+        tell_of_nodes(t.h.idx)
     return 0
+
+
+TELL_EVERY = 1 << 16                # nodes
+cdef dict told = {}                 # thread -> whom
+
+
+cdef int tell_of_nodes(fad_index i) except -1:
+    """Let who shows the progress of this thread's recording know of its nodes."""
+    global fad_told_at
+    fad_told_at = i + <fad_index>TELL_EVERY if i < 0x7fffffff - TELL_EVERY else 0x7fffffff
+    if fad_trace_id:
+        told[get_ident()](i - tracing().start)
+    return 0
+
+
+def tell_nodes(function):
+    """While this thread records, call ``function(nodes)`` now and then; None ends that."""
+    global fad_told_at
+    if function is None:
+        fad_told_at = 0x7fffffff
+        told.pop(get_ident(), None)
+    else:
+        told[get_ident()] = function
+        fad_told_at = tape.n + <fad_index>TELL_EVERY
 
 
 cdef inline int note_written(Tensor t) except -1:
@@ -1159,6 +1191,7 @@ cdef class Plan:
     cdef readonly Nodes nodes       # what it was made of
     cdef readonly int64_t misses
     cdef public bint told           # that its results are not finite
+    cdef public object seconds      # recording and compiling took, a pair; None where it was read
     cdef lanes_for *lanes           # by which inputs vary
 
     def __dealloc__(self):
@@ -1726,6 +1759,9 @@ cdef class Replay:
     cdef list seen_slow             # and where it may
     cdef readonly tuple argnums     # arguments that are differentiated: integers become floats
     cdef readonly int64_t recordings, replays
+    cdef readonly int64_t ordinary, differentiated  # calls of the function itself, and with history
+    cdef readonly dict dropped      # why -> how many recordings
+    cdef public str title           # what it computes of the source, as ``gradient``; None: itself
     cdef list others                # programs for the arguments of the last call
     cdef object last_key
     cdef dict streak                # key -> recordings since the last replay
@@ -1738,6 +1774,7 @@ cdef class Replay:
         self.plans = {}
         self.given_up = {}
         self.streak = {}
+        self.dropped = {}
 
     def __dealloc__(self):
         free(self.seen_fast)
@@ -1860,8 +1897,10 @@ cdef class Replay:
             if result is not NotImplemented:
                 return result
         if tensors and not fad_grad_off & 1 and any([active(<Tensor>t) for t in tensors]):
+            self.differentiated += 1
             return self.hooks.with_gradient(self, key, args, kwargs)
         if key in self.given_up:
+            self.ordinary += 1
             return self.hooks.eager(self, args, kwargs)
         if not self.unchanged():
             self.forget()
@@ -1869,6 +1908,7 @@ cdef class Replay:
         if found:
             for plan in list(found):
                 if plan.outer and not fad_grad_off & 1 and plan.outer_active():
+                    self.differentiated += 1
                     return self.hooks.eager(self, args, kwargs)
                 outputs = run_leaves(plan, leaves, bool(tensors))
                 if outputs is None:
@@ -1883,7 +1923,9 @@ cdef class Replay:
                 if unlikely(fad_met):
                     self.tell(plan, args, kwargs, result)
                 return result
+        count = self.recordings
         result = self.hooks.record(self, key, args, kwargs, leaves, spec, tensors)
+        self.ordinary += self.recordings == count
         if key in self.plans:
             fad_met = FAD_DIVIDE | FAD_OVER | FAD_INVALID       # recordings are quiet
             self.tell(<Plan>self.plans[key][0], args, kwargs, result)
@@ -1897,13 +1939,14 @@ cdef class Replay:
             if type(x) is Rows and plan.first_row == plan.end_row:
                 plan.first_row, plan.end_row = x[0], x[-1] + 1
         found.insert(0, plan)
+        self.drop("too many ways", found[MOST_PLANS:])
         del found[MOST_PLANS:]
         self.recordings += 1
         self.streak[key] = self.streak.get(key, 0) + 1
         self.remember(key, plan, spec)
         while len(self.plans) > MOST_KEYS:
             oldest = next(iter(self.plans))
-            del self.plans[oldest]
+            self.drop("too many signatures", self.plans.pop(oldest))
         return self.streak[key]
 
     cdef int remember(self, key, Plan plan, spec) except -1:
@@ -1934,18 +1977,37 @@ cdef class Replay:
             found.remove(plan)
             found.insert(0, plan)
 
-    def map(self, *args, in_axes=None, threads=None, progress=False):
+    def map(self, *args, in_axes=None, threads=None, progress=None):
         """Call for each row of the first argument, many rows at once; see `Program.map`."""
         return self.hooks.map_rows(self, args, in_axes, threads, progress)
+
+    def summary(self):
+        """What was recorded, and what it takes; see `Program.summary`."""
+        return self.hooks.summary(self)
+
+    def _repr_html_(self):
+        return self.summary()._repr_html_()
+
+    def __repr__(self):
+        return self.hooks.in_short(self)
 
     def give_up(self, key, why):
         """Compute eagerly from now on where the arguments are like these."""
         self.given_up[key] = why
-        self.plans.pop(key, None)
+        self.drop("given up", self.plans.pop(key, []))
         self.last = None
+
+    cdef int drop(self, str why, list plans) except -1:
+        """Count recordings that are no longer used."""
+        if plans:
+            self.dropped[why] = self.dropped.get(why, 0) + <int>len(plans)
+        return 0
 
     def forget(self):
         """Drop all programs: something that they depend on has changed."""
+        cdef list found
+        for found in self.plans.values():
+            self.drop(f"{self.changed()} changed", found)
         self.plans = {}
         self.last = self.others = None
         self.depends_on([])
@@ -1968,6 +2030,24 @@ cdef class Replay:
             self.seen_fast[self.n_seen_fast] = seen_thing(
                 kind, <PyObject *>holder, <PyObject *>name, <PyObject *>what)
             self.n_seen_fast += 1
+
+    cdef str changed(self):
+        """The first of what recordings depend on that is another now, in words."""
+        cdef int kind
+        for entry in self.seen or ():
+            kind, holder, name, what = <tuple>entry
+            if kind <= SEEN_LAST_IDENTITY:
+                if seen_now(kind, <PyObject *>holder, <PyObject *>name) == <PyObject *>what:
+                    continue
+                if kind == SEEN_NAME:
+                    return f"the variable {name}"
+                return ("a variable of a closure" if kind == SEEN_CELL else
+                        f"the {'code' if kind == SEEN_CODE else 'defaults'} of {holder.__name__}")
+            if not unchanged([entry]):
+                if kind == SEEN_ATTRIBUTES:
+                    return f"an attribute of an object, a {type(holder).__name__},"
+                return "an array" if kind == SEEN_BYTES else f"a {type(holder).__name__}"
+        return "something"
 
     cdef bint unchanged(self) except -1:
         """Whether everything that recordings depend on is what it was."""

@@ -53,6 +53,7 @@ from .arguments import (  # noqa: F401  (hooks of Replay)
     poured,
     takes_out,
 )
+from .progress import Progress
 from .recording import _most_keys, eager, record  # noqa: F401
 from .rows import map_rows  # noqa: F401  (a hook of Replay)
 from .transforms import _is_numbers
@@ -146,7 +147,9 @@ class _Call:
         return self._made(("jvp", some), function)
 
     def _made(self, key: Any, function: Callable[..., Any]) -> Replay:
-        return self.derived.setdefault(key, _new_replay(function, self.program.source))
+        title = f"{self.program.title or ''}.{key[0]}"
+        return self.derived.setdefault(
+            key, _new_replay(function, self.program.source, title=title))
 
 
 def with_gradient(replay: Replay, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -381,7 +384,8 @@ def _over_units(sweep: Replay, args: tuple[Any, ...], like: np.ndarray, long: in
         return NotImplemented
     if not long and not plans[0].rows_at_once(bytes(plans[0].n_given - 1) + b"\1"):
         return NotImplemented
-    found = sweep.map(*args, units, in_axes=(*(None,) * len(args), 0))
+    with Progress("differentiating", like.size, "sweeps") as shown:
+        found = sweep.map(*args, units, in_axes=(*(None,) * len(args), 0), progress=shown)
     if sweep.given_up or not all(isinstance(x, np.ndarray) for x in found):
         return NotImplemented
     return found
@@ -407,7 +411,8 @@ def _sweep(
         value, pull = transforms.vjp(moved, args[at])
         return value, pull(seed)[0]
 
-    found = program._derived[key] = _new_replay(sweep, program.function, (at,))
+    found = program._derived[key] = _new_replay(
+        sweep, program.function, (at,), f".{name}, one sweep")
     return found
 
 
@@ -429,11 +434,31 @@ def tell(*args: Any) -> None:
 
 
 def _new_replay(
-    function: Callable[..., Any], source: Any, argnums: tuple[int, ...] = ()
+    function: Callable[..., Any], source: Any, argnums: tuple[int, ...] = (),
+    title: str | None = None
 ) -> Replay:
     replay = Replay(function, sys.modules[__name__], argnums)
     replay.source = source
+    replay.title = title
     return replay
+
+
+def name_of(replay: Replay) -> str:
+    """What the user's function is called."""
+    source = replay.source
+    found = getattr(source, "__qualname__", None) or getattr(source, "name", None)
+    return str(found or type(source).__name__)
+
+
+def in_short(replay: Replay) -> str:
+    """A program in one line; a hook of Replay."""
+    held = sum([len(plans) for plans in replay.plans.values()])
+    return f"<Program of {name_of(replay)}{replay.title or ''}: {held} recorded>"
+
+
+def summary(replay: Replay) -> Any:
+    """A program in tables; a hook of Replay."""
+    return ABOVE["summary"](replay)
 
 
 class Program(Replay):
@@ -490,7 +515,9 @@ class Program(Replay):
             transform = getattr(transforms, name)
             numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
             function = transform(self.function, argnums, **options)
-            found = self._derived[key] = _new_replay(function, self.function, numbers)
+            given = [repr(name), repr(argnums), *[f"{k}={x!r}" for k, x in options.items()]]
+            title = f".{name}" if argnums == 0 and not options else f".derived({', '.join(given)})"
+            found = self._derived[key] = _new_replay(function, self.function, numbers, title)
             if name in ("jacobian", "hessian") and isinstance(argnums, int) and not options:
                 found.instead = functools.partial(_by_lanes, self, name, argnums)
         return found
@@ -500,7 +527,7 @@ class Program(Replay):
         *args: Any,
         in_axes: Any = None,
         threads: int | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
         gradient: bool = True,
     ) -> Any:
         """Return value and gradient for each row of the first argument, many rows at once.
@@ -523,8 +550,10 @@ class Program(Replay):
             One for each argument: 0 where it has rows, None where it is the same for all.
         threads : int, optional
             How many threads compute; one by default.
-        progress : bool
-            Show how many rows are done: a bar where tqdm is installed, else a line on stderr.
+        progress : bool, optional
+            Show how many rows are done: a bar where tqdm is installed, else a line on stderr.  None
+            does so at a terminal and in notebooks when it takes longer than a second, unless
+            `fastad.set_progress` says otherwise.
         gradient : bool
             False gives what the function itself gives, without the gradient.
 
@@ -541,7 +570,7 @@ class Program(Replay):
             If there are no rows, rows are of unequal shapes, arguments have unequal numbers of
             rows, or rows give results of unequal shapes; if `threads` is less than 1.
         TypeError
-            If an argument with rows does not hold numbers.
+            If an argument with rows does not hold numbers; if `progress` is none of these.
 
         Examples
         --------
@@ -666,7 +695,7 @@ class Program(Replay):
     def _product(self, name: str, function: Callable[..., Any], count: int) -> Any:
         found = self._derived.get((name, count))
         if found is None:
-            found = _new_replay(function, self.function, tuple(range(count)))
+            found = _new_replay(function, self.function, tuple(range(count)), f".{name}")
             self._derived[(name, count)] = found
         return found
 
@@ -898,9 +927,30 @@ class Program(Replay):
         """
         return ABOVE["to_sympy"](self, *examples, limit=limit)
 
-    def __repr__(self) -> str:
-        name = getattr(self.function, "__qualname__", repr(self.function))
-        return f"<Program of {name}: {self.recordings} recorded>"
+    def summary(self) -> Any:
+        """Return what was recorded of this program and its derivatives, and what it takes.
+
+        The figures were taken while recording; asking costs nothing in a replay.  Programs of
+        derivatives have a `summary` of their own: ``p.grad.summary()``.
+
+        Returns
+        -------
+        Summary
+            Printed, and in a notebook, it is some tables; ``parts`` holds the same as data.
+
+        Examples
+        --------
+        >>> import fastad as ad
+        >>> p = ad.compile(lambda x: ad.sin(x) * x if x > 0.0 else x)
+        >>> p(1.0), p(2.0) > 1.0, p(-1.0)
+        (0.8414709848078965, True, -1.0)
+        >>> (part,) = p.summary().parts
+        >>> part.replays, [recording.operations for recording in part.recordings]
+        (1, [{}, {'multiply': 1, 'sin': 1}])
+        >>> [guard.seen for guard in part.recordings[1].guards]
+        ['node 0 (input) > 0.0 was True']
+        """
+        return ABOVE["summary"](self)
 
 
 def compile(function: Callable[..., Any]) -> Program:

@@ -7,18 +7,22 @@
 #ifndef FASTAD_RECORD_H
 #define FASTAD_RECORD_H
 
+#include <limits.h>
+
 #if defined(_MSC_VER)
-static __declspec(thread) int fad_grad_off = 0, fad_trace_id = 0, fad_watch = 0, fad_quiet = 0,
-                                      fad_met = 0;
+static __declspec(thread) int fad_grad_off = 0, fad_trace_id = 0, fad_watch = 0, fad_quiet = 0;
+static __declspec(thread) int fad_met = 0, fad_told_at = INT_MAX;
 #elif defined(__ELF__)
-/* The plain model costs a call per read; this library is loaded once and needs 20 bytes. */
+/* The plain model costs a call per read; this library is loaded once and needs 24 bytes. */
 static __thread int fad_grad_off __attribute__((tls_model("initial-exec"))) = 0;
 static __thread int fad_trace_id __attribute__((tls_model("initial-exec"))) = 0;
 static __thread int fad_watch __attribute__((tls_model("initial-exec"))) = 0;
 static __thread int fad_quiet __attribute__((tls_model("initial-exec"))) = 0;
 static __thread int fad_met __attribute__((tls_model("initial-exec"))) = 0;
+static __thread int fad_told_at __attribute__((tls_model("initial-exec"))) = INT_MAX;
 #else
 static __thread int fad_grad_off = 0, fad_trace_id = 0, fad_watch = 0, fad_quiet = 0, fad_met = 0;
+static __thread int fad_told_at = INT_MAX;
 #endif
 
 #endif

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from . import _core
@@ -17,6 +18,7 @@ from .arguments import (
     _warn,
     nested,
 )
+from .progress import Progress
 from .watching import _random_states, _Watch
 
 if hasattr(os, "register_at_fork"):
@@ -41,6 +43,9 @@ def record(
         _give_up(replay, key, f"the function may read a {type(watch.iterator).__name__}")
         return eager(replay, args, kwargs)
     trace = Trace()
+    shown = Progress(f"recording {replay.hooks.name_of(replay)}", None, "operations")
+    _core.tell_nodes(shown.at if shown.may_show() else None)
+    began = time.perf_counter()
     try:
         with trace:
             inputs = iter([trace.input(x) for x in leaves])
@@ -50,11 +55,19 @@ def record(
             tree = _result_tree(result, outputs)
             after = _random_states(watch.generators)
             drawn = after != before
+            recorded = time.perf_counter()
+            shown.at(_core.traced_nodes())
+            shown.turn_to(f"compiling {replay.hooks.name_of(replay)}",
+                          at_once=_core.traced_nodes() > _many_nodes)
             plan = None if drawn else _core.finish_trace(trace, outputs, replay.hooks)
+            compiled = time.perf_counter()
             wanted = trace.reads_gradients()
     except _core.Refused:
         _give_up(replay, key, trace.refused)
         return eager(replay, args, kwargs)
+    finally:
+        _core.tell_nodes(None)
+        shown.close()
     if plan is None:
         if not trace.refused and len(after) != len(before):
             # a module of generators was imported meanwhile, which tells nothing of draws: again
@@ -63,6 +76,7 @@ def record(
         if wanted:
             return eager(replay, args, kwargs)
         return nested(tree, [_plain(t, tensors) for t in outputs], None)
+    plan.seconds = recorded - began, compiled - recorded
     replay.depends_on(watch.entries)
     values = [_plain(t, tensors) for t in outputs]
     in_a_row = replay.keep(key, plan, tree, spec)
@@ -87,6 +101,7 @@ def record(
 # long ones, which take as long as ten calls of the function, a few that hold so many instructions.
 _most_recordings, _most_keys = 12, 32
 _long_recordings, _long = 3, 200_000
+_many_nodes = 4_000_000         # take about a second to compile
 
 
 def _flipped(replay: Replay, key: Any, leaves: list[Any]) -> str:

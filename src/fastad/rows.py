@@ -7,8 +7,6 @@ such row is computed by an ordinary call, which records the way that this row ta
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 
 from . import _core, numpy_api
 from ._core import Replay, Tensor
+from .progress import Progress, checked
 from .transforms import mapped
 
 __all__ = ["map_rows"]
@@ -209,38 +208,8 @@ class _Results:
 # Running.
 
 
-class _Progress:
-    """Rows that are done, shown by tqdm where it is installed, else as a line on stderr."""
-
-    def __init__(self, total: int, wanted: bool) -> None:
-        self.bar: Any = None
-        self.done, self.total, self.wanted, self.shown = 0, total, wanted, -1
-        if wanted:
-            try:
-                tqdm = importlib.import_module("tqdm").tqdm
-            except ImportError:
-                return
-            self.bar = tqdm(total=total, unit="row")
-
-    def add(self, rows: int) -> None:
-        if not self.wanted or not rows:
-            return
-        self.done += rows
-        if self.bar is not None:
-            self.bar.update(rows)
-        elif 100 * self.done // self.total != self.shown:
-            self.shown = 100 * self.done // self.total
-            print(f"\rmap: {self.done} of {self.total} rows", end="", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        elif self.wanted:
-            print(file=sys.stderr, flush=True)
-
-
 def _in_shards(
-    work: Callable[[int, int], int], count: int, step: int, threads: int, progress: _Progress
+    work: Callable[[int, int], int], count: int, step: int, threads: int, progress: Progress
 ) -> None:
     """Call ``work(start, stop)``, which tells how many rows are done, over all rows."""
     shards = [(k, min(k + step, count)) for k in range(0, count, step)]
@@ -265,7 +234,7 @@ def _in_shards(
 
 
 def _run(
-    plan: Any, varies: bytes, leaves: list[Any], count: int, threads: int, progress: _Progress
+    plan: Any, varies: bytes, leaves: list[Any], count: int, threads: int, progress: Progress
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Run a program over rows; which of them it does not hold for, and its outputs."""
     failed = np.zeros(count, np.uint8)
@@ -311,7 +280,7 @@ def _threads(threads: Any) -> int:
 
 
 def map_rows(
-    replay: Replay, args: tuple[Any, ...], in_axes: Any, threads: Any, progress: bool
+    replay: Replay, args: tuple[Any, ...], in_axes: Any, threads: Any, progress: Any
 ) -> Any:
     """Return the results of a replay for each row, stacked; `Program.map` says of what.
 
@@ -325,7 +294,8 @@ def map_rows(
     hooks = replay.hooks
     workers = _threads(threads)
     rows = _Rows(replay, args, in_axes)
-    shown = _Progress(rows.count, bool(progress))
+    shown = progress if isinstance(progress, Progress) else Progress(
+        "map", rows.count, "rows", checked("map", progress))
     try:
         if rows.traced or not rows.fit():
             return _one_by_one(replay, rows, shown)
@@ -334,7 +304,7 @@ def map_rows(
         shown.close()
 
 
-def _one_by_one(replay: Replay, rows: _Rows, progress: _Progress) -> Any:
+def _one_by_one(replay: Replay, rows: _Rows, progress: Progress) -> Any:
     """Ordinary calls, with results that may have a history."""
     trees, parts = [], []
     for i in range(rows.count):
@@ -354,7 +324,7 @@ def _one_by_one(replay: Replay, rows: _Rows, progress: _Progress) -> Any:
 
 
 def _by_programs(
-    replay: Replay, rows: _Rows, threads: int, progress: _Progress, hooks: Any
+    replay: Replay, rows: _Rows, threads: int, progress: Progress, hooks: Any
 ) -> Any:
     key, inputs, _, tensors = hooks.flatten(replay, rows.row(0), {})
     # Which inputs have rows: an argument that has is one input, others may be nested.

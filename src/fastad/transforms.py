@@ -22,6 +22,7 @@ import numpy as np
 
 from . import _core, modes
 from ._core import Tensor
+from .progress import Progress
 
 __all__ = ["grad", "hessian", "jacobian", "jvp", "value_and_grad", "vjp"]
 
@@ -522,15 +523,21 @@ def _dense(y: Tensor, inputs: _Inputs, holomorphic: bool = False) -> list[Tensor
     return [_core.conjugate(block) for block in rows] if holomorphic else rows
 
 
+def _sweeps(count: int) -> Progress:
+    return Progress("differentiating", count, "sweeps")
+
+
 def _recorded_rows(y: Tensor, inputs: _Inputs) -> list[Tensor]:
     from . import numpy_api
 
     parts: list[list[Tensor]] = [[] for _ in inputs.tensors]
     flat = _core.reshape(y, (-1,))
     one = _core.astype(1.0, y.dtype)
-    for k in range(y.size):
-        for part, bar in zip(parts, _gradients([flat[k]], [one], inputs.tensors, True, True)):
-            part.append(bar)
+    with _sweeps(y.size) as shown:
+        for k in range(y.size):
+            for part, bar in zip(parts, _gradients([flat[k]], [one], inputs.tensors, True, True)):
+                part.append(bar)
+            shown.add(1)
     return [
         _core.reshape(numpy_api.stack(part), y.shape + x.shape) if part
         else _core.broadcast_to(0.0, y.shape + x.shape)
@@ -547,10 +554,12 @@ def _columns(y: Tensor, inputs: _Inputs, record: bool) -> list[Tensor]:
 def _unit_sweeps(y: Tensor, x: Tensor, record: bool) -> list[Tensor | None]:
     """The tangents of y for the unit tangents of x; None for one that is zero."""
     dots = []
-    for j in range(x.size):
-        unit = np.zeros(x.shape, x.dtype)
-        unit.flat[j] = 1.0
-        dots += _core.run_forward([y], [x], [_core.wrap(unit, copy=False)], record)
+    with _sweeps(x.size) as shown:
+        for j in range(x.size):
+            unit = np.zeros(x.shape, x.dtype)
+            unit.flat[j] = 1.0
+            dots += _core.run_forward([y], [x], [_core.wrap(unit, copy=False)], record)
+            shown.add(1)
     return dots
 
 
@@ -576,15 +585,17 @@ def _recorded_block(y: Tensor, x: Tensor, dots: list[Tensor | None]) -> Tensor:
 def _rows(y: Tensor, inputs: _Inputs) -> list[Tensor]:
     """Reverse sweeps, a unit cotangent each."""
     blocks = [np.zeros((y.size, x.size), x.dtype) for x in inputs.tensors]
-    for i in range(y.size):
-        unit = np.zeros(y.shape, y.dtype)
-        unit.flat[i] = 1.0
-        bars = _core.run_backward(
-            [y], [_core.wrap(unit, copy=False)], True, False, inputs.tensors, False, True
-        )
-        for block, bar in zip(blocks, bars):
-            if bar is not None:
-                block[i] = _core.array(bar).ravel()
+    with _sweeps(y.size) as shown:
+        for i in range(y.size):
+            unit = np.zeros(y.shape, y.dtype)
+            unit.flat[i] = 1.0
+            bars = _core.run_backward(
+                [y], [_core.wrap(unit, copy=False)], True, False, inputs.tensors, False, True
+            )
+            for block, bar in zip(blocks, bars):
+                if bar is not None:
+                    block[i] = _core.array(bar).ravel()
+            shown.add(1)
     return [
         _core.wrap(block.reshape(y.shape + x.shape), False)
         for block, x in zip(blocks, inputs.tensors)

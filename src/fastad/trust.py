@@ -22,6 +22,7 @@ from . import _core, graph, linalg, modes, numpy_api, program, rules, transforms
 from ._core import Nodes, Replay, Tensor
 from .graph import Graph
 from .program import Program
+from .progress import Progress
 
 __all__ = ["Kink", "Report", "report"]
 
@@ -640,7 +641,7 @@ def _plainly(x: Any) -> Any:
 
 def _differences(
     f: Callable[..., Any], leaves: list[Any], k: int, g: Any, limit: float, scale: float,
-    reach: float,
+    reach: float, shown: Progress,
 ) -> tuple[Any, Any]:
     """Central differences by leaf k, and how far they may be off the gradient g."""
     x = np.array(leaves[k], float)
@@ -659,6 +660,7 @@ def _differences(
         noise = (2.0 * limit + 4.0 * _UNIT * scale) / h
         found[j] = slopes[0]
         doubt[j] = 8.0 * abs(slopes[0] - slopes[1]) + 8.0 * noise + 1e-7 * abs(slopes[0])
+        shown.add(1)
     return _plainly(found), _plainly(doubt)
 
 
@@ -756,12 +758,14 @@ def _filled(
     nearest = kinks[0].distance if kinks else math.inf
     differences, agree = {}, True
     scale = abs(y)
-    for name, k, bar in zip(names, active, bars):
-        reach = nearest if nearest > 0.0 else math.inf
-        known = limit if limit == limit else 64.0 * _UNIT * scale
-        found, doubt = _differences(pieces.function, leaves, k, bar, known, scale, reach)
-        differences[name] = found
-        agree = agree and bool(np.all(np.abs(found - bar) <= doubt))
+    with Progress("report", sum([np.size(leaves[k]) for k in active]), "entries") as shown:
+        for name, k, bar in zip(names, active, bars):
+            reach = nearest if nearest > 0.0 else math.inf
+            known = limit if limit == limit else 64.0 * _UNIT * scale
+            found, doubt = _differences(
+                pieces.function, leaves, k, bar, known, scale, reach, shown)
+            differences[name] = found
+            agree = agree and bool(np.all(np.abs(found - bar) <= doubt))
     too_near = nearest < 1e-7
     with np.errstate(all="ignore"):
         condition = {name: _plainly(np.abs(np.asarray(leaves[k]) * bar / y))
