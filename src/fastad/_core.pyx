@@ -15,7 +15,7 @@ from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyCallable
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from fastad.cfad cimport *
 
@@ -388,13 +388,15 @@ cdef inline fad_index node_of(Tensor t) noexcept:
 cdef inline bint active(Tensor t) noexcept:
     """Whether cotangents flow to t: what the user calls ``requires_grad``."""
     return t.leaf_requires or (t.h.idx != FAD_NO_NODE and (
-        t.h.idx < 0 or not tape.op[t.h.idx] & FAD_PASSIVE))
+        t.h.idx < 0 or not tape.op[t.h.idx] & FAD_PASSIVE)) or (
+        t.aliased == IS_VIEW and stale_active(t))
 
 
 cdef inline bint tracked(Tensor t) noexcept:
     """Whether operations on t are taken down: it is active, or a trace follows its value."""
     return (t.h.idx != FAD_NO_NODE or t.leaf_requires
-            or (fad_trace_id and t.born != fad_trace_id))
+            or (fad_trace_id and t.born != fad_trace_id)
+            or (t.aliased == IS_VIEW and stale_tracked(t)))
 
 
 cdef fad_index const_node(Tensor t, bint needed) except -1:
@@ -2145,6 +2147,9 @@ cdef class Tensor:
         return array_ufunc_(Tensor, ufunc, method, inputs, kwargs)
 
     def __array_function__(self, func, types, args, kwargs):
+        if func in SHOWING:
+            y = shown(func, args, kwargs)
+            return y if y is not NotImplemented else array_function_(func, types, args, kwargs)
         ours = functions_.get(func)
         if ours is not None and func not in own_way_:
             for kind in types:
@@ -2298,13 +2303,11 @@ cdef class Tensor:
     @property
     def is_leaf(self):
         """Whether the user made this tensor, rather than an operation that was recorded."""
-        fresh(self)
         return not active(self) or bool(self.leaf_requires)
 
     @property
     def requires_grad(self):
         """Whether operations on this tensor are recorded."""
-        fresh(self)
         return active(self)
 
     @requires_grad.setter
@@ -2319,6 +2322,7 @@ cdef class Tensor:
         RuntimeError
             If the tensor is not floating, or not a leaf.
         """
+        fresh(self)
         if not self.is_leaf:
             if flag:
                 return self
@@ -2713,6 +2717,8 @@ cdef int pull_call(SweepState state, fad_index i, fad_slot g) except -1:
     params = params_of(call)
     if rule is put_:
         return pull_put(state, call, g.arr, params)
+    if rule is window_ and tape.op[i] & FAD_ARRAY and pull_window(state, call, g.arr, params):
+        return 0
     if rule is MATMUL and tape.op[i] & FAD_ARRAY and pull_matrices(state, call, params, g.arr):
         return 0
     gt = of_slot((tape.op[i] & FAD_ARRAY) != 0, g)

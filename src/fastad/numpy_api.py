@@ -38,6 +38,7 @@ _sqrt = _core.elementwise["sqrt"]
 _square = _core.elementwise["square"]
 _absolute = _core.elementwise["absolute"]
 _view = _core.view
+_shown = _core.shown
 
 _NOT_GIVEN = np._NoValue
 
@@ -973,8 +974,10 @@ def transpose(a, axes=None) -> Tensor:
     >>> ad.transpose(ad.zeros((2, 3))).shape
     (3, 2)
     """
-    t = _tensor(a)
-    return _view(_core.transpose(t, axes), t, np.transpose, axes)
+    t = a if type(a) is Tensor else _tensor(a)
+    y = _shown(np.transpose, (t, axes), {})
+    return y if y is not NotImplemented else _view(
+        _core.transpose(t, axes), t, np.transpose, axes)
 
 
 def matrix_transpose(x, /) -> Tensor:
@@ -1078,8 +1081,10 @@ def broadcast_to(array, shape) -> Tensor:
     [[1.0, 2.0], [1.0, 2.0]]
     """
     shape = tuple(shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
-    t = _tensor(array)
-    return _view(_core.broadcast_to(t, shape), t, np.broadcast_to, shape, readonly=True)
+    t = array if type(array) is Tensor else _tensor(array)
+    y = _shown(np.broadcast_to, (t, shape), {})
+    return y if y is not NotImplemented else _view(
+        _core.broadcast_to(t, shape), t, np.broadcast_to, shape, readonly=True)
 
 
 def broadcast_arrays(*args) -> tuple:
@@ -1406,7 +1411,10 @@ def flip(m, axis=None) -> Tensor:
     >>> ad.flip(ad.tensor([1.0, 2.0])).tolist()
     [2.0, 1.0]
     """
-    t = _tensor(m)
+    t = m if type(m) is Tensor else _tensor(m)
+    y = _shown(np.flip, (t, axis), {})
+    if y is not NotImplemented:
+        return y
     axes = range(t.ndim) if axis is None else normalize_axis_tuple(axis, t.ndim, "flip")
     backwards = slice(None, None, -1)
     index = tuple([backwards if k in axes else slice(None) for k in range(t.ndim)])
@@ -1503,7 +1511,10 @@ def diagonal(a, offset=0, axis1=0, axis2=1) -> Tensor:
     >>> ad.diagonal(ad.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [1.0, 4.0]
     """
-    t = _tensor(a)
+    t = a if type(a) is Tensor else _tensor(a)
+    y = _shown(np.diagonal, (t, offset, axis1, axis2), {})
+    if y is not NotImplemented:
+        return y
     which = operator.index(offset), *_two_axes("diagonal", t, axis1, axis2)
     return _view(rules.diagonal(t, *which), t, np.diagonal, *which, readonly=True)
 
@@ -2250,7 +2261,21 @@ amax, amin, around = max, min, round
 
 
 # Functions that are not NumPy's own even where no gradient is needed.
-OWN_WAY: set = {getattr(np, name) for name in TARGETS}
+OWN_WAY: set = {getattr(np, name) for name in [*TARGETS, "diag", "real", "imag", "real_if_close"]}
+
+
+# Functions whose results show their operands: the first argument, or all of them.
+SHOWING = {
+    getattr(np, name): name in ("broadcast_arrays", "atleast_1d", "atleast_2d", "atleast_3d")
+    for name in """
+        array_split atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_to diagonal dsplit
+        expand_dims flip fliplr flipud hsplit matrix_transpose moveaxis ravel reshape rollaxis rot90
+        split squeeze swapaxes transpose unstack vsplit""".split()
+    if hasattr(np, name)                # some came after NumPy 2.0
+}
+SHOWING[np.linalg.matrix_transpose] = SHOWING[np.linalg.diagonal] = False
+SHOWING[np.lib.stride_tricks.sliding_window_view] = False
+_core.register_showing(SHOWING)
 
 
 # Methods of Tensor.

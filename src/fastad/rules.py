@@ -301,10 +301,7 @@ def from_diagonal(t, shape, offset, axis1, axis2):
 
 @primitive("view", linear=True)
 class WINDOW:
-    """The elements at ``place = (first, shape, steps)`` of the flat array, none of them twice.
-
-    What a view shows after the tensor that it is a view of has changed.
-    """
+    """The elements at ``place = (first, shape, steps)`` of the flat array: what a view shows."""
 
     def forward(x, place):
         return np.array(_core.window(x, place))
@@ -313,17 +310,16 @@ class WINDOW:
         return (record(SPREAD, (g,), {"shape": inputs[0].shape, "place": place}),)
 
     def accumulate(x_bar, g, place):
-        target = _core.window(x_bar, place)
-        target += g
+        _core.add_at_place(x_bar, g, place)
 
 
 @primitive("spread", linear=True)
 class SPREAD:
-    """Zeros of `shape` with `x` at a place: the transpose of ``view``."""
+    """Zeros of `shape` to which `x` is added at a place: the transpose of ``view``."""
 
     def forward(x, shape, place):
         y = np.zeros(shape, x.dtype)
-        _core.window(y, place)[...] = x
+        _core.add_at_place(y, x, place)
         return y
 
     def vjp(g, y, inputs, needs, shape, place):

@@ -720,6 +720,31 @@ void fad_scatter_into(const fad_array *x, const int64_t *place, fad_array *out)
     } while (walk_next(&w));
 }
 
+/* Add `x` to the elements of `out` at a place, which may name some of them several times. */
+void fad_add_at_place(const fad_array *x, const int64_t *place, fad_array *out)
+{
+    walk w;
+    if (x->size == 0) return;
+    walk_places(&w, x, out, place, 0);
+    const int64_t n = w.shape[w.ndim - 1];
+    const int numbers = 1 + fad_is_complex(x->dtype);
+    const intptr_t item = (intptr_t)fad_itemsize(x->dtype);
+    const intptr_t step = w.stride[1][w.ndim - 1] / item * numbers;
+    do {
+        if (!is_single(x->dtype)) {
+            const double *p = (const double *)w.ptr[0];
+            double *q = (double *)w.ptr[1];
+            if (numbers == 1) for (int64_t i = 0; i < n; i++) q[i * step] += p[i];
+            else for (int64_t i = 0; i < 2 * n; i++) q[i / 2 * step + i % 2] += p[i];
+        } else {
+            const float *p = (const float *)w.ptr[0];
+            float *q = (float *)w.ptr[1];
+            if (numbers == 1) for (int64_t i = 0; i < n; i++) q[i * step] += p[i];
+            else for (int64_t i = 0; i < 2 * n; i++) q[i / 2 * step + i % 2] += p[i];
+        }
+    } while (walk_next(&w));
+}
+
 fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **result)
 {
     if (x->ndim > ndim) return FAD_SHAPE;

@@ -354,6 +354,7 @@ void fad_ties_into(const fad_array *x, const double *y, int first, int end, fad_
  * zeros. */
 void fad_slice_into(const fad_array *x, const int64_t *place, fad_array *out);
 void fad_scatter_into(const fad_array *x, const int64_t *place, fad_array *out);
+void fad_add_at_place(const fad_array *x, const int64_t *place, fad_array *out);
 void fad_broadcast_into(const fad_array *x, fad_array *out);
 void fad_transpose_into(const fad_array *x, const int *axes, fad_array *out);
 void fad_matmul_into(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
