@@ -52,6 +52,8 @@ cdef extern from "Python.h":
         int ml_flags
         const char *ml_doc
     int METH_FASTCALL, METH_KEYWORDS
+    object PyObject_Vectorcall(object f, PyObject *const *args, size_t n, PyObject *names)
+    PyObject **PySequence_Fast_ITEMS(object list)
 
 cdef extern from *:
     """
@@ -966,7 +968,8 @@ cdef inline void fill_call(fad_call *call, object rule, object params) noexcept:
 cdef inline object params_of(fad_call *call):
     """The parameters of a call; a place where it is about one element."""
     if call.params != NULL:
-        return <object>call.params
+        params = <object>call.params
+        return (<Given>params).params() if type(params) is Given else params
     if (call.rule == <void *>GET_NUMBER or call.rule == <void *>SET_NUMBER
             or call.rule == <void *>ADD_NUMBER):
         return call.at
@@ -1049,12 +1052,22 @@ def apply(rule, tuple inputs, dict params):
     See rules.py for what a rule is.  `inputs` are Tensors; anything else belongs in `params`.
     """
     cdef Tensor out
+    cdef list values = []
     for t in inputs:
         if type(t) is not Tensor:
             raise TypeError(f"{rule.name}: inputs must be Tensors, got {type(t).__name__}")
-    out = from_ndarray(rule.forward(*[value_array(<Tensor>t) for t in inputs], **params), False)
+        values.append(value_array(<Tensor>t))
+    out = from_ndarray(rule.forward(*values, **params), False)
     record_call(out, rule, inputs, params, rule.reads_inputs, rule.reads_output)
     return out
+
+
+def record(rule, tuple inputs, dict params):
+    """Compute and record a primitive; what NumPy raises is made to name it."""
+    try:
+        return apply(rule, inputs, params)
+    except (TypeError, ValueError, IndexError) as error:
+        raise named_as(rule.name, error) from None
 
 
 def record_custom(rule, tuple inputs, Tensor out not None, dict params):
@@ -2140,8 +2153,16 @@ cdef class Tensor:
     __array_priority__ = 1000.0
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        if method != "__call__" and method != "at" and ufunc in ufuncs_:
-            y = by_value(getattr(ufunc, method), inputs, kwargs)
+        if method == "__call__":
+            if not kwargs:
+                f = ufuncs_.get(ufunc)
+                if f is not None:
+                    return f(*inputs)
+        elif method != "at" and ufunc in ufuncs_:
+            named = getattr(ufunc, method)
+            y = by_value(named, inputs, kwargs)
+            if y is NotImplemented:
+                y = record_method(ufunc, method, named, inputs, kwargs)
             if y is not NotImplemented:
                 return y
         return array_ufunc_(Tensor, ufunc, method, inputs, kwargs)
@@ -2151,15 +2172,19 @@ cdef class Tensor:
             y = shown(func, args, kwargs)
             return y if y is not NotImplemented else array_function_(func, types, args, kwargs)
         ours = functions_.get(func)
-        if ours is not None and func not in own_way_:
+        if ours is not None:
             for kind in types:
                 if kind is not Tensor and kind is not cnp.ndarray:
                     return array_function_(func, types, args, kwargs)
-            y = by_value(func, args, kwargs)
+            if func not in own_way_:
+                y = by_value(func, args, kwargs)
+                if y is not NotImplemented:
+                    return y
+                if type(ours) is Defined and kwargs.get("out") is None:
+                    return record_value(<Defined>ours, func, args, kwargs)
+            y = call_straight(func, args, kwargs)
             if y is not NotImplemented:
                 return y
-            if type(ours) is Defined and kwargs.get("out") is None:
-                return record_value(<Defined>ours, list(args), kwargs)
         return array_function_(func, types, args, kwargs)
 
     def item(self, *index):

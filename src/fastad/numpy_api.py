@@ -501,7 +501,8 @@ def prod(
 
 
 def _prod_over(t, axis, keepdims):
-    return rules.prod(t, _axes("prod", axis, t.ndim), keepdims)
+    y = _core.reduction(rules.PROD, np.multiply.reduce, t, axis, keepdims)
+    return rules.prod(t, _axes("prod", axis, t.ndim), keepdims) if y is None else y
 
 
 def max(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) -> Tensor:
@@ -542,11 +543,13 @@ def _extremum(function, a, axis, out, keepdims, initial, where):
 
 
 def _max_over(t, axis, keepdims):
-    return rules.amax(t, _axes("max", axis, t.ndim), keepdims)
+    y = _core.reduction(rules.MAX, np.maximum.reduce, t, axis, keepdims)
+    return rules.amax(t, _axes("max", axis, t.ndim), keepdims) if y is None else y
 
 
 def _min_over(t, axis, keepdims):
-    return rules.amin(t, _axes("min", axis, t.ndim), keepdims)
+    y = _core.reduction(rules.MIN, np.minimum.reduce, t, axis, keepdims)
+    return rules.amin(t, _axes("min", axis, t.ndim), keepdims) if y is None else y
 
 
 def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> Tensor:
@@ -2242,7 +2245,31 @@ def _takes_out(function):
         result = function(*args, **kwargs)
         return result if out is None else into(out, result, function.__name__)
 
+    with_out.inner = function
     return with_out
+
+
+def straight(function):
+    """Return what stands for a function of NumPy, with how many positional arguments and with which
+    keywords at most it can be called without a look at them; None for no call."""
+    ours = FUNCTIONS.get(function)
+    if ours is None or function.__name__ in TARGETS:
+        return None
+    code = getattr(getattr(ours, "__wrapped__", ours), "__code__", None)
+    if code is None:
+        return ours, sys.maxsize, frozenset()
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    most = sys.maxsize
+    inner = getattr(ours, "inner", None)
+    if inner is not None:               # without the look for `out`
+        place = names.index("out")
+        if place < code.co_argcount:
+            most = place
+        ours = inner
+    return ours, most, frozenset(names) - {"out"}
+
+
+_core.register_straight(straight)
 
 
 def take_out(scope):

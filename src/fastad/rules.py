@@ -25,7 +25,7 @@ from math import prod as _product
 import numpy as np
 
 from . import _core
-from ._core import array
+from ._core import array, record
 
 where = _core.elementwise["where"]
 conjugate = _core.conjugate
@@ -80,14 +80,6 @@ def primitive(name, *, linear=False, reads_inputs=False, reads_output=False):
         return rule
 
     return declare
-
-
-def record(rule, inputs, params):
-    """Compute and record a primitive; what NumPy raises is made to name it."""
-    try:
-        return _core.apply(rule, inputs, params)
-    except (TypeError, ValueError, IndexError) as error:
-        raise named(rule.name, error) from None
 
 
 def named(name, error):

@@ -54,26 +54,48 @@ cdef object values_in(object x):
 
 
 cdef object called_by_value(object function, tuple args, dict kwargs):
+    cdef list given = [values_in(x) for x in args]
     try:
-        return function(*[values_in(x) for x in args],
-                        **{key: values_in(x) for key, x in kwargs.items()})
+        if kwargs:
+            return function(*given, **{key: values_in(x) for key, x in kwargs.items()})
+        return called(function, given)
     except (TypeError, ValueError, IndexError) as error:
-        if named_error_ is None:
-            raise
-        raise named_error_(function.__name__, error) from None
+        raise named_as(function.__name__, error) from None
+
+
+cdef inline object called(object function, list given):
+    """``function(*given)``."""
+    return PyObject_Vectorcall(function, PySequence_Fast_ITEMS(given), len(given), NULL)
+
+
+cdef object named_as(str name, error):
+    """An error with the function's name in front."""
+    return error if named_error_ is None else named_error_(name, error)
+
+
+cdef object bool_type = np.bool_
+cdef object number_type = np.number
+
+
+cdef inline bint has_numbers(object y):
+    """Whether an array or number of NumPy's is one of numbers or truth values."""
+    if type(y) is cnp.ndarray:
+        return (cnp.PyTypeNum_ISNUMBER(cnp.PyArray_TYPE(<cnp.ndarray>y))
+                or cnp.PyArray_TYPE(<cnp.ndarray>y) == cnp.NPY_BOOL)
+    return y.dtype.kind in "fciub"
 
 
 cdef object tensors_of(object y, int others):
     """A result with tensors in place of arrays and numbers; `others` also hold what holds it."""
-    if isinstance(y, np.bool_):
-        return y
     if isinstance(y, cnp.ndarray):
         # somebody else's array may change
-        if y.dtype.kind not in "fciub":
+        if not has_numbers(y):
             return y
         return from_ndarray(y, Py_REFCNT(<PyObject *>y) > others + 1)
-    if isinstance(y, np.number):
+    if isinstance(y, number_type):
         return from_ndarray(y, False)
+    if isinstance(y, bool_type):
+        return y
     if isinstance(y, tuple):
         parts = [tensors_of(part, 1) for part in y]
         return tuple(parts) if type(y) is tuple else type(y)(*parts)
@@ -89,7 +111,7 @@ def by_value(function, tuple args, dict kwargs):
     that may hold such tensors, where the result is a view of a tensor, or with an argument
     ``out``.
     """
-    if fad_trace_id or kwargs.get("out") is not None:
+    if fad_trace_id or (kwargs and kwargs.get("out") is not None):
         return NotImplemented
     if fad_grad_off != 1:
         for x in args:
@@ -151,35 +173,73 @@ cdef class Defined:
             out = kwargs.pop("out")
             return into_(out, self(*args, **kwargs), self.rule.name)
         y = by_value(self.function, args, kwargs)
-        return record_value(self, list(args), kwargs) if y is NotImplemented else y
+        return record_value(self, self.function, args, kwargs) if y is NotImplemented else y
 
     def __repr__(self):
         return f"<function {self.rule.name} of NumPy>"
 
 
-cdef object record_value(Defined self, list args, dict kwargs):
-    """Compute the value and record it."""
-    cdef list inputs = [], places = []
-    cdef Py_ssize_t k
-    for k in range(len(args)):
-        x = held(args[k])
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+cdef class Given:
+    """What a recorded call was given, of which the parameters of its rule are made when asked for."""
+    cdef tuple args, places, part
+    cdef dict kwargs
+
+    cdef dict params(self):
+        return {"args": self.args, "kwargs": {} if self.kwargs is None else self.kwargs,
+                "places": self.places, "part": self.part}
+
+
+cdef tuple ONE_PLACE = tuple([(k,) for k in range(8)])
+
+
+cdef object record_value(Defined self, object function, tuple args, dict kwargs, object first=None):
+    """Compute the value by a function and record it, as a call with `first`, if it is not None, in
+    front of the arguments."""
+    cdef list inputs = [], places = [], kept = list(args), given = list(args)
+    cdef dict kept_keywords = None, given_keywords = None
+    cdef Py_ssize_t k, shift = first is not None
+    cdef Given call
+    for k in range(len(kept)):
+        x = kept[k]
+        if type(x) is not Tensor:
+            x = held(x)
         if type(x) is Tensor:
             inputs.append(x)
-            places.append(k)
-            args[k] = None
+            places.append(k + shift)
+            kept[k] = None
+            given[k] = value_array(<Tensor>x)
         else:
-            args[k] = frozen(x)
-    for key in list(kwargs):
-        x = held(kwargs[key])
-        if type(x) is Tensor:
-            inputs.append(x)
-            places.append(key)
-            kwargs[key] = None
-        else:
-            kwargs[key] = frozen(x)
-    full_args, full_kwargs = filled_in(inputs, args, kwargs, places)
-    y = called_by_value(self.function, tuple(full_args), full_kwargs)
-    return recorded(self.rule, y, tuple(inputs), (tuple(args), kwargs, tuple(places)), ())
+            kept[k] = x = frozen(x)
+            given[k] = values_in(x)
+    if kwargs:
+        kept_keywords, given_keywords = {}, {}
+        for key, x in kwargs.items():
+            x = held(x)
+            if type(x) is Tensor:
+                inputs.append(x)
+                places.append(key)
+                kept_keywords[key] = None
+                given_keywords[key] = value_array(<Tensor>x)
+            else:
+                kept_keywords[key] = x = frozen(x)
+                given_keywords[key] = values_in(x)
+    try:
+        y = called(function, given) if given_keywords is None else function(
+            *given, **given_keywords)
+    except (TypeError, ValueError, IndexError) as error:
+        raise named_as(function.__name__, error) from None
+    if shift:
+        kept.insert(0, first)
+    call = Given.__new__(Given)
+    call.args = tuple(kept)
+    call.kwargs = kept_keywords
+    call.places = (<tuple>ONE_PLACE[places[0]] if len(places) == 1 and type(places[0]) is int and (
+        places[0] < 8) else tuple(places))
+    call.part = ()
+    return recorded(self.rule, y, tuple(inputs), call)
 
 
 cdef object held(object x):
@@ -206,21 +266,113 @@ def filled_in(inputs, args, kwargs, places):
     return args, kwargs
 
 
-cdef object recorded(object rule, object y, tuple inputs, tuple call, tuple part):
+cdef object recorded(object rule, object y, tuple inputs, Given call):
     """A result as tensors, each with a node."""
     cdef Tensor out
-    if isinstance(y, np.bool_):
-        return y
-    if isinstance(y, cnp.ndarray) or isinstance(y, np.number):
-        if y.dtype.kind not in "fciub":
+    cdef Given of_part
+    if isinstance(y, cnp.ndarray) or isinstance(y, number_type):
+        if not has_numbers(y):
             return y
         out = from_ndarray(y, False)
-        record_call(out, rule, inputs, {"args": call[0], "kwargs": call[1], "places": call[2],
-                                        "part": part}, True, False)
+        record_call(out, rule, inputs, call, True, False)
         if out.arr != NULL and out.arr.dtype >= FAD_BOOL and out.h.idx >= 0:
             tape.op[out.h.idx] |= FAD_PASSIVE
         return out
     if isinstance(y, (tuple, list)):
-        parts = [recorded(rule, item, inputs, call, (*part, k)) for k, item in enumerate(y)]
+        parts = []
+        for k, item in enumerate(y):
+            of_part = Given.__new__(Given)
+            of_part.args, of_part.kwargs, of_part.places = call.args, call.kwargs, call.places
+            of_part.part = (*call.part, k)
+            parts.append(recorded(rule, item, inputs, of_part))
         return parts if type(y) is list else tuple(parts) if type(y) is tuple else type(y)(*parts)
     return y
+
+
+# ---- methods of ufuncs that are recorded ---------------------------------------------------------
+
+cdef dict METHODS = {}              # method -> {ufunc: its definition}
+cdef dict REDUCTIONS = {}           # ufunc -> the primitive of its reduction; None: the sum
+
+
+def register_ufunc_methods(dict methods, dict reductions):
+    """The floors above supply what differentiates the methods of ufuncs."""
+    METHODS.update(methods)
+    REDUCTIONS.update(reductions)
+
+
+cdef object record_method(object ufunc, object method, object named, tuple inputs, dict kwargs):
+    """Record a method of a ufunc; NotImplemented: the general way."""
+    cdef dict definitions
+    if fad_trace_id or (kwargs and ("out" in kwargs or "where" in kwargs)):
+        return NotImplemented
+    if method == "reduce" and ufunc in REDUCTIONS and len(inputs) == 1 and (
+            type(inputs[0]) is Tensor) and is_float(<Tensor>inputs[0]) and "initial" not in kwargs \
+            and "dtype" not in kwargs:
+        rule = REDUCTIONS[ufunc]
+        axis = kwargs.get("axis", 0)
+        keepdims = kwargs.get("keepdims", False)
+        if rule is not None:
+            y = reduction(rule, named, <Tensor>inputs[0], axis, keepdims)
+            return NotImplemented if y is None else y
+        if type(axis) is int and (<Tensor>inputs[0]).arr != NULL:
+            return c_sum(<Tensor>inputs[0], axis, keepdims)
+        return NotImplemented
+    definitions = METHODS.get(method)
+    if definitions is None or ufunc not in definitions:
+        return NotImplemented
+    return record_value(<Defined>definitions[ufunc], named, inputs, kwargs, ufunc)
+
+
+def reduction(rule, function, Tensor t not None, axis, bint keepdims):
+    """Record a primitive whose value ``function(array, axis, None, None, keepdims)`` gives.
+
+    None where the axis is not plainly one or more of the tensor's.
+    """
+    cdef Py_ssize_t k, n = 0 if t.arr == NULL else t.arr.ndim
+    cdef Tensor out
+    cdef tuple axes = None
+    if type(axis) is int:
+        k = axis
+        if k < 0:
+            k += n
+        if k < 0 or k >= n:
+            return None
+        axes = (k,)
+    elif axis is not None:
+        return None
+    try:
+        out = from_ndarray(function(value_array(t), axes, None, None, keepdims), False)
+    except (TypeError, ValueError, IndexError) as error:
+        raise named_as(rule.name, error) from None
+    record_call(out, rule, (t,), {"axis": axes, "keepdims": keepdims}, rule.reads_inputs,
+                rule.reads_output)
+    return out
+
+
+# ---- calls that need no look at their arguments --------------------------------------------------
+
+cdef dict STRAIGHT = {}             # function of NumPy -> (ours, most arguments, keywords) or None
+cdef object straight_ = None
+
+
+def register_straight(find):
+    """The floor above says how a function is called for which nothing has to be looked at: with
+    so many positional arguments at most, and only these keywords."""
+    global straight_
+    straight_ = find
+
+
+cdef object call_straight(object function, tuple args, dict kwargs):
+    """What stands for a function of NumPy, called; NotImplemented: the general way."""
+    found = STRAIGHT.get(function, STRAIGHT)
+    if found is STRAIGHT:
+        found = STRAIGHT[function] = straight_(function)
+    if found is None or len(args) > <Py_ssize_t>(<tuple>found)[1]:
+        return NotImplemented
+    if not kwargs:
+        return (<tuple>found)[0](*args)
+    for key in kwargs:
+        if key not in <frozenset>(<tuple>found)[2]:
+            return NotImplemented
+    return (<tuple>found)[0](*args, **kwargs)

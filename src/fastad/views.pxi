@@ -615,7 +615,7 @@ cdef Tensor taken(View v, tuple shape):
         return taken_floats(v, n, dims, shape)
     strides = [v.strides[k] for k in range(n)]
     # what is repeated is taken once
-    once = tuple([1 if s == 0 else n for n, s in zip(shape, strides)])
+    once = tuple([1 if s == 0 else length for length, s in zip(shape, strides)])
     r = apply(window_, (v.root,), {"place": (v.first, once, tuple(strides))})
     if v.part:
         r = c_real(r) if v.part == REAL_PART else c_part(r, FAD_IMAG)
