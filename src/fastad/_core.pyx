@@ -19,6 +19,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from fastad.cfad cimport *
 
+from types import MethodType
+
 from _heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -237,6 +239,14 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
         raise TypeError(
             f"tensor: dtype {a.dtype} is not supported; use float64, float32, complex128, "
             "complex64, an integer type or bool (astype first)")
+    if code < FAD_BOOL and not cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISNOTSWAPPED(a):
+        for k in range(nd):
+            shape[k] = cnp.PyArray_DIMS(a)[k]
+        arr = fad_array_new(code, nd, shape)
+        if arr == NULL:
+            fail(FAD_NOMEM, "tensor")
+        fad_copy_strided(cnp.PyArray_DATA(a), <const intptr_t *>cnp.PyArray_STRIDES(a), arr)
+        return arr
     if not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a)):
         if cnp.PyArray_ISNOTSWAPPED(a):
             a = cnp.PyArray_NewCopy(a, cnp.NPY_CORDER)
@@ -1605,7 +1615,7 @@ cdef Tensor c_reshape(Tensor x, object shape):
             return x
         status = fad_fill(FAD_F64, n, dims, x.value, &out)
         y = checked_adopt(status, out, "reshape", "")
-    elif x.arr.large or x.arr.owner != NULL:
+    elif x.arr.large or x.arr.owner != NULL or x.arr.hollow:
         out = shared_reshaped(x.arr, n, dims)
         y = adopt(out)
     else:
@@ -1854,7 +1864,7 @@ cdef object setitem_ = None
 cdef object sum_ = None
 cdef object array_ufunc_ = None
 cdef object array_function_ = None
-cdef dict ufuncs_ = {}, functions_ = {}
+cdef dict ufuncs_ = {}, functions_ = {}, whole_ = {}
 cdef set own_way_ = set()
 
 
@@ -1879,12 +1889,16 @@ def refuse_floats(int change):
     floats_refused += change
 
 
-def register_protocols(array_ufunc, array_function, dict ufuncs, dict functions, set own_way):
+def register_protocols(array_ufunc, array_function, dict ufuncs, dict functions, set own_way,
+                       dict whole):
     """The floors above supply NumPy's two protocols, and tables of what stands for its functions.
 
     Where no gradient is needed, functions of these tables are NumPy's own, but those in `own_way`.
+    Those in `whole` are recorded as one node outside of traces, which take down what they consist
+    of.
     """
-    global array_ufunc_, array_function_, ufuncs_, functions_, own_way_
+    global array_ufunc_, array_function_, ufuncs_, functions_, own_way_, whole_
+    whole_ = whole
     array_ufunc_ = array_ufunc
     array_function_ = array_function
     ufuncs_ = ufuncs
@@ -2180,7 +2194,12 @@ cdef class Tensor:
                 y = by_value(func, args, kwargs)
                 if y is not NotImplemented:
                     return y
-                if type(ours) is Defined and kwargs.get("out") is None:
+                if type(ours) is Stated:
+                    y = record_stated(<Stated>ours, args, kwargs)
+                    return (<Stated>ours)(*args, **kwargs) if y is NotImplemented else y
+                if not fad_trace_id and "dtype" not in kwargs:
+                    ours = whole_.get(func, ours)
+                if type(ours) is Defined and not (kwargs and kwargs.get("out") is not None):
                     return record_value(<Defined>ours, func, args, kwargs)
             y = call_straight(func, args, kwargs)
             if y is not NotImplemented:
@@ -2316,8 +2335,9 @@ cdef class Tensor:
     @property
     def imag(self):
         """The imaginary part, a view; zeros for a real tensor."""
-        return (part_view(self, IMAG_PART) if is_complex(self)
-                else by_numpy(np.zeros_like, (self,), {}))
+        if is_float(self):
+            return part_view(self, IMAG_PART) if is_complex(self) else zeros_like(self)
+        return by_numpy(np.zeros_like, (self,), {})
 
     @imag.setter
     def imag(self, value):

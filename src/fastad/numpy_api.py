@@ -25,6 +25,7 @@ from ._core import array as _primal
 from .assignment import TARGETS, along, into
 from .rules import GETITEM, take_index
 from .rules import where as _where
+from .statements import states
 
 _FLOAT32 = np.dtype(np.float32)
 _maximum = _core.elementwise["maximum"]
@@ -362,6 +363,8 @@ def asarray(
     >>> ad.asarray([1.0, 2.0]).tolist()
     [1.0, 2.0]
     """
+    if type(a) is Tensor and dtype is None and device is None and not copy and not requires_grad:
+        return a
     exchange.check_device("asarray", device)
     if copy is False:
         dtype = None if dtype is None else np.dtype(dtype)
@@ -808,7 +811,8 @@ def vdot(a, b) -> Tensor:
     return dot(_core.conjugate(a), b)
 
 
-def inner(a, b) -> Tensor:
+@states(np.inner, rules.INNER, operands=2)
+def inner(a, b):
     """Return the sums of products over the last axes.
 
     Examples
@@ -820,7 +824,7 @@ def inner(a, b) -> Tensor:
     a, b = _tensor(a), _tensor(b)
     if not a.ndim or not b.ndim:
         return _multiply(a, b)
-    return rules.inner(*_same_dtype((a, b)))
+    return rules.INNER, _same_dtype((a, b)), {"axes": ((a.ndim - 1,), (b.ndim - 1,))}
 
 
 def outer(a, b, out=None) -> Tensor:
@@ -858,7 +862,8 @@ def tensordot(a, b, axes=2) -> Tensor:
     return rules.tensordot(a, b, (over_a, over_b))
 
 
-def einsum(*operands, out=None, optimize=False) -> Tensor:
+@states(np.einsum, rules.EINSUM, operands=-1)
+def einsum(*operands, out=None, optimize=False):
     """Return Einstein's sum of products, in NumPy's notation.
 
     Examples
@@ -875,7 +880,8 @@ def einsum(*operands, out=None, optimize=False) -> Tensor:
         subscripts, tensors = _spelled_out(operands)
     tensors = _same_dtype([_tensor(t) for t in tensors])
     terms, labels = rules.einsum_terms(subscripts, [t.ndim for t in tensors])
-    return rules.einsum(tensors, subscripts, terms, labels, optimize)
+    return rules.EINSUM, tensors, {
+        "subscripts": subscripts, "terms": terms, "out": labels, "optimize": optimize}
 
 
 def _spelled_out(operands):
@@ -891,7 +897,8 @@ def _spelled_out(operands):
     return subscripts, operands[: 2 * pairs : 2]
 
 
-def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None) -> Tensor:
+@states(np.trace, rules.TRACE)
+def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None):
     """Return the sum of a diagonal.
 
     Examples
@@ -906,7 +913,8 @@ def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None) -> Tensor:
         return _by_dtype(np.trace, t, options)
     if dtype is not None and t.dtype != dtype:
         t = _core.astype(t, dtype)
-    return rules.trace(t, operator.index(offset), *_two_axes("trace", t, axis1, axis2))
+    axis1, axis2 = _two_axes("trace", t, axis1, axis2)
+    return rules.TRACE, (t,), {"offset": operator.index(offset), "axis1": axis1, "axis2": axis2}
 
 
 def _two_axes(name, t, axis1, axis2):
@@ -1143,9 +1151,14 @@ def atleast_3d(*arys):
 
 
 def _with_three_axes(t):
-    if t.ndim > 2:
-        return t
-    return reshape(t, {0: (1, 1, 1), 1: (1, *t.shape, 1), 2: (*t.shape, 1)}[t.ndim])
+    return t if t.ndim > 2 else reshape(t, _three_axes(t.shape))
+
+
+def _three_axes(shape):
+    """Return the shape that NumPy gives an array of this one to make it three axes at least."""
+    if len(shape) > 2:
+        return shape
+    return {0: (1, 1, 1), 1: (1, *shape, 1), 2: (*shape, 1)}[len(shape)]
 
 
 def _each(arys, function):
@@ -1166,7 +1179,8 @@ def _sequence(name, arrays):
     return _same_dtype(tensors)
 
 
-def concatenate(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
+@states(np.concatenate, rules.CONCATENATE, operands=0)
+def concatenate(arrays, axis=0, out=None, *, dtype=None):
     """Return arrays joined along an axis that they have (None: flattened first).
 
     Examples
@@ -1175,14 +1189,23 @@ def concatenate(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     >>> ad.concatenate([ad.zeros(1), [1.0, 2.0]]).tolist()
     [0.0, 1.0, 2.0]
     """
-    if out is not None:
-        return into(out, concatenate(arrays, axis, dtype=dtype), "concatenate")
     tensors = _sequence("concatenate", arrays)
     if axis is None:
         tensors, axis = [_core.reshape(t, (-1,)) for t in tensors], 0
     if dtype is not None:
         tensors = [_cast("concatenate", t, dtype) for t in tensors]
-    return rules.concatenate(tensors, axis)
+    return rules.CONCATENATE, tensors, {"axis": axis}
+
+
+def _at_least_2d(t):
+    return t if t.ndim > 1 else _core.reshape(t, (1,) * (2 - t.ndim) + t.shape)
+
+
+def _stacked(name, tensors, axis, dtype=None):
+    """State how tensors are joined in the name of another function."""
+    if dtype is not None:
+        tensors = [_cast(name, t, dtype) for t in tensors]
+    return rules.CONCATENATE, _same_dtype(tensors), {"axis": axis}
 
 
 def stack(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
@@ -1207,7 +1230,8 @@ def stack(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     return rules.stack(tensors, normalize_axis_index(axis, tensors[0].ndim + 1, "stack"))
 
 
-def vstack(tup, *, dtype=None) -> Tensor:
+@states(np.vstack, rules.CONCATENATE, operands=0)
+def vstack(tup, *, dtype=None):
     """Return arrays joined as rows.
 
     Examples
@@ -1216,10 +1240,11 @@ def vstack(tup, *, dtype=None) -> Tensor:
     >>> ad.vstack([ad.zeros(2), ad.ones(2)]).tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
-    return concatenate([atleast_2d(t) for t in tup], dtype=dtype)
+    return _stacked("vstack", [_at_least_2d(t) for t in _sequence("vstack", tup)], 0, dtype)
 
 
-def hstack(tup, *, dtype=None) -> Tensor:
+@states(np.hstack, rules.CONCATENATE, operands=0)
+def hstack(tup, *, dtype=None):
     """Return arrays joined along the second axis, or the first if there is one only.
 
     Examples
@@ -1228,11 +1253,12 @@ def hstack(tup, *, dtype=None) -> Tensor:
     >>> ad.hstack([ad.zeros(2), ad.ones(1)]).tolist()
     [0.0, 0.0, 1.0]
     """
-    tensors = [atleast_1d(t) for t in tup]
-    return concatenate(tensors, 0 if tensors and tensors[0].ndim == 1 else 1, dtype=dtype)
+    tensors = [t if t.ndim else _core.reshape(t, (1,)) for t in _sequence("hstack", tup)]
+    return _stacked("hstack", tensors, 0 if tensors[0].ndim == 1 else 1, dtype)
 
 
-def dstack(tup) -> Tensor:
+@states(np.dstack, rules.CONCATENATE, operands=0)
+def dstack(tup):
     """Return arrays joined along the third axis.
 
     Examples
@@ -1241,10 +1267,12 @@ def dstack(tup) -> Tensor:
     >>> ad.dstack([ad.zeros(2), ad.ones(2)]).shape
     (1, 2, 2)
     """
-    return concatenate([atleast_3d(t) for t in tup], 2)
+    tensors = [_core.reshape(t, _three_axes(t.shape)) for t in _sequence("dstack", tup)]
+    return _stacked("dstack", tensors, 2)
 
 
-def column_stack(tup) -> Tensor:
+@states(np.column_stack, rules.CONCATENATE, operands=0)
+def column_stack(tup):
     """Return vectors joined as the columns of a matrix.
 
     Examples
@@ -1253,8 +1281,9 @@ def column_stack(tup) -> Tensor:
     >>> ad.column_stack([ad.zeros(2), ad.ones(2)]).tolist()
     [[0.0, 1.0], [0.0, 1.0]]
     """
-    tensors = [_tensor(t) for t in tup]
-    return concatenate([t if t.ndim > 1 else _core.reshape(t, (-1, 1)) for t in tensors], 1)
+    tensors = [t if t.ndim > 1 else _core.reshape(t, (-1, 1))
+               for t in _sequence("column_stack", tup)]
+    return _stacked("column_stack", tensors, 1)
 
 
 def split(ary, indices_or_sections, axis=0) -> list:
@@ -1378,7 +1407,8 @@ def tile(A, reps) -> Tensor:
     return _core.reshape(y, tuple([r * n for r, n in zip(reps, shape, strict=True)]))
 
 
-def repeat(a, repeats, axis=None) -> Tensor:
+@states(np.repeat, rules.REPEAT)
+def repeat(a, repeats, axis=None):
     """Return each element (None) or slice along `axis` repeated, a number of times of its own.
 
     Examples
@@ -1394,11 +1424,12 @@ def repeat(a, repeats, axis=None) -> Tensor:
         t = _core.reshape(t, (1,))
     axis = normalize_axis_index(axis, t.ndim, "repeat")
     if np.ndim(repeats):
-        index = np.repeat(np.arange(t.shape[axis]), _values(repeats))
-        return take_index(t, (slice(None),) * axis + (index,))
+        return rules.REPEAT, (t,), {"repeats": np.array(_values(repeats)), "axis": axis}
     count, shape = operator.index(repeats), t.shape
     if count < 0:
         raise ValueError(f"repeat: repeats must not be negative, got {count}")
+    if not _core.is_tracing():
+        return rules.REPEAT, (t,), {"repeats": count, "axis": axis}
     behind = shape[axis + 1 :]
     y = _core.reshape(t, (*shape[: axis + 1], 1, *behind))
     y = _core.broadcast_to(y, (*shape[: axis + 1], count, *behind))
@@ -1577,7 +1608,8 @@ def diff(a, n=1, axis=-1, prepend=None, append=None) -> Tensor:
 # Selecting and sorting.
 
 
-def take(a, indices, axis=None, out=None, mode="raise") -> Tensor:
+@states(np.take, GETITEM)
+def take(a, indices, axis=None, out=None, mode="raise"):
     """Return the elements at integer `indices` along `axis` (None: of the flat tensor).
 
     Examples
@@ -1599,10 +1631,9 @@ def take(a, indices, axis=None, out=None, mode="raise") -> Tensor:
         index = np.clip(index, 0, n - 1)
     elif mode != "raise":
         raise ValueError(f"take: mode must be 'raise', 'wrap' or 'clip', got {mode!r}")
-    before = (slice(None),) * axis
-    if not index.ndim:
-        return take_index(t, (*before, index.item()), True)
-    return take_index(t, (*before, index))
+    single = not index.ndim
+    index = (*(slice(None),) * axis, index.item() if single else index)
+    return GETITEM, (t,), {"index": index, "unique": single}
 
 
 def take_along_axis(arr, indices, axis=-1) -> Tensor:
@@ -1982,8 +2013,7 @@ def imag(val) -> Tensor:
     >>> ad.imag(ad.tensor(2.0 + 1j)).item()
     1.0
     """
-    t = _tensor(val)
-    return _core.imag(t) if t.dtype.kind == "c" else zeros_like(t)
+    return _tensor(val).imag
 
 
 def conjugate(x, /) -> Tensor:
@@ -2255,18 +2285,15 @@ def straight(function):
     ours = FUNCTIONS.get(function)
     if ours is None or function.__name__ in TARGETS:
         return None
+    inner = getattr(ours, "inner", None)
     code = getattr(getattr(ours, "__wrapped__", ours), "__code__", None)
-    if code is None:
-        return ours, sys.maxsize, frozenset()
+    if code is None or code.co_flags & _TAKES_ANY_KEYWORD:
+        return inner or ours, sys.maxsize, frozenset()
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     most = sys.maxsize
-    inner = getattr(ours, "inner", None)
-    if inner is not None:               # without the look for `out`
-        place = names.index("out")
-        if place < code.co_argcount:
-            most = place
-        ours = inner
-    return ours, most, frozenset(names) - {"out"}
+    if inner is not None and names.index("out") < code.co_argcount:
+        most = names.index("out")
+    return inner or ours, most, frozenset(names) - {"out"}
 
 
 _core.register_straight(straight)

@@ -9,9 +9,10 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import _core, numpy_api, rules
 from ._core import Tensor
-from .definitions import defines, followed, register, values_of
+from .definitions import defines, followed, register, values_of, whole
 from .numpy_api import _tensor
-from .rules import take_index
+from .rules import GETITEM, take_index
+from .statements import states
 
 _where = rules.where
 _NOT_GIVEN = np._NoValue
@@ -203,6 +204,24 @@ def piecewise(x, condlist, funclist, *args, **kw) -> Tensor:
     return y
 
 
+def _kept_where(a, condition, axis=None):
+    """``np.compress`` with the operand in front."""
+    return np.compress(condition, a, axis)
+
+
+@states(_kept_where, GETITEM)
+def _compress(a, condition, axis=None):
+    t = _tensor(a)
+    if axis is None:
+        t, axis = _core.reshape(t, (-1,)), 0
+    mask = values_of(_tensor(condition))
+    if mask.ndim != 1:
+        raise ValueError("compress: condition must be a 1-d array")
+    axis = normalize_axis_index(axis, t.ndim, "compress")
+    index = (slice(None),) * axis + (np.flatnonzero(mask),)
+    return GETITEM, (t,), {"index": index, "unique": True}
+
+
 def compress(condition, a, axis=None, out=None) -> Tensor:
     """Return the slices along `axis` (None: elements of the flat tensor) where a condition holds.
 
@@ -212,14 +231,7 @@ def compress(condition, a, axis=None, out=None) -> Tensor:
     >>> ad.compress([True, False, True], ad.tensor([1.0, 2.0, 3.0])).tolist()
     [1.0, 3.0]
     """
-    t = _tensor(a)
-    if axis is None:
-        t, axis = _core.reshape(t, (-1,)), 0
-    mask = values_of(_tensor(condition))
-    if mask.ndim != 1:
-        raise ValueError("compress: condition must be a 1-d array")
-    axis = normalize_axis_index(axis, t.ndim, "compress")
-    return take_index(t, (slice(None),) * axis + (np.flatnonzero(mask),), True)
+    return _compress(a, condition, axis)
 
 
 def extract(condition, arr) -> Tensor:
@@ -490,8 +502,8 @@ def _layout(function, *shapes, options):
     return function(*numbers, **options)
 
 
-@defines(np.delete)
-def delete(arr, obj, axis=None) -> Tensor:
+@states(np.delete, GETITEM)
+def delete(arr, obj, axis=None):
     """Return the tensor without some slices along `axis` (None: elements of the flat tensor).
 
     Examples
@@ -502,7 +514,7 @@ def delete(arr, obj, axis=None) -> Tensor:
     """
     t = _tensor(arr)
     layout = _layout(np.delete, t.shape, options={"obj": numpy_api._values(obj), "axis": axis})
-    return take_index(_core.reshape(t, (-1,)), (layout,), True)
+    return GETITEM, (_core.reshape(t, (-1,)),), {"index": (layout,), "unique": True}
 
 
 @defines(np.insert)
@@ -905,3 +917,4 @@ setdiff1d setxor1d sort sort_complex trim_zeros union1d unique unique_all unique
 unique_inverse unique_values
 """.split(), globals())
 numpy_api.FUNCTIONS[np.lib.stride_tricks.sliding_window_view] = sliding_window_view
+whole("cumulative_prod cumulative_sum diagflat sort_complex tile")

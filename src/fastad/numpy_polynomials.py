@@ -6,7 +6,7 @@ import numpy as np
 
 from . import _core, numpy_api, rules
 from ._core import Tensor
-from .definitions import defines, followed, register
+from .definitions import defines, followed, register, whole
 from .numpy_api import _floating, _tensor
 from .numpy_signal import convolve
 
@@ -183,7 +183,13 @@ def poly(seq_of_zeros) -> Tensor:
     t = numpy_api.atleast_1d(_tensor(seq_of_zeros))
     if t.ndim != 1 or not t.shape[0]:
         return numpy_api.without_gradient(np.poly, (t,), {})
-    t = _floating(t)
+    if t.dtype.kind not in "fc":
+        t = _floating(t)
+    return (_poly.__wrapped__ if _core.is_tracing() else _poly)(t)
+
+
+@defines(np.poly)
+def _poly(t):
     p, one = _tensor(np.ones(1, t.dtype)), _tensor(np.ones((), t.dtype))
     for zero in numpy_api.unstack(t):
         p = convolve(p, numpy_api.stack([one, -zero]))
@@ -193,3 +199,4 @@ def poly(seq_of_zeros) -> Tensor:
 __all__ = register(
     "poly polyadd polyder polydiv polyint polymul polysub polyval".split(), globals()
 )
+whole("polyadd polyint polysub")

@@ -364,6 +364,22 @@ class PUT:
         return old_bar, value_bar
 
 
+@primitive("repeat", linear=True)
+class REPEAT:
+    """Each slice along an axis as often as `repeats` says: a number, or one for each slice."""
+
+    def forward(x, repeats, axis):
+        return np.repeat(x, repeats, axis)
+
+    def vjp(g, y, inputs, needs, repeats, axis):
+        shape = inputs[0].shape
+        if np.ndim(repeats):
+            index = np.repeat(np.arange(shape[axis]), repeats)
+            return (scatter(g, shape, (slice(None),) * axis + (index,)),)
+        g = _core.reshape(g, (*shape[: axis + 1], repeats, *shape[axis + 1 :]))
+        return (_core.sum(g, axis + 1, False),)
+
+
 # Joining.
 
 

@@ -289,6 +289,142 @@ cdef object recorded(object rule, object y, tuple inputs, Given call):
     return y
 
 
+# ---- functions that are one call of a primitive --------------------------------------------------
+
+
+@cython.final
+cdef class Stated:
+    """A function of NumPy that is one call of a primitive, which a statement names.
+
+    ``statement(*args)`` gives the primitive, its inputs, which are the operands cast and reshaped,
+    and its parameters.  It runs when a sweep needs them, or a trace: a call that is recorded costs
+    little more than NumPy's.
+    """
+    cdef readonly object function, statement, rule
+    cdef int operands               # how many arguments are; 0: those in the first one; -1: all
+                                    # but the first one, a text
+    cdef int out, dtype             # where the arguments of these names stand
+    cdef dict __dict__
+
+    def __init__(self, function, statement, rule, int operands, int out, int dtype):
+        self.function = function
+        self.statement = statement
+        self.rule = rule
+        self.operands = operands
+        self.out = out
+        self.dtype = dtype
+
+    def __call__(self, *args, **kwargs):
+        if kwargs and kwargs.get("out") is not None:
+            out = kwargs.pop("out")
+            return into_(out, self(*args, **kwargs), self.rule.name)
+        if len(args) > self.out and args[self.out] is not None:
+            return into_(args[self.out], self(*args[:self.out], None, *args[self.out + 1:],
+                                              **kwargs), self.rule.name)
+        try:
+            y = by_value(self.function, args, kwargs)
+        except (TypeError, ValueError, IndexError):
+            y = state(self, args, kwargs)       # which says it in its own words
+        if y is NotImplemented:
+            y = record_stated(self, args, kwargs)
+        return state(self, args, kwargs) if y is NotImplemented else y
+
+    def __get__(self, instance, owner):
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self):
+        return f"<function {self.rule.name} of NumPy>"
+
+
+cdef object state(Stated self, tuple args, dict kwargs):
+    """Record the primitive itself."""
+    found = self.statement(*args, **kwargs)
+    if type(found) is Tensor:
+        return found
+    rule, inputs, params = found
+    return record(rule, tuple(inputs), params)
+
+
+cdef Tensor stated_operand(object x, int *code):
+    """An operand with axes, of one floating dtype with the others, as a tensor; else None."""
+    cdef Tensor t
+    if type(x) is Tensor:
+        t = <Tensor>x
+    elif type(x) is cnp.ndarray and has_numbers(x):
+        t = from_ndarray(x, True)
+    else:
+        return None
+    if t.arr == NULL or t.arr.ndim == 0 or t.arr.dtype >= FAD_BOOL or (
+            code[0] >= 0 and code[0] != t.arr.dtype):
+        return None
+    code[0] = t.arr.dtype
+    return t
+
+
+cdef object record_stated(Stated self, tuple args, dict kwargs):
+    """Record a call whose primitive is stated later; NotImplemented: now, by `state`."""
+    cdef list inputs = [], kept = list(args), given = list(args), values
+    cdef dict keywords = None
+    cdef Py_ssize_t k, n = len(args), first = self.operands if self.operands else 1
+    cdef Py_ssize_t start = 0
+    cdef Tensor t, out
+    cdef Given call
+    cdef int code = -1
+    if self.operands < 0:
+        start, first = 1, n
+        if n < 2 or type(args[0]) is not str:
+            return NotImplemented
+    if fad_trace_id or n < first or (n > self.out and args[self.out] is not None) or (
+            n > self.dtype and args[self.dtype] is not None) or (
+            kwargs and ("out" in kwargs or "dtype" in kwargs)):
+        return NotImplemented
+    if self.operands == 0:
+        if type(args[0]) is not list and type(args[0]) is not tuple:
+            return NotImplemented
+        values = []
+        for x in args[0]:
+            t = stated_operand(x, &code)
+            if t is None:
+                return NotImplemented
+            inputs.append(t)
+            values.append(value_array(t))
+        given[0] = values
+        kept[0] = None
+    for k in range(start, first if self.operands else 0):
+        t = stated_operand(args[k], &code)
+        if t is None:
+            return NotImplemented
+        inputs.append(t)
+        given[k] = value_array(t)
+        kept[k] = None
+    for k in range(first, n):
+        x = args[k]
+        if is_followed(x):
+            return NotImplemented
+        given[k] = kept[k] = frozen(values_in(x))
+    if kwargs:
+        keywords = {}
+        for key, x in kwargs.items():
+            if is_followed(x):
+                return NotImplemented
+            keywords[key] = frozen(values_in(x))
+    try:
+        y = called(self.function, given) if keywords is None else self.function(
+            *given, **keywords)
+    except (TypeError, ValueError, IndexError):
+        return NotImplemented       # which says what is wrong
+    if not (type(y) is cnp.ndarray or isinstance(y, number_type)) or not has_numbers(y):
+        return NotImplemented
+    out = from_ndarray(y, False)
+    call = Given.__new__(Given)
+    call.args = tuple(kept)
+    call.kwargs = keywords
+    call.places = call.part = ()
+    record_call(out, self.rule, tuple(inputs), call, self.rule.reads_inputs,
+                self.rule.reads_output)
+    return out
+
+
 # ---- methods of ufuncs that are recorded ---------------------------------------------------------
 
 cdef dict METHODS = {}              # method -> {ufunc: its definition}

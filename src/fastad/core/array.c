@@ -656,24 +656,58 @@ void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out)
     } while (walk_next(&w));
 }
 
-/* out is contiguous; x is read through the walk's strides. */
+/* Make the longest axis the inner one where the inner one is short; any order of axes copies. */
+static void walk_long(walk *w)
+{
+    int last = w->ndim - 1, best = last;
+    if (w->shape[last] >= 16) return;
+    for (int k = 0; k < last; k++)
+        if (w->shape[k] > w->shape[best]) best = k;
+    if (w->shape[best] < 4 * w->shape[last]) return;
+    const int64_t n = w->shape[best];
+    w->shape[best] = w->shape[last];
+    w->shape[last] = n;
+    for (int o = 0; o < w->nop; o++) {
+        const intptr_t step = w->stride[o][best];
+        w->stride[o][best] = w->stride[o][last];
+        w->stride[o][last] = step;
+    }
+}
+
+/* The first operand into the second, which is written to in no place twice. */
 static void gather(walk *w, size_t item)
 {
+    walk_long(w);
     const int64_t n = w->shape[w->ndim - 1];
-    const intptr_t step = w->stride[0][w->ndim - 1];
+    const intptr_t step = w->stride[0][w->ndim - 1], to = w->stride[1][w->ndim - 1];
     do {
         const char *p = w->ptr[0];
         char *q = w->ptr[1];
-        if (step == (intptr_t)item) memcpy(q, p, (size_t)n * item);
+        if (step == (intptr_t)item && to == step) memcpy(q, p, (size_t)n * item);
         else if (item == 8)
-            for (int64_t i = 0; i < n; i++) memcpy(q + 8 * i, p + i * step, 8);
+            for (int64_t i = 0; i < n; i++) memcpy(q + i * to, p + i * step, 8);
         else if (item == 4)
-            for (int64_t i = 0; i < n; i++) memcpy(q + 4 * i, p + i * step, 4);
+            for (int64_t i = 0; i < n; i++) memcpy(q + i * to, p + i * step, 4);
         else if (item == 16)
-            for (int64_t i = 0; i < n; i++) memcpy(q + 16 * i, p + i * step, 16);
+            for (int64_t i = 0; i < n; i++) memcpy(q + i * to, p + i * step, 16);
         else
-            for (int64_t i = 0; i < n; i++) q[i] = p[i * step];
+            for (int64_t i = 0; i < n; i++) q[i * to] = p[i * step];
     } while (walk_next(w));
+}
+
+void fad_copy_strided(const void *src, const intptr_t *stride, fad_array *out)
+{
+    walk w;
+    if (out->size == 0) return;
+    w.nop = 2;
+    w.ndim = out->ndim;
+    memcpy(w.shape, out->shape, (size_t)out->ndim * sizeof(int64_t));
+    w.ptr[0] = (char *)(uintptr_t)src;
+    w.ptr[1] = out->data;
+    memcpy(w.stride[0], stride, (size_t)out->ndim * sizeof *stride);
+    strides_in(out, out->ndim, w.stride[1]);
+    walk_merge(&w);
+    gather(&w, fad_itemsize(out->dtype));
 }
 
 /* Start a walk over all elements of `whole` and those of `x` at `place`, operands `at_whole` and
