@@ -1557,7 +1557,7 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
         if axis is not None:
             np.add.reduce(x.value, axis=axis)       # refuses what is no axis
         return unary(FAD_OP_positive, x)
-    if axis is None and not keepdims and x.arr.dtype == FAD_F64:
+    if axis is None and not keepdims and x.arr.dtype == FAD_F64 and x.arr.size < 8192:
         if x.arr.hollow:
             view_of(x.arr)
         fad_sum_all(x.arr, &total)
@@ -2336,7 +2336,11 @@ cdef class Tensor:
     def imag(self):
         """The imaginary part, a view; zeros for a real tensor."""
         if is_float(self):
-            return part_view(self, IMAG_PART) if is_complex(self) else zeros_like(self)
+            if is_complex(self):
+                return part_view(self, IMAG_PART)
+            if self.arr == NULL or self.arr.size < 8192:
+                return zeros_like(self)
+            return from_ndarray(np.zeros(self.shape, self.dtype), False)
         return by_numpy(np.zeros_like, (self,), {})
 
     @imag.setter

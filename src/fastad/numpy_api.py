@@ -203,6 +203,8 @@ def full(shape, fill_value, dtype=None, *, device=None, requires_grad=False) -> 
     """
     if _requires_grad(fill_value):
         exchange.check_device("full", device)
+        if dtype is None and fill_value.ndim == 0:
+            return _core.broadcast_to(fill_value, shape)
         if dtype is not None:
             fill_value = _core.astype(fill_value, dtype)
         return broadcast_to(fill_value, shape)
@@ -314,6 +316,16 @@ def _like(a, shape, dtype):
     return a.shape if shape is None else shape, a.dtype if dtype is None else dtype
 
 
+@states(np.array, rules.STACK, operands=0)
+def _together(arrays):
+    """Tensors as one, along a new first axis."""
+    tensors = [_tensor(t) for t in arrays]
+    first = tensors[0]
+    if _all([t.shape == first.shape and t.dtype == first.dtype for t in tensors]):
+        return rules.STACK, tensors, {"axis": 0}
+    return stack(tensors)
+
+
 def array(object, dtype=None, *, copy=True, ndmin=0, requires_grad=False) -> Tensor:
     """Return `object` as a tensor of its own; tensors inside lists keep their gradients.
 
@@ -327,7 +339,7 @@ def array(object, dtype=None, *, copy=True, ndmin=0, requires_grad=False) -> Ten
     True
     """
     if type(object) is Tensor or (isinstance(object, (list, tuple)) and _holds_tensor(object)):
-        t = _tensor(object)
+        t = object if type(object) is Tensor else _together(object)
         if dtype is not None and t.dtype != np.dtype(dtype):
             t = _core.astype(t, dtype)
         elif copy and t is object:
@@ -1387,7 +1399,8 @@ def unstack(x, /, *, axis=0) -> tuple:
 # Repeating and rearranging.
 
 
-def tile(A, reps) -> Tensor:
+@states(np.tile, rules.TILE)
+def tile(A, reps):
     """Return the tensor laid side by side `reps` times along each axis.
 
     Examples
@@ -1398,6 +1411,8 @@ def tile(A, reps) -> Tensor:
     """
     t = _tensor(A)
     reps = tuple([operator.index(r) for r in reps]) if np.ndim(reps) else (operator.index(reps),)
+    if not _core.is_tracing():
+        return rules.TILE, (t,), {"reps": reps}
     ndim = _max(t.ndim, len(reps))
     shape = (1,) * (ndim - t.ndim) + t.shape
     reps = (1,) * (ndim - len(reps)) + reps
@@ -2287,8 +2302,12 @@ def straight(function):
         return None
     inner = getattr(ours, "inner", None)
     code = getattr(getattr(ours, "__wrapped__", ours), "__code__", None)
+    if inner is not None and code.co_flags & _TAKES_ANY_KEYWORD:
+        ours, code = inner, inner.__code__      # made for `like`, of which inner takes most options
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        return ours, code.co_argcount, frozenset(names) - {"device", "order", "subok"}
     if code is None or code.co_flags & _TAKES_ANY_KEYWORD:
-        return inner or ours, sys.maxsize, frozenset()
+        return ours, sys.maxsize, frozenset()
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     most = sys.maxsize
     if inner is not None and names.index("out") < code.co_argcount:

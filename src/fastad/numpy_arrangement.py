@@ -182,26 +182,38 @@ def piecewise(x, condlist, funclist, *args, **kw) -> Tensor:
     """
     t = _tensor(x)
     one = isinstance(condlist, (bool, np.bool_)) or _tensor(condlist[0]).ndim == 0 and t.ndim
-    masks = [values_of(_tensor(c)).astype(bool) for c in ([condlist] if one else condlist)]
+    masks = [np.broadcast_to(np.asarray(values_of(c), bool), t.shape)
+             for c in ([condlist] if one else condlist)]
     if len(funclist) == len(masks) + 1:
-        masks.append(~np.logical_or.reduce([np.broadcast_to(m, t.shape) for m in masks]))
+        masks.append(~np.logical_or.reduce(masks))
     if len(funclist) != len(masks):
         raise ValueError(f"piecewise: {len(masks)} conditions do not fit {len(funclist)} functions")
-    later = np.zeros(t.shape, bool)
-    y = numpy_api.zeros_like(t)
+    flat = _core.reshape(t, (-1,))
+    places, parts, later = [], [], None
     for mask, function in zip(reversed(masks), reversed(list(funclist)), strict=True):
-        mask = np.broadcast_to(mask, t.shape)
-        mine, later = mask & ~later, later | mask
-        if not callable(function):
-            part = _core.broadcast_to(_core.astype(function, t.dtype), (int(mine.sum()),))
-        elif mask.any():
-            part = _tensor(function(take_index(t, mask.copy(), True), *args, **kw))
-            part = _core.broadcast_to(part, (int(mask.sum()),)) if not part.ndim else part
-            part = take_index(part, mine[mask], True)
+        mask = mask.ravel()
+        mine = index = np.flatnonzero(mask)
+        free = None if later is None else ~later[index]
+        if free is not None and not free.all():
+            mine = index[free]
+        later = mask if later is None else later | mask
+        if callable(function):
+            if not len(index):
+                continue
+            part = _tensor(function(take_index(flat, (index,), True), *args, **kw))
         else:
-            continue
-        y = y + rules.scatter(_core.astype(part, t.dtype), t.shape, mine, True)
-    return y
+            part = _tensor(function)
+        if part.dtype != t.dtype:
+            part = _core.astype(part, t.dtype)
+        if not part.ndim or part.shape != index.shape:
+            part = _core.broadcast_to(part, index.shape)
+        places.append(mine)
+        parts.append(part if mine is index else take_index(part, (free,), True))
+    if not parts:
+        return numpy_api.zeros_like(t)
+    joined = parts[0] if len(parts) == 1 else rules.concatenate(parts, 0)
+    y = rules.scatter(joined, flat.shape, (np.concatenate(places),), True)
+    return _core.reshape(y, t.shape)
 
 
 def _kept_where(a, condition, axis=None):
@@ -679,7 +691,8 @@ def rot90(m, k=1, axes=(0, 1)) -> Tensor:
     return numpy_api.flip(numpy_api.swapaxes(t, first, second), second)
 
 
-def diagflat(v, k=0) -> Tensor:
+@states(np.diagflat, rules.SCATTER)
+def diagflat(v, k=0):
     """Return the matrix that has the elements of a tensor on its k-th diagonal.
 
     Examples
@@ -688,7 +701,10 @@ def diagflat(v, k=0) -> Tensor:
     >>> ad.diagflat(ad.tensor([[1.0, 2.0]])).tolist()
     [[1.0, 0.0], [0.0, 2.0]]
     """
-    return numpy_api.diag(_core.reshape(_tensor(v), (-1,)), k)
+    t = _core.reshape(_tensor(v), (-1,))
+    n = t.shape[0] + abs(k)
+    index, _ = rules.diagonal_index((n, n), operator.index(k), 0, 1)
+    return rules.SCATTER, (t,), {"shape": (n, n), "index": index, "unique": True}
 
 
 # Borders.
@@ -885,7 +901,8 @@ def _cumulative(name, function, x, axis, dtype, include_initial, start):
     return y
 
 
-def cumulative_sum(x, /, *, axis=None, dtype=None, out=None, include_initial=False) -> Tensor:
+@states(getattr(np, "cumulative_sum", np.cumsum), rules.CUMSUM, without=("include_initial",))
+def cumulative_sum(x, /, *, axis=None, dtype=None, out=None, include_initial=False):
     """Return the sums of all elements up to each along `axis`, from 0 on with `include_initial`.
 
     Examples
@@ -894,7 +911,14 @@ def cumulative_sum(x, /, *, axis=None, dtype=None, out=None, include_initial=Fal
     >>> ad.cumulative_sum(ad.tensor([1.0, 2.0]), include_initial=True).tolist()
     [0.0, 1.0, 3.0]
     """
-    return _cumulative("cumulative_sum", numpy_api.cumsum, x, axis, dtype, include_initial, 0)
+    t = _tensor(x)
+    if t.ndim and t.dtype.kind in "fc" and dtype is None and not include_initial:
+        if axis is None and t.ndim == 1:
+            axis = 0
+        if axis is not None:
+            axis = normalize_axis_index(axis, t.ndim, "cumulative_sum")
+            return rules.CUMSUM, (t,), {"axis": axis, "reverse": False}
+    return _cumulative("cumulative_sum", numpy_api.cumsum, t, axis, dtype, include_initial, 0)
 
 
 def cumulative_prod(x, /, *, axis=None, dtype=None, out=None, include_initial=False) -> Tensor:
@@ -917,4 +941,4 @@ setdiff1d setxor1d sort sort_complex trim_zeros union1d unique unique_all unique
 unique_inverse unique_values
 """.split(), globals())
 numpy_api.FUNCTIONS[np.lib.stride_tricks.sliding_window_view] = sliding_window_view
-whole("cumulative_prod cumulative_sum diagflat sort_complex tile")
+whole("cumulative_prod")

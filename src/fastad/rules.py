@@ -377,7 +377,25 @@ class REPEAT:
             index = np.repeat(np.arange(shape[axis]), repeats)
             return (scatter(g, shape, (slice(None),) * axis + (index,)),)
         g = _core.reshape(g, (*shape[: axis + 1], repeats, *shape[axis + 1 :]))
-        return (_core.sum(g, axis + 1, False),)
+        g = _core.sum_to(g, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+        return (_core.reshape(g, shape),)
+
+
+@primitive("tile", linear=True)
+class TILE:
+    """`x` laid side by side, as often as the tuple `reps` says for each axis."""
+
+    def forward(x, reps):
+        return np.tile(x, reps)
+
+    def vjp(g, y, inputs, needs, reps):
+        shape = inputs[0].shape
+        ndim = max(len(shape), len(reps))
+        padded = (1,) * (ndim - len(shape)) + shape
+        reps = (1,) * (ndim - len(reps)) + reps
+        g = _core.reshape(g, [k for r, n in zip(reps, padded, strict=True) for k in (r, n)])
+        g = _core.sum_to(g, [k for n in padded for k in (1, n)])
+        return (_core.reshape(g, shape),)
 
 
 # Joining.

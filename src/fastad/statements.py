@@ -25,20 +25,24 @@ from . import _core, rules
 _NOWHERE = 1 << 30
 
 
-def states(function, rule, *, operands=1):
+def states(function, rule, *, operands=1, without=()):
     """Declare that the decorated statement says which call of `rule` a NumPy function is.
 
     `operands` is how many arguments in front are inputs; 0 says that the first one holds them, and
-    -1 that all behind the first one, a text, are.
+    -1 that all behind the first one, a text, are.  Calls with arguments called `without`, besides
+    `out` and `dtype`, are stated at once.
     """
 
     def declare(statement):
         code = statement.__code__
         names = code.co_varnames[: code.co_argcount]
-        places = [names.index(name) if name in names else _NOWHERE for name in ("out", "dtype")]
+        plain = {
+            name: names.index(name) if name in names else _NOWHERE
+            for name in ("out", "dtype", *without)
+        }
         node = _node(function.__name__, rule, statement, operands)
         statement.__annotations__ = {"return": "Tensor"}    # what a call returns
-        stated = _core.Stated(function, statement, node, operands, *places)
+        stated = _core.Stated(function, statement, node, operands, plain["out"], plain)
         return functools.update_wrapper(stated, statement)
 
     return declare

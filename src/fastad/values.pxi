@@ -55,12 +55,34 @@ cdef object values_in(object x):
 
 cdef object called_by_value(object function, tuple args, dict kwargs):
     cdef list given = [values_in(x) for x in args]
+    if function in READING:
+        readable(given)
     try:
         if kwargs:
             return function(*given, **{key: values_in(x) for key, x in kwargs.items()})
         return called(function, given)
     except (TypeError, ValueError, IndexError) as error:
         raise named_as(function.__name__, error) from None
+
+
+# NumPy copies operands of some functions that it could not write to, though it only reads them.
+cdef set READING = set()
+
+
+def register_reading(functions):
+    """The floor above names functions that write to no operand, whatever their options."""
+    READING.update(functions)
+
+
+cdef inline object readable(object x):
+    """An array over a tensor's values, or a list of such, for a function that only reads it."""
+    if type(x) is cnp.ndarray:
+        if type(cnp.get_array_base(<cnp.ndarray>x)) is Keeper:
+            cnp.PyArray_ENABLEFLAGS(<cnp.ndarray>x, cnp.NPY_ARRAY_WRITEABLE)
+    elif type(x) is list:
+        for item in x:
+            readable(item)
+    return x
 
 
 cdef inline object called(object function, list given):
@@ -192,6 +214,7 @@ cdef class Given:
                 "places": self.places, "part": self.part}
 
 
+cdef tuple NO_ARGUMENT = (None,)
 cdef tuple ONE_PLACE = tuple([(k,) for k in range(8)])
 
 
@@ -202,6 +225,17 @@ cdef object record_value(Defined self, object function, tuple args, dict kwargs,
     cdef dict kept_keywords = None, given_keywords = None
     cdef Py_ssize_t k, shift = first is not None
     cdef Given call
+    if len(kept) == 1 and type(kept[0]) is Tensor and not kwargs:
+        values = value_array(<Tensor>kept[0])       # the most common call
+        try:
+            y = function(values)
+        except (TypeError, ValueError, IndexError) as error:
+            raise named_as(function.__name__, error) from None
+        call = Given.__new__(Given)
+        call.args = (first, None) if shift else NO_ARGUMENT
+        call.places = <tuple>ONE_PLACE[shift]
+        call.part = ()
+        return recorded(self.rule, y, args, call)
     for k in range(len(kept)):
         x = kept[k]
         if type(x) is not Tensor:
@@ -303,16 +337,18 @@ cdef class Stated:
     cdef readonly object function, statement, rule
     cdef int operands               # how many arguments are; 0: those in the first one; -1: all
                                     # but the first one, a text
-    cdef int out, dtype             # where the arguments of these names stand
+    cdef int out                    # where the argument of this name stands
+    cdef dict plain                 # where arguments stand, by name, without which this holds
     cdef dict __dict__
 
-    def __init__(self, function, statement, rule, int operands, int out, int dtype):
+    def __init__(self, function, statement, rule, int operands, int out, dict plain):
         self.function = function
         self.statement = statement
         self.rule = rule
         self.operands = operands
+        self.plain = plain
         self.out = out
-        self.dtype = dtype
+        READING.add(function)
 
     def __call__(self, *args, **kwargs):
         if kwargs and kwargs.get("out") is not None:
@@ -374,10 +410,11 @@ cdef object record_stated(Stated self, tuple args, dict kwargs):
         start, first = 1, n
         if n < 2 or type(args[0]) is not str:
             return NotImplemented
-    if fad_trace_id or n < first or (n > self.out and args[self.out] is not None) or (
-            n > self.dtype and args[self.dtype] is not None) or (
-            kwargs and ("out" in kwargs or "dtype" in kwargs)):
+    if fad_trace_id or n < first:
         return NotImplemented
+    for name, k in self.plain.items():
+        if (n > k and args[k] is not None) or (kwargs and name in kwargs):
+            return NotImplemented
     if self.operands == 0:
         if type(args[0]) is not list and type(args[0]) is not tuple:
             return NotImplemented
@@ -408,6 +445,7 @@ cdef object record_stated(Stated self, tuple args, dict kwargs):
             if is_followed(x):
                 return NotImplemented
             keywords[key] = frozen(values_in(x))
+    readable(given)
     try:
         y = called(self.function, given) if keywords is None else self.function(
             *given, **keywords)

@@ -169,8 +169,8 @@ fad_array *fad_array_cast(const fad_array *src, int dtype)
 static int is_single(int dtype) { return dtype == FAD_F32 || dtype == FAD_C64; }
 
 /* n numbers of one precision to another, each `dp` and `dq` numbers after the last. */
-static void cast_numbers(const void *src, int single, int dp, void *dst, int to_single, int dq,
-                         int64_t n)
+static void cast_apart(const void *src, int single, int dp, void *dst, int to_single, int dq,
+                       int64_t n)
 {
     const double *p = src;
     const float *ps = src;
@@ -180,6 +180,22 @@ static void cast_numbers(const void *src, int single, int dp, void *dst, int to_
     else if (single) for (int64_t i = 0; i < n; i++) q[i * dq] = ps[i * dp];
     else if (to_single) for (int64_t i = 0; i < n; i++) qs[i * dq] = (float)p[i * dp];
     else for (int64_t i = 0; i < n; i++) q[i * dq] = p[i * dp];
+}
+
+static void cast_numbers(const void *src, int single, int dp, void *dst, int to_single, int dq,
+                         int64_t n)
+{
+    if (dp != 1 || dq != 1 || single == to_single) {
+        cast_apart(src, single, dp, dst, to_single, dq, n);
+    } else if (single) {        /* side by side: loops that become vectors */
+        const float *p = src;
+        double *q = dst;
+        for (int64_t i = 0; i < n; i++) q[i] = p[i];
+    } else {
+        const double *p = src;
+        float *q = dst;
+        for (int64_t i = 0; i < n; i++) q[i] = (float)p[i];
+    }
 }
 
 void fad_cast_into(const fad_array *src, fad_array *out)
@@ -219,8 +235,14 @@ fad_status fad_fill(int dtype, int ndim, const int64_t *shape, double v, fad_arr
     fad_array *arr = *out = fad_array_new(dtype, ndim, shape);
     if (!arr) return FAD_NOMEM;
     const int step = 1 + fad_is_complex(dtype);
-    if (step > 1) memset(arr->data, 0, (size_t)arr->size * fad_itemsize(dtype));
-    if (is_single(dtype))
+    if (step > 1 || (v == 0.0 && !signbit(v))) {
+        memset(arr->data, 0, (size_t)arr->size * fad_itemsize(dtype));
+        if (v == 0.0 && !signbit(v)) return FAD_OK;
+    }
+    if (step == 1 && !is_single(dtype)) {
+        double *p = arr->data;
+        for (int64_t i = 0; i < arr->size; i++) p[i] = v;
+    } else if (is_single(dtype))
         for (int64_t i = 0; i < arr->size; i++) ((float *)arr->data)[i * step] = (float)v;
     else
         for (int64_t i = 0; i < arr->size; i++) ((double *)arr->data)[i * step] = v;
@@ -555,7 +577,10 @@ fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array *
     }
     fad_array *out = *result = fad_array_new(dtype, ndim, full);
     if (!out) return FAD_NOMEM;
-    elementwise_into(&r, op, in, out);
+    if (op == FAD_OP_positive && in[0].arr && in[0].arr->dtype == dtype)
+        memcpy(out->data, in[0].arr->data, (size_t)out->size * fad_itemsize(dtype));
+    else
+        elementwise_into(&r, op, in, out);
     return FAD_OK;
 }
 
