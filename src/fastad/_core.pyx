@@ -19,7 +19,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from fastad.cfad cimport *
 
-from types import MethodType
+from types import BuiltinMethodType, MethodType
 
 from _heapq import heapify, heappop, heappush
 
@@ -239,13 +239,17 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
         raise TypeError(
             f"tensor: dtype {a.dtype} is not supported; use float64, float32, complex128, "
             "complex64, an integer type or bool (astype first)")
-    if code < FAD_BOOL and not cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISNOTSWAPPED(a):
+    if code < FAD_BOOL and cnp.PyArray_ISNOTSWAPPED(a) and (
+            not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a))):
         for k in range(nd):
             shape[k] = cnp.PyArray_DIMS(a)[k]
         arr = fad_array_new(code, nd, shape)
         if arr == NULL:
             fail(FAD_NOMEM, "tensor")
-        fad_copy_strided(cnp.PyArray_DATA(a), <const intptr_t *>cnp.PyArray_STRIDES(a), arr)
+        if cnp.PyArray_IS_C_CONTIGUOUS(a):
+            memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
+        else:
+            fad_copy_strided(cnp.PyArray_DATA(a), <const intptr_t *>cnp.PyArray_STRIDES(a), arr)
         return arr
     if not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a)):
         if cnp.PyArray_ISNOTSWAPPED(a):
@@ -2185,6 +2189,9 @@ cdef class Tensor:
         if func in SHOWING:
             y = shown(func, args, kwargs)
             return y if y is not NotImplemented else array_function_(func, types, args, kwargs)
+        if func in KEEPING and len(args) == 1 and not kwargs and type(args[0]) is Tensor and (
+                args[0].ndim):
+            return args[0]
         ours = functions_.get(func)
         if ours is not None:
             for kind in types:

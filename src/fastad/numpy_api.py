@@ -201,10 +201,13 @@ def full(shape, fill_value, dtype=None, *, device=None, requires_grad=False) -> 
     >>> ad.full(2, 7.0).tolist()
     [7.0, 7.0]
     """
+    if type(fill_value) is Tensor and dtype is None and shape != () and (
+            not fill_value.ndim and fill_value.dtype.kind in _INEXACT):
+        exchange.check_device("full", device)
+        y = _core.broadcast_to(fill_value, shape)
+        return y.requires_grad_() if requires_grad else y
     if _requires_grad(fill_value):
         exchange.check_device("full", device)
-        if dtype is None and fill_value.ndim == 0:
-            return _core.broadcast_to(fill_value, shape)
         if dtype is not None:
             fill_value = _core.astype(fill_value, dtype)
         return broadcast_to(fill_value, shape)
@@ -2221,12 +2224,16 @@ class _Named:
         return self.function(*args, **kwargs)
 
 
+@states(np.add.accumulate, rules.CUMSUM)
 def _accumulated_sum(array, axis=0, dtype=None, out=None):
     """``np.add.accumulate``, which does not flatten."""
     t = _tensor(array)
     if not t.ndim:
         raise TypeError("add.accumulate: cannot accumulate on a scalar")
-    return cumsum(t, axis, dtype)
+    if t.dtype.kind not in _INEXACT or dtype is not None:
+        return cumsum(t, axis, dtype)
+    axis = normalize_axis_index(axis, t.ndim, "cumsum")
+    return rules.CUMSUM, (t,), {"axis": axis, "reverse": False}
 
 
 _METHODS_OF_UFUNCS = {
@@ -2296,7 +2303,8 @@ def _takes_out(function):
 
 def straight(function):
     """Return what stands for a function of NumPy, with how many positional arguments and with which
-    keywords at most it can be called without a look at them; None for no call."""
+    keywords at most it can be called without a look at them, and those that can be left out; None
+    for no call."""
     ours = FUNCTIONS.get(function)
     if ours is None or function.__name__ in TARGETS:
         return None
@@ -2305,14 +2313,16 @@ def straight(function):
     if inner is not None and code.co_flags & _TAKES_ANY_KEYWORD:
         ours, code = inner, inner.__code__      # made for `like`, of which inner takes most options
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        return ours, code.co_argcount, frozenset(names) - {"device", "order", "subok"}
+        # there is one place, one order and one type
+        dropped = frozenset(["device", "order", "subok"])
+        return ours, code.co_argcount, frozenset(names) - dropped, dropped
     if code is None or code.co_flags & _TAKES_ANY_KEYWORD:
-        return ours, sys.maxsize, frozenset()
+        return ours, sys.maxsize, frozenset(), frozenset()
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     most = sys.maxsize
     if inner is not None and names.index("out") < code.co_argcount:
         most = names.index("out")
-    return inner or ours, most, frozenset(names) - {"out"}
+    return inner or ours, most, frozenset(names) - {"out"}, frozenset()
 
 
 _core.register_straight(straight)
@@ -2349,6 +2359,7 @@ SHOWING = {
 SHOWING[np.linalg.matrix_transpose] = SHOWING[np.linalg.diagonal] = False
 SHOWING[np.lib.stride_tricks.sliding_window_view] = False
 _core.register_showing(SHOWING)
+_core.register_keeping([np.asarray, np.asanyarray, np.ascontiguousarray, np.asfortranarray])
 
 
 # Methods of Tensor.

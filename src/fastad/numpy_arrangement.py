@@ -181,9 +181,9 @@ def piecewise(x, condlist, funclist, *args, **kw) -> Tensor:
     [1.0, 4.0]
     """
     t = _tensor(x)
-    one = isinstance(condlist, (bool, np.bool_)) or _tensor(condlist[0]).ndim == 0 and t.ndim
-    masks = [np.broadcast_to(np.asarray(values_of(c), bool), t.shape)
-             for c in ([condlist] if one else condlist)]
+    one = isinstance(condlist, (bool, np.bool_)) or np.ndim(condlist[0]) == 0 and t.ndim
+    masks = [np.asarray(values_of(c), bool) for c in ([condlist] if one else condlist)]
+    masks = [m if m.shape == t.shape else np.broadcast_to(m, t.shape) for m in masks]
     if len(funclist) == len(masks) + 1:
         masks.append(~np.logical_or.reduce(masks))
     if len(funclist) != len(masks):
@@ -212,7 +212,8 @@ def piecewise(x, condlist, funclist, *args, **kw) -> Tensor:
     if not parts:
         return numpy_api.zeros_like(t)
     joined = parts[0] if len(parts) == 1 else rules.concatenate(parts, 0)
-    y = rules.scatter(joined, flat.shape, (np.concatenate(places),), True)
+    places = places[0] if len(places) == 1 else np.concatenate(places)
+    y = rules.scatter(joined, flat.shape, (places,), True)
     return _core.reshape(y, t.shape)
 
 

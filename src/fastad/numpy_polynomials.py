@@ -8,7 +8,7 @@ from . import _core, numpy_api, rules
 from ._core import Tensor
 from .definitions import defines, followed, register
 from .numpy_api import _floating, _tensor
-from .numpy_signal import convolve
+from .numpy_signal import convolve, convolved
 from .statements import states
 
 
@@ -184,7 +184,11 @@ class POLYINT:
 
     def vjp(g, y, inputs, needs, m):
         n = inputs[0].shape[0]
-        weights = np.polyint(np.ones(n, g.dtype), m)[:n]
+        powers = np.arange(n, 0.0, -1.0)
+        weights = 1.0 / powers if m else np.ones(n)
+        for k in range(1, m):
+            weights /= powers + k
+        weights = weights.astype(g.dtype, copy=False)
         return (rules.take_index(g, (slice(0, n),), True) * weights,)
 
 
@@ -237,7 +241,7 @@ def poly(seq_of_zeros) -> Tensor:
 def _poly(t):
     p, one = _tensor(np.ones(1, t.dtype)), _tensor(np.ones((), t.dtype))
     for zero in numpy_api.unstack(t):
-        p = convolve(p, numpy_api.stack([one, -zero]))
+        p = convolved(p, numpy_api.stack([one, -zero]))
     return p
 
 

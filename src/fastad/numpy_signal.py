@@ -394,6 +394,11 @@ def _slide(rule, a, v, mode):
     return rule, numpy_api._same_dtype((a, v)), {"mode": mode}
 
 
+def convolved(a, v):
+    """Record ``np.convolve`` of two vectors of one dtype."""
+    return rules.record(_CONVOLVE, (a, v), {"mode": "full"})
+
+
 @states(np.convolve, _CONVOLVE, operands=2)
 def convolve(a, v, mode="full"):
     """Return the sums of products of `a` and the reversed `v` at all offsets.

@@ -461,7 +461,8 @@ UFUNCS[_umath.clip] = _elementwise["clip"]
 _core.register_ufunc_methods(
     {
         method: {
-            ufunc: definition for ufunc in UFUNCS
+            ufunc: numpy_api._accumulated_sum if (ufunc, method) == (np.add, "accumulate")
+            else definition for ufunc in UFUNCS
             if ufunc.nin == 2 and ufunc.nout == 1 and ufunc.signature is None
             and ufunc.__name__ not in numpy_api._VALUE_UFUNCS
             and (ufunc not in _BROKEN or method == "accumulate")

@@ -55,7 +55,7 @@ cdef object values_in(object x):
 
 cdef object called_by_value(object function, tuple args, dict kwargs):
     cdef list given = [values_in(x) for x in args]
-    if function in READING:
+    if type(function) is not BuiltinMethodType and function in READING:
         readable(given)
     try:
         if kwargs:
@@ -221,33 +221,32 @@ cdef tuple ONE_PLACE = tuple([(k,) for k in range(8)])
 cdef object record_value(Defined self, object function, tuple args, dict kwargs, object first=None):
     """Compute the value by a function and record it, as a call with `first`, if it is not None, in
     front of the arguments."""
-    cdef list inputs = [], places = [], kept = list(args), given = list(args)
+    cdef list inputs, places, kept, given
     cdef dict kept_keywords = None, given_keywords = None
     cdef Py_ssize_t k, shift = first is not None
-    cdef Given call
-    if len(kept) == 1 and type(kept[0]) is Tensor and not kwargs:
-        values = value_array(<Tensor>kept[0])       # the most common call
+    cdef Given call = Given.__new__(Given)
+    call.part = ()
+    if len(args) == 1 and type(args[0]) is Tensor and not kwargs:       # the most common call
+        values = value_array(<Tensor>args[0])
         try:
             y = function(values)
         except (TypeError, ValueError, IndexError) as error:
             raise named_as(function.__name__, error) from None
-        call = Given.__new__(Given)
         call.args = (first, None) if shift else NO_ARGUMENT
         call.places = <tuple>ONE_PLACE[shift]
-        call.part = ()
         return recorded(self.rule, y, args, call)
+    inputs, places, kept, given = [], [], list(args), list(args)
     for k in range(len(kept)):
-        x = kept[k]
-        if type(x) is not Tensor:
-            x = held(x)
+        x = held(kept[k])
         if type(x) is Tensor:
             inputs.append(x)
             places.append(k + shift)
             kept[k] = None
             given[k] = value_array(<Tensor>x)
         else:
-            kept[k] = x = frozen(x)
-            given[k] = values_in(x)
+            kept[k] = given[k] = frozen(x)
+            if type(x) is dict:
+                given[k] = values_in(x)
     if kwargs:
         kept_keywords, given_keywords = {}, {}
         for key, x in kwargs.items():
@@ -259,7 +258,7 @@ cdef object record_value(Defined self, object function, tuple args, dict kwargs,
                 given_keywords[key] = value_array(<Tensor>x)
             else:
                 kept_keywords[key] = x = frozen(x)
-                given_keywords[key] = values_in(x)
+                given_keywords[key] = values_in(x) if type(x) is dict else x
     try:
         y = called(function, given) if given_keywords is None else function(
             *given, **given_keywords)
@@ -267,12 +266,10 @@ cdef object record_value(Defined self, object function, tuple args, dict kwargs,
         raise named_as(function.__name__, error) from None
     if shift:
         kept.insert(0, first)
-    call = Given.__new__(Given)
     call.args = tuple(kept)
     call.kwargs = kept_keywords
     call.places = (<tuple>ONE_PLACE[places[0]] if len(places) == 1 and type(places[0]) is int and (
         places[0] < 8) else tuple(places))
-    call.part = ()
     return recorded(self.rule, y, tuple(inputs), call)
 
 
@@ -493,9 +490,12 @@ cdef object record_method(object ufunc, object method, object named, tuple input
             return c_sum(<Tensor>inputs[0], axis, keepdims)
         return NotImplemented
     definitions = METHODS.get(method)
-    if definitions is None or ufunc not in definitions:
+    definition = None if definitions is None else definitions.get(ufunc)
+    if definition is None:
         return NotImplemented
-    return record_value(<Defined>definitions[ufunc], named, inputs, kwargs, ufunc)
+    if type(definition) is Stated:
+        return record_stated(<Stated>definition, inputs, kwargs)
+    return record_value(<Defined>definition, named, inputs, kwargs, ufunc)
 
 
 def reduction(rule, function, Tensor t not None, axis, bint keepdims):
@@ -524,15 +524,24 @@ def reduction(rule, function, Tensor t not None, axis, bint keepdims):
     return out
 
 
+cdef set KEEPING = set()            # functions that give a tensor with axes back
+
+
+def register_keeping(functions):
+    """The floor above names functions of NumPy that return a tensor with axes as it is."""
+    KEEPING.update(functions)
+
+
 # ---- calls that need no look at their arguments --------------------------------------------------
 
-cdef dict STRAIGHT = {}             # function of NumPy -> (ours, most arguments, keywords) or None
+cdef dict STRAIGHT = {}             # function of NumPy -> (ours, most arguments, keywords, others
+                                    # that mean nothing to tensors), or None
 cdef object straight_ = None
 
 
 def register_straight(find):
     """The floor above says how a function is called for which nothing has to be looked at: with
-    so many positional arguments at most, and only these keywords."""
+    so many positional arguments at most, these keywords, and others that are dropped."""
     global straight_
     straight_ = find
 
@@ -546,7 +555,10 @@ cdef object call_straight(object function, tuple args, dict kwargs):
         return NotImplemented
     if not kwargs:
         return (<tuple>found)[0](*args)
-    for key in kwargs:
-        if key not in <frozenset>(<tuple>found)[2]:
+    given = {}
+    for key, x in kwargs.items():
+        if key in <frozenset>(<tuple>found)[2]:
+            given[key] = x
+        elif key not in <frozenset>(<tuple>found)[3] or (key == "device" and x is not None):
             return NotImplemented
-    return (<tuple>found)[0](*args, **kwargs)
+    return (<tuple>found)[0](*args, **given)

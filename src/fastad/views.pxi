@@ -499,6 +499,25 @@ cdef bint is_block(View v, int n, const int64_t *dims) noexcept:
     return True
 
 
+cdef bint repeats_whole(View v, int n, const int64_t *dims) noexcept:
+    """Whether a view is its root, broadcast."""
+    cdef fad_array *whole = v.root.arr
+    cdef int64_t step = 1
+    cdef int k, j
+    if whole.size == 0:
+        return False
+    for k in range(n - 1, -1, -1):
+        j = k - (n - whole.ndim)
+        if j < 0 or whole.shape[j] == 1:
+            if dims[k] != 1 and v.strides[k] != 0:
+                return False
+        elif dims[k] != whole.shape[j] or v.strides[k] != step:
+            return False
+        else:
+            step *= dims[k]
+    return n >= whole.ndim
+
+
 cdef Tensor taken_floats(View v, int n, const int64_t *dims, tuple shape):
     """As taken, where nothing is repeated and the root is floating."""
     cdef fad_array *whole = v.root.arr
@@ -613,6 +632,8 @@ cdef Tensor taken(View v, tuple shape):
         repeats |= v.strides[k] == 0 and dims[k] != 1
     if n and not repeats and v.root.arr.dtype < FAD_BOOL:
         return taken_floats(v, n, dims, shape)
+    if v.first == 0 and not v.part and v.root.arr.dtype < FAD_BOOL and repeats_whole(v, n, dims):
+        return c_broadcast_to(v.root, shape)
     strides = [v.strides[k] for k in range(n)]
     # what is repeated is taken once
     once = tuple([1 if s == 0 else length for length, s in zip(shape, strides)])

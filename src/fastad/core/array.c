@@ -210,6 +210,15 @@ void fad_cast_into(const fad_array *src, fad_array *out)
         cast_numbers(src->data, single, 1, out->data, to_single, 1, 2 * src->size);
         return;
     }
+    if (to && !from && !single && !to_single) {
+        const double *p = src->data;
+        double *q = out->data;
+        for (int64_t i = 0; i < src->size; i++) {
+            q[2 * i] = p[i];
+            q[2 * i + 1] = 0.0;
+        }
+        return;
+    }
     if (to) memset(out->data, 0, (size_t)out->size * fad_itemsize(out->dtype));
     cast_numbers(src->data, single, 1 + from, out->data, to_single, 1 + to, src->size);
 }
