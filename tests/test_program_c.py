@@ -55,11 +55,15 @@ def run(f, *args):
     return status, value, gradient
 
 
+zmul = _core.elementwise["zmul"]
+
 # ---- values --------------------------------------------------------------------------------------
 
 FUNCTIONS = {
     "a number": (lambda a, b: a * b + ad.sin(a) / b - 2.0, (0.7, 1.3)),
     "sums and products": (lambda a, b: ((a * b + a) * b + 1.0) * a - b, (0.7, 1.3)),
+    "sizes of products": (lambda a, b: b + abs(zmul(a, b)) + abs(zmul(a, a + b)) - abs(zmul(b, b)),
+                          (0.7, -1.3)),
     "powers": (lambda a, b: a**b + b**2.0 + a**-1.0 + 2.0**a + a**3, (0.7, 1.3)),
     "special functions": (
         lambda a, b: ad.lgamma(a) + ad.digamma(b) * ad.polygamma(1.0, b) + ad.sinc(a) + ad.erf(b)
@@ -698,7 +702,7 @@ def test_all_array_instructions_and_guards_are_known():
     assert set(native._INSTRUCTIONS) == set(kinds)
     assert set(guards) == {"<", "<=", "==", "!=", ">", ">=", "bits", "trunc", "bytes", "no_nan"}
     for text in filter(None, words.values()):
-        assert re.fullmatch(r"value = (reg\[ip->[abc]\]|value|zmul|[ ,()*+])+", text)
+        assert re.fullmatch(r"value = (reg\[ip->[abc]\]|value|zmul|fabs|[ ,()*+])+", text)
 
 
 def test_a_long_program_of_numbers_compiles_in_a_short_time(compiled):
