@@ -193,8 +193,8 @@ def piecewise(x, condlist, funclist, *args, **kw) -> Tensor:
     for mask, function in zip(reversed(masks), reversed(list(funclist)), strict=True):
         mask = mask.ravel()
         mine = index = np.flatnonzero(mask)
-        free = None if later is None else ~later[index]
-        if free is not None and not free.all():
+        free = np.ones(0, bool) if later is None else ~later[index]
+        if not free.all():
             mine = index[free]
         later = mask if later is None else later | mask
         if callable(function):
@@ -212,8 +212,8 @@ def piecewise(x, condlist, funclist, *args, **kw) -> Tensor:
     if not parts:
         return numpy_api.zeros_like(t)
     joined = parts[0] if len(parts) == 1 else rules.concatenate(parts, 0)
-    places = places[0] if len(places) == 1 else np.concatenate(places)
-    y = rules.scatter(joined, flat.shape, (places,), True)
+    index = places[0] if len(places) == 1 else np.concatenate(places)
+    y = rules.scatter(joined, flat.shape, (index,), True)
     return _core.reshape(y, t.shape)
 
 

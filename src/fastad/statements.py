@@ -61,6 +61,10 @@ def _node(name, rule, statement, operands):
         stated, inputs, params = call_of(tuple(map(_core.wrap, xs)), args, kwargs)
         return stated.forward(*map(_core.array, inputs), **params)
 
+    def definition(*xs, args, kwargs, places, part):
+        stated, inputs, params = call_of(xs, args, kwargs)
+        return rules.record(stated, tuple(inputs), params)
+
     def vjp(g, y, inputs, needs, args, kwargs, places, part):
         stated, xs, params = call_of(inputs, args, kwargs)
         bars = stated.vjp(g, y, tuple(xs), needs, **params)
@@ -86,6 +90,7 @@ def _node(name, rule, statement, operands):
     node = rules.Primitive()
     node.name = name
     node.forward, node.vjp, node.jvp, node.accumulate = forward, vjp, jvp, None
+    node.definition = definition
     node.linear = rule.linear
     node.reads_inputs, node.reads_output = rule.reads_inputs, rule.reads_output
     return node

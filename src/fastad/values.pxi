@@ -205,7 +205,7 @@ cdef class Defined:
 @cython.no_gc
 @cython.freelist(256)
 cdef class Given:
-    """What a recorded call was given, of which the parameters of its rule are made when asked for."""
+    """What a recorded call was given, of which its rule's parameters are made when asked for."""
     cdef tuple args, places, part
     cdef dict kwargs
 
@@ -332,8 +332,8 @@ cdef class Stated:
     little more than NumPy's.
     """
     cdef readonly object function, statement, rule
-    cdef int operands               # how many arguments are; 0: those in the first one; -1: all
-                                    # but the first one, a text
+    # how many arguments are operands; 0: those in the first one; -1: all but the first, a text
+    cdef int operands
     cdef int out                    # where the argument of this name stands
     cdef dict plain                 # where arguments stand, by name, without which this holds
     cdef dict __dict__
@@ -534,8 +534,8 @@ def register_keeping(functions):
 
 # ---- calls that need no look at their arguments --------------------------------------------------
 
-cdef dict STRAIGHT = {}             # function of NumPy -> (ours, most arguments, keywords, others
-                                    # that mean nothing to tensors), or None
+# Function of NumPy -> None, or (ours, most arguments, keywords, others that mean nothing here).
+cdef dict STRAIGHT = {}
 cdef object straight_ = None
 
 

@@ -10,7 +10,7 @@
 #       ^                       |
 #       '------- View.root -----'      stale views are in no list
 #
-# What NumPy's own functions show of their operands is born stale: it costs no copy until it is read.
+# What NumPy's functions show of their operands is born stale: it costs no copy until it is read.
 #
 # A write changes the root's buffer where it is, when no partial, no other tensor and no NumPy view
 # needs what was there; else a copy of it.  The old node then keeps its shape alone.
@@ -643,6 +643,13 @@ cdef Tensor taken(View v, tuple shape):
     return r if once == shape else c_broadcast_to(r, shape)
 
 
+cdef inline int recording_as(bint on) noexcept:
+    """What fad_grad_off is when recording is switched."""
+    if fad_trace_id:
+        return 2 if on else 3
+    return 1 if not on else 4 if fad_watch else 0
+
+
 cdef int refresh(Tensor t) except -1:
     """Take a stale view anew from its root."""
     cdef View v = <View>t.alias
@@ -654,15 +661,15 @@ cdef int refresh(Tensor t) except -1:
         if active(v.root) and not v.unread:
             refuse("a view of a tensor that has changed since is read")
         fad_trace_id = 0
-        fad_grad_off = 0 if active(v.root) and not v.detached else 1
+        fad_grad_off = recording_as(active(v.root) and not v.detached)
+    elif t.leaf_requires and active(v.root):
+        raise RuntimeError(
+            "view: this leaf shows a tensor that has become part of a graph since; detach() it "
+            "before requires_grad_()")
     elif v.detached or t.leaf_requires:
-        fad_grad_off |= 1
-        if t.leaf_requires and active(v.root):
-            raise RuntimeError(
-                "view: this leaf shows a tensor that has become part of a graph since; detach() "
-                "it before requires_grad_()")
+        fad_grad_off = recording_as(False)
     else:
-        fad_grad_off &= ~1
+        fad_grad_off = recording_as(True)
     try:
         r = taken(v, dims_of(t.arr))
     finally:
