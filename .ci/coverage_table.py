@@ -40,6 +40,9 @@ What holds for all:
 
 * Tensors are in C order, whatever the order of the array they were made of. A sum over an array
   in another order adds in another order, so its last bits may differ.
+* What NumPy gives as a view of its operand (`transpose`, `flip`, `split`, `broadcast_to`,
+  `diagonal`, `reshape` ...) is a view of the tensor, which copies nothing before it is read; then
+  it is put into C order once.
 * Of equal elements that compete all share a cotangent equally in `max`, `min` and what is made of
   them; in `sort`, `median`, `partition` and `unique` the first one has it.
 * `out=` takes tensors and arrays; a tensor becomes part of the graph, an array would lose a

@@ -68,10 +68,17 @@ def gradient_of(example: Any, tensors: list[ad.Tensor]) -> Callable[[], object] 
     def flat(y: Any) -> list[ad.Tensor]:
         return [t for part in y for t in flat(part)] if isinstance(y, (list, tuple)) else [y]
 
+    seeds: dict[Any, ad.Tensor] = {}
+
+    def seed(y: ad.Tensor) -> ad.Tensor:
+        key = y.shape, y.dtype
+        if key not in seeds:
+            seeds[key] = ad.ones(*key)
+        return seeds[key]
+
     def call() -> object:
         live = [y for y in flat(example.call(*tensors)) if y.requires_grad]
-        return ad.autograd.grad(live, tensors, [np.ones(y.shape, y.dtype) for y in live],
-                                allow_unused=True)
+        return ad.autograd.grad(live, tensors, [seed(y) for y in live], allow_unused=True)
 
     return call
 

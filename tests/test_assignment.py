@@ -751,3 +751,160 @@ def test_the_method_cumprod_puts_its_result_into_out():
     assert x.cumprod(0, None, y) is y and y.tolist() == [2.0, 6.0]
     y.sum().backward()
     assert x.grad.tolist() == [4.0, 2.0]
+
+
+# ---- views that are taken when they are read -----------------------------------------------------
+
+SHOWN = {
+    "transpose": lambda a: np.transpose(a),
+    "transpose of three": lambda a: np.transpose(a.reshape(3, 2, 2), (1, 2, 0)),
+    "moveaxis": lambda a: np.moveaxis(a, 0, 1),
+    "swapaxes": lambda a: np.swapaxes(a, 0, 1),
+    "rollaxis": lambda a: np.rollaxis(a, 1),
+    "flip": lambda a: np.flip(a, 1),
+    "flip both": lambda a: np.flip(a),
+    "flipud": lambda a: np.flipud(a),
+    "fliplr": lambda a: np.fliplr(a),
+    "rot90": lambda a: np.rot90(a),
+    "diagonal": lambda a: np.diagonal(a, 1),
+    "diag": lambda a: np.diag(a, -1),
+    "split": lambda a: np.split(a, 2, 1)[1],
+    "array_split": lambda a: np.array_split(a, 2)[0],
+    "broadcast_to": lambda a: np.broadcast_to(a, (2, 3, 4)),
+    "broadcast_to a column": lambda a: np.broadcast_to(a[:, :1], (3, 2)),
+    "broadcast_arrays": lambda a: np.broadcast_arrays(a[0], a)[0],
+    "sliding windows": lambda a: np.lib.stride_tricks.sliding_window_view(a, 2, 1),
+    "squeeze": lambda a: np.squeeze(a.reshape(3, 1, 4)),
+    "expand_dims": lambda a: np.expand_dims(a, 1),
+    "reshape": lambda a: np.reshape(a, (2, 6)),
+    "reshape in F order": lambda a: np.reshape(a, (6, 2), order="F"),
+    "ravel": lambda a: np.ravel(a),
+    "atleast_3d": lambda a: np.atleast_3d(a),
+    "of a view": lambda a: np.flip(np.transpose(a)),
+    "of no elements": lambda a: np.flip(a[:, :0]),
+}
+
+
+@pytest.mark.parametrize("dtype", [float, np.float32, complex, int, bool])
+def test_what_numpy_shows_of_a_tensor_follows_it_until_it_is_read_and_after(dtype):
+    values = (np.arange(12.0).reshape(3, 4) % 5).astype(dtype)
+    for name, show in SHOWN.items():
+        a, t = values.copy(), ad.tensor(values)
+        want, unread, read = show(a), show(t), show(t)
+        assert (unread.shape, unread.dtype) == (want.shape, want.dtype), name
+        assert_same(read, want)
+        for k, place in enumerate([(0, 0), (2, 1), (1, 2), slice(1, 2)]):
+            a[place] = t[place] = k
+            assert_same(read, want)
+        assert_same(unread, want)
+
+
+@pytest.mark.parametrize("name", sorted({*SHOWN} - {"sliding windows", "diagonal", "diag"} - {
+    name for name in SHOWN if name.startswith("broadcast")} - {"reshape in F order"}))
+def test_what_numpy_shows_of_a_tensor_can_be_written_through_before_it_is_read(name):
+    values = np.arange(12.0).reshape(3, 4)
+    a, t = values.copy(), ad.tensor(values)
+    want, shown = SHOWN[name](a), SHOWN[name](t)
+    want[...] = shown[...] = -1.0
+    want += 2.0
+    shown += 2.0
+    assert_same(t, a)
+    assert_same(shown, want)
+
+
+def test_what_names_an_element_twice_is_read_only():
+    t = ad.zeros((3, 4))
+    for name in ("broadcast_to", "broadcast_to a column", "broadcast_arrays", "sliding windows",
+                 "diagonal", "diag"):
+        with pytest.raises(ValueError, match="read-only"):
+            SHOWN[name](t)[...] = 1.0
+
+
+@pytest.mark.parametrize("kind", [float, complex])
+@pytest.mark.parametrize("name", SHOWN)
+def test_gradients_through_what_numpy_shows_of_a_tensor(name, kind):
+    show = SHOWN[name]
+    start = np.linspace(-1.0, 1.0, 12).reshape(3, 4).astype(kind)
+
+    def loss(x):
+        part = show(x * x)
+        return (weighted(part * part) if part.size else (part * part).sum()).real
+
+    x = leaf(start)
+    (slope,) = ad.autograd.grad(loss(x), x, create_graph=True)
+    np.testing.assert_allclose(slope.detach().numpy().real,
+                               differences(lambda v: loss(v + 0.0 * start), start.real),
+                               rtol=1e-5, atol=1e-5)
+    want = ad.grad(lambda v: ad.grad(loss)(v).real.sum())(ad.tensor(start))
+    (twice,) = ad.autograd.grad(slope.real.sum(), x)
+    np.testing.assert_allclose(twice.numpy(), want.numpy(), rtol=1e-12)
+
+
+def test_a_view_that_nobody_has_read_has_gradients_of_its_own():
+    x = leaf(np.arange(12.0).reshape(3, 4))
+    y = x * x
+    turned = np.transpose(y)
+    rows = [turned[k] for k in range(4)]
+    loss = sum([(row * row).sum() for row in rows]) + turned[1, 1] + np.flip(turned).sum()
+    (bar,) = ad.autograd.grad(loss, turned)
+    want = 2.0 * turned.detach().numpy() + 1.0
+    want[1, 1] += 1.0
+    assert_same(bar, want)
+
+
+def test_a_stale_view_is_followed_where_numpy_computes():
+    x = leaf([3.0, 1.0, 2.0])
+    y = x * x
+    rest = y[1:]
+    y[0] = 7.0
+    assert np.sort(rest).requires_grad          # before anybody has looked at `rest`
+    turned = np.flip(x * x)
+    assert turned.requires_grad and np.sort(turned).requires_grad
+    np.sort(turned)[2].backward()
+    assert x.grad.tolist() == [6.0, 0.0, 0.0]
+    with ad.no_grad():
+        apart = np.flip(x * x)
+    assert not apart.requires_grad and not (apart * 1.0).requires_grad
+
+
+def test_a_view_read_first_in_a_program_is_one_from_outside():
+    x = leaf(np.arange(6.0).reshape(2, 3))
+    square = x * x
+    turned = np.transpose(square)
+    program = ad.compile(lambda a: (a * turned).sum())
+    a = leaf(np.ones((3, 2)))
+    for _ in range(2):
+        y = program(a)
+        assert y.item() == 55.0
+        bars = ad.autograd.grad(y, [a, x, turned], retain_graph=True)
+        assert_same(bars[0], np.arange(6.0).reshape(2, 3).T ** 2)
+        assert_same(bars[1], 2.0 * np.arange(6.0).reshape(2, 3))
+        assert_same(bars[2], np.ones((3, 2)))
+
+
+def test_views_of_long_tensors_take_no_memory_before_they_are_read():
+    t = ad.ones((500, 500)) * 2.0
+    before = _core.tape_stats()["large_bytes"]
+    views = [np.transpose(t), np.flip(t), *np.split(t, 10, 1), np.broadcast_to(t, (9, 500, 500))]
+    assert _core.tape_stats()["large_bytes"] == before
+    views[0].tolist()                           # this one is read
+    assert _core.tape_stats()["large_bytes"] >= before + 2_000_000
+
+
+def test_a_view_for_which_memory_is_short_can_be_read_later():
+    x = leaf(np.arange(600.0).reshape(20, 30))
+    turned = np.flip(np.transpose(x), 0)
+    y, failures = with_failing_allocations(lambda: turned * turned)
+    assert failures > 1
+    y.sum().backward()
+    assert_same(turned.detach(), np.arange(600.0).reshape(20, 30).T[::-1])
+    assert_same(x.grad, 2.0 * np.arange(600.0).reshape(20, 30))
+
+
+def test_a_leaf_that_shows_what_became_part_of_a_graph_leaves_recording_on():
+    root = ad.zeros(3)
+    part = root[1:].requires_grad_()
+    root[0] = leaf(1.0)
+    with pytest.raises(RuntimeError, match="has become part of a graph"):
+        part * 2.0
+    assert ad.is_grad_enabled()

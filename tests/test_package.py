@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(ad.__file__).resolve().parent
 FLOORS = [
     "_core", "rules", "assignment", "complex_rules", "special_values", "special", "exchange",
-    "numpy_api", "linalg_rules", "linalg_scipy", "linalg", "definitions", "numpy_statistics",
-    "numpy_signal", "numpy_arrangement", "numpy_polynomials", "numpy_ufuncs", "numpy_scimath",
-    "numpy_creation", "numpy_methods", "numpy_coverage", "adapt", "storage", "fft", "modes",
-    "progress", "autograd", "transforms", "native", "rows", "watching", "arguments", "recording",
-    "program", "blame", "graph", "tables", "summary", "sympy", "trust", "formulas", "labels",
-    "folding", "layout", "canvas", "pictures", "scipy", "__init__",
+    "statements", "numpy_api", "linalg_rules", "linalg_scipy", "linalg", "definitions",
+    "numpy_statistics", "numpy_signal", "numpy_arrangement", "numpy_polynomials", "numpy_ufuncs",
+    "numpy_scimath", "numpy_creation", "numpy_methods", "numpy_coverage", "adapt", "storage", "fft",
+    "modes", "progress", "autograd", "transforms", "native", "rows", "watching", "arguments",
+    "recording", "program", "blame", "graph", "tables", "summary", "sympy", "trust", "formulas",
+    "labels", "folding", "layout", "canvas", "pictures", "scipy", "__init__",
 ]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "special.pyi", "_core.pxd", "cfad.pxd", "record.h",
@@ -245,7 +245,8 @@ def test_the_examples_in_docstrings_hold(module):
     assert done.failed == 0
     assert done.attempted > 0 or module.__name__ in {
         "fastad.rules", "fastad.complex_rules", "fastad.special_values", "fastad.storage",
-        "fastad.native", "fastad.rows", "fastad.definitions", "fastad.numpy_methods",
+        "fastad.native", "fastad.rows", "fastad.definitions", "fastad.statements",
+        "fastad.numpy_methods",
         "fastad.linalg_rules", "fastad.watching", "fastad.arguments", "fastad.recording"}
 
 

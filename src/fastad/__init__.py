@@ -20,6 +20,7 @@ import numpy as _np
 from . import (
     _core,
     autograd,
+    definitions,
     exchange,
     fft,
     linalg,
@@ -98,7 +99,7 @@ _core.register_rules(
     rules.picked, rules.FORMS,
 )
 _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function, numpy_api.UFUNCS,
-                         numpy_api.FUNCTIONS, numpy_api.OWN_WAY)
+                         numpy_api.FUNCTIONS, numpy_api.OWN_WAY, definitions.WHOLE)
 
 __all__ = [
     "AnomalyError", "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt",

@@ -15,11 +15,13 @@ from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyCallable
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from fastad.cfad cimport *
 
 import sys
+from types import BuiltinMethodType, MethodType
+
 from _heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -54,6 +56,8 @@ cdef extern from "Python.h":
         int ml_flags
         const char *ml_doc
     int METH_FASTCALL, METH_KEYWORDS
+    object PyObject_Vectorcall(object f, PyObject *const *args, size_t n, PyObject *names)
+    PyObject **PySequence_Fast_ITEMS(object list)
 
 cdef extern from *:
     """
@@ -245,25 +249,19 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
         raise TypeError(
             f"tensor: dtype {a.dtype} is not supported; use float64, float32, complex128, "
             "complex64, an integer type or bool (astype first)")
-    must_copy = not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a))
-    for k in range(nd):
-        shape[k] = cnp.PyArray_DIMS(a)[k]
-    if code < FAD_BOOL and (must_copy or cnp.PyArray_NBYTES(a) <= 1024):
-        # into memory of the tape's own, which a loop finds again
+    if code < FAD_BOOL and cnp.PyArray_ISNOTSWAPPED(a) and (
+            not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a))):
+        for k in range(nd):
+            shape[k] = cnp.PyArray_DIMS(a)[k]
         arr = fad_array_new(code, nd, shape)
         if arr == NULL:
             fail(FAD_NOMEM, "tensor")
-        if cnp.PyArray_ISCARRAY_RO(a):
+        if cnp.PyArray_IS_C_CONTIGUOUS(a):
             memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
-            return arr
-        try:
-            whole = cnp.PyArray_SimpleNewFromData(nd, <cnp.npy_intp *>shape, kind, arr.data)
-            cnp.PyArray_CopyInto(whole, a)
-        except BaseException:
-            fad_array_release(arr)
-            raise
+        else:
+            fad_copy_strided(cnp.PyArray_DATA(a), <const intptr_t *>cnp.PyArray_STRIDES(a), arr)
         return arr
-    if must_copy:
+    if not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a)):
         if cnp.PyArray_ISNOTSWAPPED(a):
             a = cnp.PyArray_NewCopy(a, cnp.NPY_CORDER)
         else:
@@ -408,13 +406,15 @@ cdef inline fad_index node_of(Tensor t) noexcept:
 cdef inline bint active(Tensor t) noexcept:
     """Whether cotangents flow to t: what the user calls ``requires_grad``."""
     return t.leaf_requires or (t.h.idx != FAD_NO_NODE and (
-        t.h.idx < 0 or not tape.op[t.h.idx] & FAD_PASSIVE))
+        t.h.idx < 0 or not tape.op[t.h.idx] & FAD_PASSIVE)) or (
+        t.aliased == IS_VIEW and stale_active(t))
 
 
 cdef inline bint tracked(Tensor t) noexcept:
     """Whether operations on t are taken down: it is active, or a trace follows its value."""
     return (t.h.idx != FAD_NO_NODE or t.leaf_requires
-            or (fad_trace_id and t.born != fad_trace_id))
+            or (fad_trace_id and t.born != fad_trace_id)
+            or (t.aliased == IS_VIEW and stale_tracked(t)))
 
 
 cdef fad_index const_node(Tensor t, bint needed) except -1:
@@ -997,7 +997,8 @@ cdef inline void fill_call(fad_call *call, object rule, object params) noexcept:
 cdef inline object params_of(fad_call *call):
     """The parameters of a call; a place where it is about one element."""
     if call.params != NULL:
-        return <object>call.params
+        params = <object>call.params
+        return (<Given>params).params() if type(params) is Given else params
     if (call.rule == <void *>GET_NUMBER or call.rule == <void *>SET_NUMBER
             or call.rule == <void *>ADD_NUMBER):
         return call.at
@@ -1080,12 +1081,22 @@ def apply(rule, tuple inputs, dict params):
     See rules.py for what a rule is.  `inputs` are Tensors; anything else belongs in `params`.
     """
     cdef Tensor out
+    cdef list values = []
     for t in inputs:
         if type(t) is not Tensor:
             raise TypeError(f"{rule.name}: inputs must be Tensors, got {type(t).__name__}")
-    out = from_ndarray(rule.forward(*[value_array(<Tensor>t) for t in inputs], **params), False)
+        values.append(value_array(<Tensor>t))
+    out = from_ndarray(rule.forward(*values, **params), False)
     record_call(out, rule, inputs, params, rule.reads_inputs, rule.reads_output)
     return out
+
+
+def record(rule, tuple inputs, dict params):
+    """Compute and record a primitive; what NumPy raises is made to name it."""
+    try:
+        return apply(rule, inputs, params)
+    except (TypeError, ValueError, IndexError) as error:
+        raise named_as(rule.name, error) from None
 
 
 def record_custom(rule, tuple inputs, Tensor out not None, dict params):
@@ -1576,7 +1587,7 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
         if axis is not None:
             np.add.reduce(x.value, axis=axis)       # refuses what is no axis
         return unary(FAD_OP_positive, x)
-    if axis is None and not keepdims and x.arr.dtype == FAD_F64:
+    if axis is None and not keepdims and x.arr.dtype == FAD_F64 and x.arr.size < 8192:
         if x.arr.hollow:
             view_of(x.arr)
         fad_sum_all(x.arr, &total)
@@ -1636,7 +1647,7 @@ cdef Tensor c_reshape(Tensor x, object shape):
             return x
         status = fad_fill(FAD_F64, n, dims, x.value, &out)
         y = checked_adopt(status, out, "reshape", "")
-    elif x.arr.large or x.arr.owner != NULL:
+    elif x.arr.large or x.arr.owner != NULL or x.arr.hollow:
         out = shared_reshaped(x.arr, n, dims)
         y = adopt(out)
     else:
@@ -1890,7 +1901,7 @@ cdef object setitem_ = None
 cdef object sum_ = None
 cdef object array_ufunc_ = None
 cdef object array_function_ = None
-cdef dict ufuncs_ = {}, functions_ = {}
+cdef dict ufuncs_ = {}, functions_ = {}, whole_ = {}
 cdef set own_way_ = set()
 
 
@@ -1915,12 +1926,16 @@ def refuse_floats(int change):
     floats_refused += change
 
 
-def register_protocols(array_ufunc, array_function, dict ufuncs, dict functions, set own_way):
+def register_protocols(array_ufunc, array_function, dict ufuncs, dict functions, set own_way,
+                       dict whole):
     """The floors above supply NumPy's two protocols, and tables of what stands for its functions.
 
     Where no gradient is needed, functions of these tables are NumPy's own, but those in `own_way`.
+    Those in `whole` are recorded as one node outside of traces, which take down what they consist
+    of.
     """
-    global array_ufunc_, array_function_, ufuncs_, functions_, own_way_
+    global array_ufunc_, array_function_, ufuncs_, functions_, own_way_, whole_
+    whole_ = whole
     array_ufunc_ = array_ufunc
     array_function_ = array_function
     ufuncs_ = ufuncs
@@ -2189,28 +2204,46 @@ cdef class Tensor:
     __array_priority__ = 1000.0
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        if method != "__call__" and method != "at" and ufunc in ufuncs_:
-            y = by_value(getattr(ufunc, method), inputs, kwargs)
+        if method == "__call__":
+            if not kwargs:      # no Python between the caller and what may warn about his line
+                f = ufuncs_.get(ufunc)
+                if f is not None:
+                    return f(*inputs)
+        elif method != "at" and ufunc in ufuncs_:
+            named = getattr(ufunc, method)
+            y = by_value(named, inputs, kwargs)
+            if y is NotImplemented:
+                y = record_method(ufunc, method, named, inputs, kwargs)
             if y is not NotImplemented:
                 return y
-        elif method == "__call__" and not kwargs:
-            # no Python between the caller and what may warn about his line
-            ours = ufuncs_.get(ufunc)
-            if ours is not None:
-                return ours(*inputs)
         return array_ufunc_(Tensor, ufunc, method, inputs, kwargs)
 
     def __array_function__(self, func, types, args, kwargs):
+        if func in SHOWING:
+            y = shown(func, args, kwargs)
+            return y if y is not NotImplemented else array_function_(func, types, args, kwargs)
+        if func in KEEPING and len(args) == 1 and not kwargs and type(args[0]) is Tensor and (
+                args[0].ndim):
+            return args[0]
         ours = functions_.get(func)
-        if ours is not None and func not in own_way_:
+        if ours is not None:
             for kind in types:
                 if kind is not Tensor and kind is not cnp.ndarray:
                     return array_function_(func, types, args, kwargs)
-            y = by_value(func, args, kwargs)
+            if func not in own_way_:
+                y = by_value(func, args, kwargs)
+                if y is not NotImplemented:
+                    return y
+                if type(ours) is Stated:
+                    y = record_stated(<Stated>ours, args, kwargs)
+                    return (<Stated>ours)(*args, **kwargs) if y is NotImplemented else y
+                if not fad_trace_id and "dtype" not in kwargs:
+                    ours = whole_.get(func, ours)
+                if type(ours) is Defined and not (kwargs and kwargs.get("out") is not None):
+                    return record_value(<Defined>ours, func, args, kwargs)
+            y = call_straight(func, args, kwargs)
             if y is not NotImplemented:
                 return y
-            if type(ours) is Defined and kwargs.get("out") is None:
-                return record_value(<Defined>ours, list(args), kwargs)
         return array_function_(func, types, args, kwargs)
 
     def item(self, *index):
@@ -2355,8 +2388,13 @@ cdef class Tensor:
     @property
     def imag(self):
         """The imaginary part, a view; zeros for a real tensor."""
-        return (part_view(self, IMAG_PART) if is_complex(self)
-                else by_numpy(np.zeros_like, (self,), {}))
+        if is_float(self):
+            if is_complex(self):
+                return part_view(self, IMAG_PART)
+            if self.arr == NULL or self.arr.size < 8192:
+                return zeros_like(self)
+            return from_ndarray(np.zeros(self.shape, self.dtype), False)
+        return by_numpy(np.zeros_like, (self,), {})
 
     @imag.setter
     def imag(self, value):
@@ -2367,13 +2405,11 @@ cdef class Tensor:
     @property
     def is_leaf(self):
         """Whether the user made this tensor, rather than an operation that was recorded."""
-        fresh(self)
         return not active(self) or bool(self.leaf_requires)
 
     @property
     def requires_grad(self):
         """Whether operations on this tensor are recorded."""
-        fresh(self)
         return active(self)
 
     @requires_grad.setter
@@ -2388,6 +2424,7 @@ cdef class Tensor:
         RuntimeError
             If the tensor is not floating, or not a leaf.
         """
+        fresh(self)
         if not self.is_leaf:
             if flag:
                 return self
@@ -2786,6 +2823,8 @@ cdef int pull_call(SweepState state, fad_index i, fad_slot g) except -1:
     params = params_of(call)
     if rule is put_:
         return pull_put(state, call, g.arr, params)
+    if rule is window_ and tape.op[i] & FAD_ARRAY and pull_window(state, call, g.arr, params):
+        return 0
     if rule is MATMUL and tape.op[i] & FAD_ARRAY and pull_matrices(state, call, params, g.arr):
         return 0
     gt = of_slot((tape.op[i] & FAD_ARRAY) != 0, g)

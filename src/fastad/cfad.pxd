@@ -150,6 +150,10 @@ cdef extern from "fad.h" nogil:
     fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape,
                                 fad_array **out)
     fad_status fad_fill(int dtype, int ndim, const int64_t *shape, double v, fad_array **out)
+    void fad_copy_strided(const void *src, const intptr_t *stride, fad_array *out)
+    void fad_slice_into(const fad_array *x, const int64_t *place, fad_array *out)
+    void fad_scatter_into(const fad_array *x, const int64_t *place, fad_array *out)
+    void fad_add_at_place(const fad_array *x, const int64_t *place, fad_array *out)
     fad_status fad_transpose(const fad_array *x, const int *axes, fad_array **out)
     fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb,
                            int exact, fad_array **out)

@@ -131,6 +131,18 @@ def _of_dtype(again, y):
     return again if again.dtype == y.dtype else _core.astype(again, y.dtype)
 
 
+# Functions that consist of several others and are recorded as one, except in a trace.
+WHOLE: dict = {}
+
+
+def whole(names):
+    """Let calls of these functions by NumPy's names be recorded as one node each."""
+    for name in names.split():
+        function = getattr(np, name, None)
+        if function is not None:        # some came after NumPy 2.0
+            WHOLE[function] = defines(function)(numpy_api.FUNCTIONS[function])
+
+
 _core.register_definitions(rules.named, numpy_api._tensor, assignment.into)
 
 

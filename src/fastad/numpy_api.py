@@ -25,6 +25,7 @@ from ._core import array as _primal
 from .assignment import TARGETS, along, into
 from .rules import GETITEM, take_index
 from .rules import where as _where
+from .statements import states
 
 _FLOAT32 = np.dtype(np.float32)
 _maximum = _core.elementwise["maximum"]
@@ -38,6 +39,7 @@ _sqrt = _core.elementwise["sqrt"]
 _square = _core.elementwise["square"]
 _absolute = _core.elementwise["absolute"]
 _view = _core.view
+_shown = _core.shown
 
 _NOT_GIVEN = np._NoValue
 
@@ -199,6 +201,11 @@ def full(shape, fill_value, dtype=None, *, device=None, requires_grad=False) -> 
     >>> ad.full(2, 7.0).tolist()
     [7.0, 7.0]
     """
+    if type(fill_value) is Tensor and dtype is None and shape != () and (
+            not fill_value.ndim and fill_value.dtype.kind in _INEXACT):
+        exchange.check_device("full", device)
+        y = _core.broadcast_to(fill_value, shape)
+        return y.requires_grad_() if requires_grad else y
     if _requires_grad(fill_value):
         exchange.check_device("full", device)
         if dtype is not None:
@@ -312,6 +319,16 @@ def _like(a, shape, dtype):
     return a.shape if shape is None else shape, a.dtype if dtype is None else dtype
 
 
+@states(np.array, rules.STACK, operands=0)
+def _together(arrays):
+    """Tensors as one, along a new first axis."""
+    tensors = [_tensor(t) for t in arrays]
+    first = tensors[0]
+    if _all([t.shape == first.shape and t.dtype == first.dtype for t in tensors]):
+        return rules.STACK, tensors, {"axis": 0}
+    return stack(tensors)
+
+
 def array(object, dtype=None, *, copy=True, ndmin=0, requires_grad=False) -> Tensor:
     """Return `object` as a tensor of its own; tensors inside lists keep their gradients.
 
@@ -325,7 +342,7 @@ def array(object, dtype=None, *, copy=True, ndmin=0, requires_grad=False) -> Ten
     True
     """
     if type(object) is Tensor or (isinstance(object, (list, tuple)) and _holds_tensor(object)):
-        t = _tensor(object)
+        t = object if type(object) is Tensor else _together(object)
         if dtype is not None and t.dtype != np.dtype(dtype):
             t = _core.astype(t, dtype)
         elif copy and t is object:
@@ -361,6 +378,8 @@ def asarray(
     >>> ad.asarray([1.0, 2.0]).tolist()
     [1.0, 2.0]
     """
+    if type(a) is Tensor and dtype is None and device is None and not copy and not requires_grad:
+        return a
     exchange.check_device("asarray", device)
     if copy is False:
         dtype = None if dtype is None else np.dtype(dtype)
@@ -500,7 +519,8 @@ def prod(
 
 
 def _prod_over(t, axis, keepdims):
-    return rules.prod(t, _axes("prod", axis, t.ndim), keepdims)
+    y = _core.reduction(rules.PROD, np.multiply.reduce, t, axis, keepdims)
+    return rules.prod(t, _axes("prod", axis, t.ndim), keepdims) if y is None else y
 
 
 def max(a, axis=None, out=None, keepdims=False, initial=_NOT_GIVEN, where=True) -> Tensor:
@@ -541,11 +561,13 @@ def _extremum(function, a, axis, out, keepdims, initial, where):
 
 
 def _max_over(t, axis, keepdims):
-    return rules.amax(t, _axes("max", axis, t.ndim), keepdims)
+    y = _core.reduction(rules.MAX, np.maximum.reduce, t, axis, keepdims)
+    return rules.amax(t, _axes("max", axis, t.ndim), keepdims) if y is None else y
 
 
 def _min_over(t, axis, keepdims):
-    return rules.amin(t, _axes("min", axis, t.ndim), keepdims)
+    y = _core.reduction(rules.MIN, np.minimum.reduce, t, axis, keepdims)
+    return rules.amin(t, _axes("min", axis, t.ndim), keepdims) if y is None else y
 
 
 def mean(a, axis=None, dtype=None, out=None, keepdims=False, *, where=True) -> Tensor:
@@ -804,7 +826,8 @@ def vdot(a, b) -> Tensor:
     return dot(_core.conjugate(a), b)
 
 
-def inner(a, b) -> Tensor:
+@states(np.inner, rules.INNER, operands=2)
+def inner(a, b):
     """Return the sums of products over the last axes.
 
     Examples
@@ -816,7 +839,7 @@ def inner(a, b) -> Tensor:
     a, b = _tensor(a), _tensor(b)
     if not a.ndim or not b.ndim:
         return _multiply(a, b)
-    return rules.inner(*_same_dtype((a, b)))
+    return rules.INNER, _same_dtype((a, b)), {"axes": ((a.ndim - 1,), (b.ndim - 1,))}
 
 
 def outer(a, b, out=None) -> Tensor:
@@ -854,7 +877,8 @@ def tensordot(a, b, axes=2) -> Tensor:
     return rules.tensordot(a, b, (over_a, over_b))
 
 
-def einsum(*operands, out=None, optimize=False) -> Tensor:
+@states(np.einsum, rules.EINSUM, operands=-1)
+def einsum(*operands, out=None, optimize=False):
     """Return Einstein's sum of products, in NumPy's notation.
 
     Examples
@@ -871,7 +895,8 @@ def einsum(*operands, out=None, optimize=False) -> Tensor:
         subscripts, tensors = _spelled_out(operands)
     tensors = _same_dtype([_tensor(t) for t in tensors])
     terms, labels = rules.einsum_terms(subscripts, [t.ndim for t in tensors])
-    return rules.einsum(tensors, subscripts, terms, labels, optimize)
+    return rules.EINSUM, tensors, {
+        "subscripts": subscripts, "terms": terms, "out": labels, "optimize": optimize}
 
 
 def _spelled_out(operands):
@@ -887,7 +912,8 @@ def _spelled_out(operands):
     return subscripts, operands[: 2 * pairs : 2]
 
 
-def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None) -> Tensor:
+@states(np.trace, rules.TRACE)
+def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None):
     """Return the sum of a diagonal.
 
     Examples
@@ -902,7 +928,8 @@ def trace(a, offset=0, axis1=0, axis2=1, dtype=None, out=None) -> Tensor:
         return _by_dtype(np.trace, t, options)
     if dtype is not None and t.dtype != dtype:
         t = _core.astype(t, dtype)
-    return rules.trace(t, operator.index(offset), *_two_axes("trace", t, axis1, axis2))
+    axis1, axis2 = _two_axes("trace", t, axis1, axis2)
+    return rules.TRACE, (t,), {"offset": operator.index(offset), "axis1": axis1, "axis2": axis2}
 
 
 def _two_axes(name, t, axis1, axis2):
@@ -973,8 +1000,10 @@ def transpose(a, axes=None) -> Tensor:
     >>> ad.transpose(ad.zeros((2, 3))).shape
     (3, 2)
     """
-    t = _tensor(a)
-    return _view(_core.transpose(t, axes), t, np.transpose, axes)
+    t = a if type(a) is Tensor else _tensor(a)
+    y = _shown(np.transpose, (t, axes), {})
+    return y if y is not NotImplemented else _view(
+        _core.transpose(t, axes), t, np.transpose, axes)
 
 
 def matrix_transpose(x, /) -> Tensor:
@@ -1078,8 +1107,10 @@ def broadcast_to(array, shape) -> Tensor:
     [[1.0, 2.0], [1.0, 2.0]]
     """
     shape = tuple(shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
-    t = _tensor(array)
-    return _view(_core.broadcast_to(t, shape), t, np.broadcast_to, shape, readonly=True)
+    t = array if type(array) is Tensor else _tensor(array)
+    y = _shown(np.broadcast_to, (t, shape), {})
+    return y if y is not NotImplemented else _view(
+        _core.broadcast_to(t, shape), t, np.broadcast_to, shape, readonly=True)
 
 
 def broadcast_arrays(*args) -> tuple:
@@ -1135,9 +1166,14 @@ def atleast_3d(*arys):
 
 
 def _with_three_axes(t):
-    if t.ndim > 2:
-        return t
-    return reshape(t, {0: (1, 1, 1), 1: (1, *t.shape, 1), 2: (*t.shape, 1)}[t.ndim])
+    return t if t.ndim > 2 else reshape(t, _three_axes(t.shape))
+
+
+def _three_axes(shape):
+    """Return the shape that NumPy gives an array of this one to make it three axes at least."""
+    if len(shape) > 2:
+        return shape
+    return {0: (1, 1, 1), 1: (1, *shape, 1), 2: (*shape, 1)}[len(shape)]
 
 
 def _each(arys, function):
@@ -1158,7 +1194,8 @@ def _sequence(name, arrays):
     return _same_dtype(tensors)
 
 
-def concatenate(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
+@states(np.concatenate, rules.CONCATENATE, operands=0)
+def concatenate(arrays, axis=0, out=None, *, dtype=None):
     """Return arrays joined along an axis that they have (None: flattened first).
 
     Examples
@@ -1167,14 +1204,23 @@ def concatenate(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     >>> ad.concatenate([ad.zeros(1), [1.0, 2.0]]).tolist()
     [0.0, 1.0, 2.0]
     """
-    if out is not None:
-        return into(out, concatenate(arrays, axis, dtype=dtype), "concatenate")
     tensors = _sequence("concatenate", arrays)
     if axis is None:
         tensors, axis = [_core.reshape(t, (-1,)) for t in tensors], 0
     if dtype is not None:
         tensors = [_cast("concatenate", t, dtype) for t in tensors]
-    return rules.concatenate(tensors, axis)
+    return rules.CONCATENATE, tensors, {"axis": axis}
+
+
+def _at_least_2d(t):
+    return t if t.ndim > 1 else _core.reshape(t, (1,) * (2 - t.ndim) + t.shape)
+
+
+def _stacked(name, tensors, axis, dtype=None):
+    """State how tensors are joined in the name of another function."""
+    if dtype is not None:
+        tensors = [_cast(name, t, dtype) for t in tensors]
+    return rules.CONCATENATE, _same_dtype(tensors), {"axis": axis}
 
 
 def stack(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
@@ -1199,7 +1245,8 @@ def stack(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     return rules.stack(tensors, normalize_axis_index(axis, tensors[0].ndim + 1, "stack"))
 
 
-def vstack(tup, *, dtype=None) -> Tensor:
+@states(np.vstack, rules.CONCATENATE, operands=0)
+def vstack(tup, *, dtype=None):
     """Return arrays joined as rows.
 
     Examples
@@ -1208,10 +1255,11 @@ def vstack(tup, *, dtype=None) -> Tensor:
     >>> ad.vstack([ad.zeros(2), ad.ones(2)]).tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
-    return concatenate([atleast_2d(t) for t in tup], dtype=dtype)
+    return _stacked("vstack", [_at_least_2d(t) for t in _sequence("vstack", tup)], 0, dtype)
 
 
-def hstack(tup, *, dtype=None) -> Tensor:
+@states(np.hstack, rules.CONCATENATE, operands=0)
+def hstack(tup, *, dtype=None):
     """Return arrays joined along the second axis, or the first if there is one only.
 
     Examples
@@ -1220,11 +1268,12 @@ def hstack(tup, *, dtype=None) -> Tensor:
     >>> ad.hstack([ad.zeros(2), ad.ones(1)]).tolist()
     [0.0, 0.0, 1.0]
     """
-    tensors = [atleast_1d(t) for t in tup]
-    return concatenate(tensors, 0 if tensors and tensors[0].ndim == 1 else 1, dtype=dtype)
+    tensors = [t if t.ndim else _core.reshape(t, (1,)) for t in _sequence("hstack", tup)]
+    return _stacked("hstack", tensors, 0 if tensors[0].ndim == 1 else 1, dtype)
 
 
-def dstack(tup) -> Tensor:
+@states(np.dstack, rules.CONCATENATE, operands=0)
+def dstack(tup):
     """Return arrays joined along the third axis.
 
     Examples
@@ -1233,10 +1282,12 @@ def dstack(tup) -> Tensor:
     >>> ad.dstack([ad.zeros(2), ad.ones(2)]).shape
     (1, 2, 2)
     """
-    return concatenate([atleast_3d(t) for t in tup], 2)
+    tensors = [_core.reshape(t, _three_axes(t.shape)) for t in _sequence("dstack", tup)]
+    return _stacked("dstack", tensors, 2)
 
 
-def column_stack(tup) -> Tensor:
+@states(np.column_stack, rules.CONCATENATE, operands=0)
+def column_stack(tup):
     """Return vectors joined as the columns of a matrix.
 
     Examples
@@ -1245,8 +1296,9 @@ def column_stack(tup) -> Tensor:
     >>> ad.column_stack([ad.zeros(2), ad.ones(2)]).tolist()
     [[0.0, 1.0], [0.0, 1.0]]
     """
-    tensors = [_tensor(t) for t in tup]
-    return concatenate([t if t.ndim > 1 else _core.reshape(t, (-1, 1)) for t in tensors], 1)
+    tensors = [t if t.ndim > 1 else _core.reshape(t, (-1, 1))
+               for t in _sequence("column_stack", tup)]
+    return _stacked("column_stack", tensors, 1)
 
 
 def split(ary, indices_or_sections, axis=0) -> list:
@@ -1350,7 +1402,8 @@ def unstack(x, /, *, axis=0) -> tuple:
 # Repeating and rearranging.
 
 
-def tile(A, reps) -> Tensor:
+@states(np.tile, rules.TILE)
+def tile(A, reps):
     """Return the tensor laid side by side `reps` times along each axis.
 
     Examples
@@ -1361,6 +1414,8 @@ def tile(A, reps) -> Tensor:
     """
     t = _tensor(A)
     reps = tuple([operator.index(r) for r in reps]) if np.ndim(reps) else (operator.index(reps),)
+    if not _core.is_tracing():
+        return rules.TILE, (t,), {"reps": reps}
     ndim = _max(t.ndim, len(reps))
     shape = (1,) * (ndim - t.ndim) + t.shape
     reps = (1,) * (ndim - len(reps)) + reps
@@ -1370,7 +1425,8 @@ def tile(A, reps) -> Tensor:
     return _core.reshape(y, tuple([r * n for r, n in zip(reps, shape, strict=True)]))
 
 
-def repeat(a, repeats, axis=None) -> Tensor:
+@states(np.repeat, rules.REPEAT)
+def repeat(a, repeats, axis=None):
     """Return each element (None) or slice along `axis` repeated, a number of times of its own.
 
     Examples
@@ -1386,11 +1442,12 @@ def repeat(a, repeats, axis=None) -> Tensor:
         t = _core.reshape(t, (1,))
     axis = normalize_axis_index(axis, t.ndim, "repeat")
     if np.ndim(repeats):
-        index = np.repeat(np.arange(t.shape[axis]), _values(repeats))
-        return take_index(t, (slice(None),) * axis + (index,))
+        return rules.REPEAT, (t,), {"repeats": np.array(_values(repeats)), "axis": axis}
     count, shape = operator.index(repeats), t.shape
     if count < 0:
         raise ValueError(f"repeat: repeats must not be negative, got {count}")
+    if not _core.is_tracing():
+        return rules.REPEAT, (t,), {"repeats": count, "axis": axis}
     behind = shape[axis + 1 :]
     y = _core.reshape(t, (*shape[: axis + 1], 1, *behind))
     y = _core.broadcast_to(y, (*shape[: axis + 1], count, *behind))
@@ -1406,7 +1463,10 @@ def flip(m, axis=None) -> Tensor:
     >>> ad.flip(ad.tensor([1.0, 2.0])).tolist()
     [2.0, 1.0]
     """
-    t = _tensor(m)
+    t = m if type(m) is Tensor else _tensor(m)
+    y = _shown(np.flip, (t, axis), {})
+    if y is not NotImplemented:
+        return y
     axes = range(t.ndim) if axis is None else normalize_axis_tuple(axis, t.ndim, "flip")
     backwards = slice(None, None, -1)
     index = tuple([backwards if k in axes else slice(None) for k in range(t.ndim)])
@@ -1503,7 +1563,10 @@ def diagonal(a, offset=0, axis1=0, axis2=1) -> Tensor:
     >>> ad.diagonal(ad.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [1.0, 4.0]
     """
-    t = _tensor(a)
+    t = a if type(a) is Tensor else _tensor(a)
+    y = _shown(np.diagonal, (t, offset, axis1, axis2), {})
+    if y is not NotImplemented:
+        return y
     which = operator.index(offset), *_two_axes("diagonal", t, axis1, axis2)
     return _view(rules.diagonal(t, *which), t, np.diagonal, *which, readonly=True)
 
@@ -1563,7 +1626,8 @@ def diff(a, n=1, axis=-1, prepend=None, append=None) -> Tensor:
 # Selecting and sorting.
 
 
-def take(a, indices, axis=None, out=None, mode="raise") -> Tensor:
+@states(np.take, GETITEM)
+def take(a, indices, axis=None, out=None, mode="raise"):
     """Return the elements at integer `indices` along `axis` (None: of the flat tensor).
 
     Examples
@@ -1585,10 +1649,9 @@ def take(a, indices, axis=None, out=None, mode="raise") -> Tensor:
         index = np.clip(index, 0, n - 1)
     elif mode != "raise":
         raise ValueError(f"take: mode must be 'raise', 'wrap' or 'clip', got {mode!r}")
-    before = (slice(None),) * axis
-    if not index.ndim:
-        return take_index(t, (*before, index.item()), True)
-    return take_index(t, (*before, index))
+    single = not index.ndim
+    index = (*(slice(None),) * axis, index.item() if single else index)
+    return GETITEM, (t,), {"index": index, "unique": single}
 
 
 def take_along_axis(arr, indices, axis=-1) -> Tensor:
@@ -1968,8 +2031,7 @@ def imag(val) -> Tensor:
     >>> ad.imag(ad.tensor(2.0 + 1j)).item()
     1.0
     """
-    t = _tensor(val)
-    return _core.imag(t) if t.dtype.kind == "c" else zeros_like(t)
+    return _tensor(val).imag
 
 
 def conjugate(x, /) -> Tensor:
@@ -2162,12 +2224,16 @@ class _Named:
         return self.function(*args, **kwargs)
 
 
+@states(np.add.accumulate, rules.CUMSUM)
 def _accumulated_sum(array, axis=0, dtype=None, out=None):
     """``np.add.accumulate``, which does not flatten."""
     t = _tensor(array)
     if not t.ndim:
         raise TypeError("add.accumulate: cannot accumulate on a scalar")
-    return cumsum(t, axis, dtype)
+    if t.dtype.kind not in _INEXACT or dtype is not None:
+        return cumsum(t, axis, dtype)
+    axis = normalize_axis_index(axis, t.ndim, "cumsum")
+    return rules.CUMSUM, (t,), {"axis": axis, "reverse": False}
 
 
 _METHODS_OF_UFUNCS = {
@@ -2231,7 +2297,35 @@ def _takes_out(function):
         result = function(*args, **kwargs)
         return result if out is None else into(out, result, function.__name__)
 
+    with_out.inner = function
     return with_out
+
+
+def straight(function):
+    """Return what stands for a function of NumPy, with how many positional arguments and with which
+    keywords at most it can be called without a look at them, and those that can be left out; None
+    for no call."""
+    ours = FUNCTIONS.get(function)
+    if ours is None or function.__name__ in TARGETS:
+        return None
+    inner = getattr(ours, "inner", None)
+    code = getattr(getattr(ours, "__wrapped__", ours), "__code__", None)
+    if inner is not None and code.co_flags & _TAKES_ANY_KEYWORD:
+        ours, code = inner, inner.__code__      # made for `like`, of which inner takes most options
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        # there is one place, one order and one type
+        dropped = frozenset(["device", "order", "subok"])
+        return ours, code.co_argcount, frozenset(names) - dropped, dropped
+    if code is None or code.co_flags & _TAKES_ANY_KEYWORD:
+        return ours, sys.maxsize, frozenset(), frozenset()
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    most = sys.maxsize
+    if inner is not None and names.index("out") < code.co_argcount:
+        most = names.index("out")
+    return inner or ours, most, frozenset(names) - {"out"}, frozenset()
+
+
+_core.register_straight(straight)
 
 
 def take_out(scope):
@@ -2263,7 +2357,22 @@ def _writer(function):
 
 
 # Functions that are not NumPy's own even where no gradient is needed.
-OWN_WAY: set = {getattr(np, name) for name in TARGETS}
+OWN_WAY: set = {getattr(np, name) for name in [*TARGETS, "diag", "real", "imag", "real_if_close"]}
+
+
+# Functions whose results show their operands: the first argument, or all of them.
+SHOWING = {
+    getattr(np, name): name in ("broadcast_arrays", "atleast_1d", "atleast_2d", "atleast_3d")
+    for name in """
+        array_split atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_to diagonal dsplit
+        expand_dims flip fliplr flipud hsplit matrix_transpose moveaxis ravel reshape rollaxis rot90
+        split squeeze swapaxes transpose unstack vsplit""".split()
+    if hasattr(np, name)                # some came after NumPy 2.0
+}
+SHOWING[np.linalg.matrix_transpose] = SHOWING[np.linalg.diagonal] = False
+SHOWING[np.lib.stride_tricks.sliding_window_view] = False
+_core.register_showing(SHOWING)
+_core.register_keeping([np.asarray, np.asanyarray, np.ascontiguousarray, np.asfortranarray])
 
 
 # Methods of Tensor.

@@ -9,9 +9,10 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import _core, numpy_api, rules
 from ._core import Tensor
-from .definitions import defines, followed, register, values_of
+from .definitions import defines, followed, register, values_of, whole
 from .numpy_api import _tensor
-from .rules import take_index
+from .rules import GETITEM, take_index
+from .statements import states
 
 _where = rules.where
 _NOT_GIVEN = np._NoValue
@@ -180,27 +181,58 @@ def piecewise(x, condlist, funclist, *args, **kw) -> Tensor:
     [1.0, 4.0]
     """
     t = _tensor(x)
-    one = isinstance(condlist, (bool, np.bool_)) or _tensor(condlist[0]).ndim == 0 and t.ndim
-    masks = [values_of(_tensor(c)).astype(bool) for c in ([condlist] if one else condlist)]
+    one = isinstance(condlist, (bool, np.bool_)) or np.ndim(condlist[0]) == 0 and t.ndim
+    masks = [np.asarray(values_of(c), bool) for c in ([condlist] if one else condlist)]
+    masks = [m if m.shape == t.shape else np.broadcast_to(m, t.shape) for m in masks]
     if len(funclist) == len(masks) + 1:
-        masks.append(~np.logical_or.reduce([np.broadcast_to(m, t.shape) for m in masks]))
+        masks.append(~np.logical_or.reduce(masks))
     if len(funclist) != len(masks):
         raise ValueError(f"piecewise: {len(masks)} conditions do not fit {len(funclist)} functions")
-    later = np.zeros(t.shape, bool)
-    y = numpy_api.zeros_like(t)
+    flat = _core.reshape(t, (-1,))
+    places, parts, later = [], [], None
     for mask, function in zip(reversed(masks), reversed(list(funclist)), strict=True):
-        mask = np.broadcast_to(mask, t.shape)
-        mine, later = mask & ~later, later | mask
-        if not callable(function):
-            part = _core.broadcast_to(_core.astype(function, t.dtype), (int(mine.sum()),))
-        elif mask.any():
-            part = _tensor(function(take_index(t, mask.copy(), True), *args, **kw))
-            part = _core.broadcast_to(part, (int(mask.sum()),)) if not part.ndim else part
-            part = take_index(part, mine[mask], True)
+        mask = mask.ravel()
+        mine = index = np.flatnonzero(mask)
+        free = np.ones(0, bool) if later is None else ~later[index]
+        if not free.all():
+            mine = index[free]
+        later = mask if later is None else later | mask
+        if callable(function):
+            if not len(index):
+                continue
+            part = _tensor(function(take_index(flat, (index,), True), *args, **kw))
         else:
-            continue
-        y = y + rules.scatter(_core.astype(part, t.dtype), t.shape, mine, True)
-    return y
+            part = _tensor(function)
+        if part.dtype != t.dtype:
+            part = _core.astype(part, t.dtype)
+        if not part.ndim or part.shape != index.shape:
+            part = _core.broadcast_to(part, index.shape)
+        places.append(mine)
+        parts.append(part if mine is index else take_index(part, (free,), True))
+    if not parts:
+        return numpy_api.zeros_like(t)
+    joined = parts[0] if len(parts) == 1 else rules.concatenate(parts, 0)
+    index = places[0] if len(places) == 1 else np.concatenate(places)
+    y = rules.scatter(joined, flat.shape, (index,), True)
+    return _core.reshape(y, t.shape)
+
+
+def _kept_where(a, condition, axis=None):
+    """``np.compress`` with the operand in front."""
+    return np.compress(condition, a, axis)
+
+
+@states(_kept_where, GETITEM)
+def _compress(a, condition, axis=None):
+    t = _tensor(a)
+    if axis is None:
+        t, axis = _core.reshape(t, (-1,)), 0
+    mask = values_of(_tensor(condition))
+    if mask.ndim != 1:
+        raise ValueError("compress: condition must be a 1-d array")
+    axis = normalize_axis_index(axis, t.ndim, "compress")
+    index = (slice(None),) * axis + (np.flatnonzero(mask),)
+    return GETITEM, (t,), {"index": index, "unique": True}
 
 
 def compress(condition, a, axis=None, out=None) -> Tensor:
@@ -212,14 +244,7 @@ def compress(condition, a, axis=None, out=None) -> Tensor:
     >>> ad.compress([True, False, True], ad.tensor([1.0, 2.0, 3.0])).tolist()
     [1.0, 3.0]
     """
-    t = _tensor(a)
-    if axis is None:
-        t, axis = _core.reshape(t, (-1,)), 0
-    mask = values_of(_tensor(condition))
-    if mask.ndim != 1:
-        raise ValueError("compress: condition must be a 1-d array")
-    axis = normalize_axis_index(axis, t.ndim, "compress")
-    return take_index(t, (slice(None),) * axis + (np.flatnonzero(mask),), True)
+    return _compress(a, condition, axis)
 
 
 def extract(condition, arr) -> Tensor:
@@ -490,8 +515,8 @@ def _layout(function, *shapes, options):
     return function(*numbers, **options)
 
 
-@defines(np.delete)
-def delete(arr, obj, axis=None) -> Tensor:
+@states(np.delete, GETITEM)
+def delete(arr, obj, axis=None):
     """Return the tensor without some slices along `axis` (None: elements of the flat tensor).
 
     Examples
@@ -502,7 +527,7 @@ def delete(arr, obj, axis=None) -> Tensor:
     """
     t = _tensor(arr)
     layout = _layout(np.delete, t.shape, options={"obj": numpy_api._values(obj), "axis": axis})
-    return take_index(_core.reshape(t, (-1,)), (layout,), True)
+    return GETITEM, (_core.reshape(t, (-1,)),), {"index": (layout,), "unique": True}
 
 
 @defines(np.insert)
@@ -667,7 +692,8 @@ def rot90(m, k=1, axes=(0, 1)) -> Tensor:
     return numpy_api.flip(numpy_api.swapaxes(t, first, second), second)
 
 
-def diagflat(v, k=0) -> Tensor:
+@states(np.diagflat, rules.SCATTER)
+def diagflat(v, k=0):
     """Return the matrix that has the elements of a tensor on its k-th diagonal.
 
     Examples
@@ -676,7 +702,10 @@ def diagflat(v, k=0) -> Tensor:
     >>> ad.diagflat(ad.tensor([[1.0, 2.0]])).tolist()
     [[1.0, 0.0], [0.0, 2.0]]
     """
-    return numpy_api.diag(_core.reshape(_tensor(v), (-1,)), k)
+    t = _core.reshape(_tensor(v), (-1,))
+    n = t.shape[0] + abs(k)
+    index, _ = rules.diagonal_index((n, n), operator.index(k), 0, 1)
+    return rules.SCATTER, (t,), {"shape": (n, n), "index": index, "unique": True}
 
 
 # Borders.
@@ -882,7 +911,8 @@ def _cumulative(name, function, x, axis, dtype, include_initial, start):
     return y
 
 
-def cumulative_sum(x, /, *, axis=None, dtype=None, out=None, include_initial=False) -> Tensor:
+@states(getattr(np, "cumulative_sum", np.cumsum), rules.CUMSUM, without=("include_initial",))
+def cumulative_sum(x, /, *, axis=None, dtype=None, out=None, include_initial=False):
     """Return the sums of all elements up to each along `axis`, from 0 on with `include_initial`.
 
     Examples
@@ -891,7 +921,14 @@ def cumulative_sum(x, /, *, axis=None, dtype=None, out=None, include_initial=Fal
     >>> ad.cumulative_sum(ad.tensor([1.0, 2.0]), include_initial=True).tolist()
     [0.0, 1.0, 3.0]
     """
-    return _cumulative("cumulative_sum", numpy_api.cumsum, x, axis, dtype, include_initial, 0)
+    t = _tensor(x)
+    if t.ndim and t.dtype.kind in "fc" and dtype is None and not include_initial:
+        if axis is None and t.ndim == 1:
+            axis = 0
+        if axis is not None:
+            axis = normalize_axis_index(axis, t.ndim, "cumulative_sum")
+            return rules.CUMSUM, (t,), {"axis": axis, "reverse": False}
+    return _cumulative("cumulative_sum", numpy_api.cumsum, t, axis, dtype, include_initial, 0)
 
 
 def cumulative_prod(x, /, *, axis=None, dtype=None, out=None, include_initial=False) -> Tensor:
@@ -914,3 +951,4 @@ setdiff1d setxor1d sort sort_complex trim_zeros union1d unique unique_all unique
 unique_inverse unique_values
 """.split(), globals())
 numpy_api.FUNCTIONS[np.lib.stride_tricks.sliding_window_view] = sliding_window_view
+whole("cumulative_prod")

@@ -21,6 +21,8 @@ def asanyarray(a, dtype=None, *, copy=None) -> Tensor:
     >>> ad.asanyarray([1.0, 2.0]).tolist()
     [1.0, 2.0]
     """
+    if type(a) is Tensor and dtype is None and not copy:
+        return a
     return numpy_api.array(a, dtype, copy=bool(copy))
 
 
@@ -33,6 +35,8 @@ def ascontiguousarray(a, dtype=None) -> Tensor:
     >>> ad.ascontiguousarray(2.0).shape
     (1,)
     """
+    if type(a) is Tensor and dtype is None and a.ndim:
+        return a
     return numpy_api.array(a, dtype, copy=False, ndmin=1)
 
 
@@ -45,7 +49,7 @@ def asfortranarray(a, dtype=None) -> Tensor:
     >>> ad.asfortranarray([[1.0, 2.0]]).tolist()
     [[1.0, 2.0]]
     """
-    return numpy_api.array(a, dtype, copy=False, ndmin=1)
+    return ascontiguousarray(a, dtype)
 
 
 def require(a, dtype=None, requirements=None) -> Tensor:
@@ -57,7 +61,7 @@ def require(a, dtype=None, requirements=None) -> Tensor:
     >>> ad.require([1.0, 2.0], "float32").dtype
     dtype('float32')
     """
-    return numpy_api.array(a, dtype, copy=False)
+    return asanyarray(a, dtype)
 
 
 def fromfunction(function, shape, *, dtype=float, **kwargs):
@@ -149,6 +153,7 @@ def _like(name, ours):
         return numpy_api._wrapped(theirs(*numpy_api._values(args), **numpy_api._values(kwargs)))
 
     like.__name__ = like.__qualname__ = name
+    like.inner = ours               # without keywords
     return like
 
 

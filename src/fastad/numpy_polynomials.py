@@ -12,7 +12,8 @@ from ._core import Tensor
 from .definitions import defines, followed, register
 from .linalg_rules import column
 from .numpy_api import _floating, _tensor
-from .numpy_signal import convolve, vander
+from .numpy_signal import convolve, convolved, vander
+from .statements import states
 
 
 def _coefficients(p):
@@ -37,14 +38,41 @@ def polyval(p, x) -> Tensor:
     return y
 
 
-def _sum(name, op, a1, a2):
-    a1, a2 = numpy_api.atleast_1d(_coefficients(a1), _coefficients(a2))
-    longest = max(a1.shape[0], a2.shape[0])
-    return op(*[numpy_api.concatenate([np.zeros(longest - a.shape[0], a.dtype), a])
-                if a.shape[0] < longest else a for a in (a1, a2)])
+def _sum(name, op):
+    """Declare the primitive of a sum or difference, in which the last coefficients meet."""
+    function = getattr(np, name)
+
+    @rules.primitive(name, linear=True)
+    class SUM:
+        def forward(a, b):
+            return function(a, b)
+
+        def vjp(g, y, inputs, needs):
+            def ends(x):
+                return rules.take_index(g, (slice(g.shape[0] - x.shape[0], None),), True)
+
+            a, b = inputs
+            return (ends(a) if needs[0] else None,
+                    op(_ZERO, ends(b)) if needs[1] else None)
+
+    def stated(a1, a2):
+        a1, a2 = numpy_api.atleast_1d(_coefficients(a1), _coefficients(a2))
+        if not _core.is_tracing() and a1.dtype == a2.dtype and a1.dtype.kind in "fc":
+            return SUM, (a1, a2), {}
+        longest = max(a1.shape[0], a2.shape[0])
+        return op(*[numpy_api.concatenate([np.zeros(longest - a.shape[0], a.dtype), a])
+                    if a.shape[0] < longest else a for a in (a1, a2)])
+
+    return SUM, stated
 
 
-def polyadd(a1, a2) -> Tensor:
+_ZERO = 0.0
+_ADD, _added = _sum("polyadd", _core.elementwise["add"])
+_SUBTRACT, _subtracted = _sum("polysub", _core.elementwise["subtract"])
+
+
+@states(np.polyadd, _ADD, operands=2)
+def polyadd(a1, a2):
     """Return the sum of two polynomials.
 
     Examples
@@ -53,10 +81,11 @@ def polyadd(a1, a2) -> Tensor:
     >>> ad.polyadd(ad.tensor([1.0, 2.0]), [5.0]).tolist()
     [1.0, 7.0]
     """
-    return _sum("polyadd", _core.elementwise["add"], a1, a2)
+    return _added(a1, a2)
 
 
-def polysub(a1, a2) -> Tensor:
+@states(np.polysub, _SUBTRACT, operands=2)
+def polysub(a1, a2):
     """Return the difference of two polynomials.
 
     Examples
@@ -65,7 +94,7 @@ def polysub(a1, a2) -> Tensor:
     >>> ad.polysub(ad.tensor([1.0, 2.0]), [5.0]).tolist()
     [1.0, -3.0]
     """
-    return _sum("polysub", _core.elementwise["subtract"], a1, a2)
+    return _subtracted(a1, a2)
 
 
 def _without_leading_zeros(p):
@@ -150,7 +179,25 @@ def polyder(p, m=1) -> Tensor:
     return p
 
 
-def polyint(p, m=1, k=None) -> Tensor:
+@rules.primitive("polyint", linear=True)
+class POLYINT:
+    """The m-th integral of coefficients, without constants."""
+
+    def forward(p, m):
+        return np.polyint(p, m)
+
+    def vjp(g, y, inputs, needs, m):
+        n = inputs[0].shape[0]
+        powers = np.arange(n, 0.0, -1.0)
+        weights = 1.0 / powers if m else np.ones(n)
+        for k in range(1, m):
+            weights /= powers + k
+        weights = weights.astype(g.dtype, copy=False)
+        return (rules.take_index(g, (slice(0, n),), True) * weights,)
+
+
+@states(np.polyint, POLYINT, without=("k",))
+def polyint(p, m=1, k=None):
     """Return the m-th integral of a polynomial, with constants of integration `k`.
 
     Examples
@@ -162,13 +209,15 @@ def polyint(p, m=1, k=None) -> Tensor:
     m = int(m)
     if m < 0:
         raise ValueError(f"polyint: the order must not be negative, got {m}")
+    p = _coefficients(p)
+    if k is None and p.ndim == 1 and p.dtype.kind in "fc" and not _core.is_tracing():
+        return POLYINT, (p,), {"m": m}
     constants = numpy_api.atleast_1d(_tensor(np.zeros(m) if k is None else k))
     if constants.shape[0] == 1 and m > 1:
         constants = _core.broadcast_to(constants, (m,))
     if constants.shape[0] < m:
         raise ValueError(f"polyint: k must be a number or have {m} elements or more, "
                          f"got {constants.shape[0]}")
-    p = _coefficients(p)
     for order in range(m):
         powers = np.arange(p.shape[0], 0, -1)
         p = numpy_api.concatenate([p / powers, constants[order : order + 1]])
@@ -273,7 +322,7 @@ def _poly(seq_of_zeros):
         return _characteristic(t)
     p, one = _tensor(np.ones(1, t.dtype)), _tensor(np.ones((), t.dtype))
     for zero in numpy_api.unstack(t):
-        p = convolve(p, numpy_api.stack([one, -zero]))
+        p = convolved(p, numpy_api.stack([one, -zero]))
     return p
 
 

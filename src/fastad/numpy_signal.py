@@ -14,6 +14,7 @@ from ._core import Tensor
 from .definitions import defines, followed, register
 from .numpy_api import _floating, _tensor
 from .rules import take_index
+from .statements import states
 
 _where = rules.where
 _zmul = rules.zmul
@@ -390,10 +391,16 @@ def _slide(rule, a, v, mode):
         raise ValueError("correlate: wants vectors, got a number")
     if a.ndim > 1 or v.ndim > 1:
         raise ValueError(f"{rule.name}: wants vectors, got shapes {a.shape} and {v.shape}")
-    return rules.record(rule, tuple(numpy_api._same_dtype((a, v))), {"mode": mode})
+    return rule, numpy_api._same_dtype((a, v)), {"mode": mode}
 
 
-def convolve(a, v, mode="full") -> Tensor:
+def convolved(a, v):
+    """Record ``np.convolve`` of two vectors of one dtype."""
+    return rules.record(_CONVOLVE, (a, v), {"mode": "full"})
+
+
+@states(np.convolve, _CONVOLVE, operands=2)
+def convolve(a, v, mode="full"):
     """Return the sums of products of `a` and the reversed `v` at all offsets.
 
     Examples
@@ -405,7 +412,8 @@ def convolve(a, v, mode="full") -> Tensor:
     return _slide(_CONVOLVE, a, v, mode)
 
 
-def correlate(a, v, mode="valid") -> Tensor:
+@states(np.correlate, _CORRELATE, operands=2)
+def correlate(a, v, mode="valid"):
     """Return the sums of products of `a` and the conjugate of `v` at all offsets.
 
     Examples

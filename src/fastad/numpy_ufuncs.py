@@ -458,6 +458,19 @@ for _name in ("real", "imag"):          # functions before NumPy 2.5
         UFUNCS[getattr(_umath, _name)] = getattr(numpy_api, _name)
 UFUNCS[_umath._ones_like] = numpy_api.ones_like
 UFUNCS[_umath.clip] = _elementwise["clip"]
+_core.register_ufunc_methods(
+    {
+        method: {
+            ufunc: numpy_api._accumulated_sum if (ufunc, method) == (np.add, "accumulate")
+            else definition for ufunc in UFUNCS
+            if ufunc.nin == 2 and ufunc.nout == 1 and ufunc.signature is None
+            and ufunc.__name__ not in numpy_api._VALUE_UFUNCS
+            and (ufunc not in _BROKEN or method == "accumulate")
+        }
+        for method, definition in _METHODS.items()
+    },
+    {np.add: None, np.multiply: rules.PROD, np.maximum: rules.MAX, np.minimum: rules.MIN},
+)
 numpy_api.take_out(globals())
 numpy_api.FUNCTIONS[np.fix] = fix
 numpy_api.OWN_WAY.add(np.fix)           # deprecated in NumPy 2.5: it would warn

@@ -25,7 +25,7 @@ from math import prod as _product
 import numpy as np
 
 from . import _core
-from ._core import array
+from ._core import array, record
 
 where = _core.elementwise["where"]
 conjugate = _core.conjugate
@@ -84,14 +84,6 @@ def primitive(name, *, linear=False, reads_inputs=False, reads_output=False):
         return rule
 
     return declare
-
-
-def record(rule, inputs, params):
-    """Compute and record a primitive; what NumPy raises is made to name it."""
-    try:
-        return _core.apply(rule, inputs, params)
-    except (TypeError, ValueError, IndexError) as error:
-        raise named(rule.name, error) from None
 
 
 def named(name, error):
@@ -305,10 +297,7 @@ def from_diagonal(t, shape, offset, axis1, axis2):
 
 @primitive("view", linear=True)
 class WINDOW:
-    """The elements at ``place = (first, shape, steps)`` of the flat array, none of them twice.
-
-    What a view shows after the tensor that it is a view of has changed.
-    """
+    """The elements at ``place = (first, shape, steps)`` of the flat array: what a view shows."""
 
     def forward(x, place):
         return np.array(_core.window(x, place))
@@ -317,17 +306,16 @@ class WINDOW:
         return (record(SPREAD, (g,), {"shape": inputs[0].shape, "place": place}),)
 
     def accumulate(x_bar, g, place):
-        target = _core.window(x_bar, place)
-        target += g
+        _core.add_at_place(x_bar, g, place)
 
 
 @primitive("spread", linear=True)
 class SPREAD:
-    """Zeros of `shape` with `x` at a place: the transpose of ``view``."""
+    """Zeros of `shape` to which `x` is added at a place: the transpose of ``view``."""
 
     def forward(x, shape, place):
         y = np.zeros(shape, x.dtype)
-        _core.window(y, place)[...] = x
+        _core.add_at_place(y, x, place)
         return y
 
     def vjp(g, y, inputs, needs, shape, place):
@@ -378,6 +366,40 @@ class PUT:
                 value_bar = where(_core.wrap(kept), value_bar, 0.0)
             value_bar = _core.sum_to(value_bar, inputs[1].shape)
         return old_bar, value_bar
+
+
+@primitive("repeat", linear=True)
+class REPEAT:
+    """Each slice along an axis as often as `repeats` says: a number, or one for each slice."""
+
+    def forward(x, repeats, axis):
+        return np.repeat(x, repeats, axis)
+
+    def vjp(g, y, inputs, needs, repeats, axis):
+        shape = inputs[0].shape
+        if np.ndim(repeats):
+            index = np.repeat(np.arange(shape[axis]), repeats)
+            return (scatter(g, shape, (slice(None),) * axis + (index,)),)
+        g = _core.reshape(g, (*shape[: axis + 1], repeats, *shape[axis + 1 :]))
+        g = _core.sum_to(g, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+        return (_core.reshape(g, shape),)
+
+
+@primitive("tile", linear=True)
+class TILE:
+    """`x` laid side by side, as often as the tuple `reps` says for each axis."""
+
+    def forward(x, reps):
+        return np.tile(x, reps)
+
+    def vjp(g, y, inputs, needs, reps):
+        shape = inputs[0].shape
+        ndim = max(len(shape), len(reps))
+        padded = (1,) * (ndim - len(shape)) + shape
+        reps = (1,) * (ndim - len(reps)) + reps
+        g = _core.reshape(g, [k for r, n in zip(reps, padded, strict=True) for k in (r, n)])
+        g = _core.sum_to(g, [k for n in padded for k in (1, n)])
+        return (_core.reshape(g, shape),)
 
 
 # Joining.

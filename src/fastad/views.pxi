@@ -10,6 +10,8 @@
 #       ^                       |
 #       '------- View.root -----'      stale views are in no list
 #
+# What NumPy's functions show of their operands is born stale: it costs no copy until it is read.
+#
 # A write changes the root's buffer where it is, when no partial, no other tensor and no NumPy view
 # needs what was there; else a copy of it.  The old node then keeps its shape alone.
 
@@ -46,6 +48,7 @@ cdef class View:
     cdef int part                   # of the elements there: REAL_PART, IMAG_PART; 0: all of them
     cdef bint readonly
     cdef bint detached              # made under no_grad() of a tensor with a history
+    cdef bint unread                # born stale, and so since then
     cdef PyObject **link            # what points here in the list of fresh views; NULL: stale
     cdef PyObject *next
 
@@ -251,7 +254,8 @@ def getitem(rule, Tensor t not None, index, bint unique):
     if t.arr != NULL and t.arr.hollow and t.aliased == IS_VIEW:
         v = <View>t.alias
         if is_basic(index) and not v.detached and not t.leaf_requires and (
-                not fad_trace_id or t.born == fad_trace_id):
+                not fad_trace_id or t.born == fad_trace_id) and not (
+                v.unread and active(v.root)):       # gradients may be wanted of `t`
             found = window_of(t)[index]
             if type(found) is cnp.ndarray and np.ndim(found):
                 return part_of_stale(v, found)
@@ -323,6 +327,135 @@ cdef Tensor part_view(Tensor z, int part):
     return enter(v, out)
 
 
+# ---- views that NumPy's functions make -----------------------------------------------------------
+
+cdef dict SHOWING = {}              # function of NumPy -> whether all its arguments are operands
+
+
+def register_showing(dict functions):
+    """The floor above names NumPy's functions of which the results show the operands."""
+    SHOWING.update(functions)
+
+
+def shown(function, tuple args, dict kwargs):
+    """What a function of NumPy gives that shows its operands: views that are taken when read.
+
+    The operands are the first argument, or all of them.  NotImplemented where NumPy copies, a trace
+    is recorded, or an operand is no tensor with axes, or itself a view with a history: gradients of
+    it may be wanted, so that what shows it has to come from its node.
+    """
+    cdef Py_ssize_t k, n = len(args)
+    cdef Py_ssize_t operands = n if SHOWING.get(function, False) else 1
+    cdef Tensor t
+    cdef list given
+    if fad_trace_id or n < operands or n == 0:
+        return NotImplemented
+    for k in range(operands):
+        if type(args[k]) is not Tensor:
+            return NotImplemented
+        t = <Tensor>args[k]
+        if t.arr == NULL or t.arr.ndim == 0 or (
+                t.aliased == IS_VIEW and not fad_grad_off & 1 and active(t)):
+            return NotImplemented
+    given = [writable_window(<Tensor>args[k]) for k in range(operands)]
+    for k in range(operands, n):
+        given.append(values_in(args[k]))
+    try:
+        y = function(*given, **(values_in(kwargs) if kwargs else kwargs))
+    except (TypeError, ValueError, IndexError):
+        return NotImplemented       # which says what is wrong
+    if operands == 1:
+        return shown_parts(y, <Tensor>args[0], given[0])
+    results = [shown_parts(part, <Tensor>args[k], given[k]) for k, part in enumerate(y)]
+    return NotImplemented if NotImplemented in results else type(y)(results)
+
+
+cdef cnp.ndarray writable_window(Tensor t):
+    """As window_of, and writable, so that NumPy marks as read-only what must not be written to."""
+    cdef cnp.ndarray out = window_of(t)
+    if t.arr.dtype >= FAD_BOOL and t.aliased != IS_VIEW:
+        out = out.view()            # of the array that the tensor keeps
+    cnp.PyArray_ENABLEFLAGS(out, cnp.NPY_ARRAY_WRITEABLE)
+    return out
+
+
+cdef object shown_parts(object y, Tensor base, object window):
+    """NumPy's result for a window of `base`, with views in place of arrays."""
+    cdef list parts
+    if y is window:
+        return base
+    if type(y) is cnp.ndarray:
+        if cnp.PyArray_NDIM(<cnp.ndarray>y) == 0 or not lies_in(<cnp.ndarray>y, root_of(base)):
+            return NotImplemented
+        return shown_part(base, <cnp.ndarray>y)
+    if type(y) is list or type(y) is tuple:
+        parts = []
+        for part in y:
+            part = shown_parts(part, base, window)
+            if part is NotImplemented:
+                return part
+            parts.append(part)
+        return parts if type(y) is list else tuple(parts)
+    return NotImplemented
+
+
+cdef Tensor shown_part(Tensor base, cnp.ndarray part):
+    """A view that is born stale: the part of the root's buffer that an array shows."""
+    cdef Tensor out
+    cdef View v = View.__new__(View), b
+    cdef int64_t item = cnp.PyArray_ITEMSIZE(part)
+    cdef int64_t dims[64]
+    cdef int k, n = cnp.PyArray_NDIM(part)
+    v.root = root_of(base)
+    v.unread = True
+    v.detached = fad_grad_off & 1 and active(base)
+    if base.aliased == IS_VIEW:
+        b = <View>base.alias
+        v.part = b.part
+        v.readonly = b.readonly
+        v.detached |= b.detached
+    v.strides = <int64_t *>calloc(n + 1, sizeof(int64_t))
+    if v.strides == NULL:
+        fail(FAD_NOMEM, "view")
+    for k in range(n):
+        dims[k] = cnp.PyArray_DIMS(part)[k]
+        v.strides[k] = cnp.PyArray_STRIDES(part)[k] // item
+    if cnp.PyArray_SIZE(part):
+        v.first = (<char *>cnp.PyArray_DATA(part) - <char *>v.root.arr.data) // item
+    v.readonly |= not cnp.PyArray_CHKFLAGS(part, cnp.NPY_ARRAY_WRITEABLE) or overlaps(v, n, dims)
+    if not v.root.aliased:
+        fad_tensor_set_alias(v.root, Views.__new__(Views), HAS_VIEWS)
+    out = <Tensor>fad_tensor_new()
+    out.arr = shell_like(base.arr, n, dims)
+    v.tensor = <PyObject *>out
+    fad_tensor_set_alias(out, v, IS_VIEW)
+    fad_tensor_track(out)
+    return out
+
+
+cdef bint overlaps(View v, int n, const int64_t *dims) noexcept:
+    """Whether a view may show an element several times: axis by axis, the shortest steps first."""
+    cdef int64_t step, least, last = 0, reach = 0
+    cdef int k
+    for k in range(n):
+        if dims[k] > 1 and v.strides[k] == 0:
+            return True
+    while True:
+        least = 0
+        for k in range(n):
+            step = v.strides[k] if v.strides[k] >= 0 else -v.strides[k]
+            if dims[k] > 1 and step > last and (least == 0 or step < least):
+                least = step
+        if least == 0:
+            return False
+        for k in range(n):
+            if dims[k] > 1 and (v.strides[k] == least or v.strides[k] == -least):
+                if least <= reach:
+                    return True
+                reach += (dims[k] - 1) * least
+        last = least
+
+
 cdef int assign_part(View v, Tensor t, object index, Tensor value, bint unique, str how,
                      str symbol) except -1:
     """Write into a real or imaginary part: into the complex elements, whose other part stays."""
@@ -346,17 +479,175 @@ cdef int assign_part(View v, Tensor t, object index, Tensor value, bint unique, 
 # ---- stale views ---------------------------------------------------------------------------------
 
 
+cdef bint stale_active(Tensor t) noexcept:
+    """Whether a stale view will be active when it is read."""
+    return t.arr.hollow and not (<View>t.alias).detached and active((<View>t.alias).root)
+
+
+cdef bint stale_tracked(Tensor t) noexcept:
+    return t.arr.hollow and not (<View>t.alias).detached and tracked((<View>t.alias).root)
+
+
+cdef bint is_block(View v, int n, const int64_t *dims) noexcept:
+    """Whether what a view shows lies side by side, in order."""
+    cdef int64_t step = 1
+    cdef int k
+    for k in range(n - 1, -1, -1):
+        if dims[k] != 1 and v.strides[k] != step:
+            return False
+        step *= dims[k]
+    return True
+
+
+cdef bint repeats_whole(View v, int n, const int64_t *dims) noexcept:
+    """Whether a view is its root, broadcast."""
+    cdef fad_array *whole = v.root.arr
+    cdef int64_t step = 1
+    cdef int k, j
+    if whole.size == 0:
+        return False
+    for k in range(n - 1, -1, -1):
+        j = k - (n - whole.ndim)
+        if j < 0 or whole.shape[j] == 1:
+            if dims[k] != 1 and v.strides[k] != 0:
+                return False
+        elif dims[k] != whole.shape[j] or v.strides[k] != step:
+            return False
+        else:
+            step *= dims[k]
+    return n >= whole.ndim
+
+
+cdef Tensor taken_floats(View v, int n, const int64_t *dims, tuple shape):
+    """As taken, where nothing is repeated and the root is floating."""
+    cdef fad_array *whole = v.root.arr
+    cdef fad_array *arr
+    cdef int64_t place[65]
+    cdef Keeper keeper
+    cdef Tensor y
+    cdef int k
+    cdef int64_t size = 1
+    for k in range(n):
+        place[k + 1] = v.strides[k]
+        size *= dims[k]
+    place[0] = v.first
+    if is_block(v, n, dims):
+        if size == whole.size:
+            return c_reshape(v.root, shape)
+        if size * <int64_t>fad_itemsize(whole.dtype) > 1024 and not (
+                v.root.aliased == HAS_VIEWS and (<Views>v.root.alias).written):
+            keeper = Keeper.__new__(Keeper)
+            arr = fad_array_borrow(whole.dtype, n, dims, <char *>whole.data + v.first * (
+                <int64_t>fad_itemsize(whole.dtype)), <void *>keeper)
+            if arr == NULL:
+                fail(FAD_NOMEM, "view")
+            keeper.arr = fad_array_share(whole)
+            Py_INCREF(keeper)
+            y = adopt(arr)
+            return record_window(y, v, shape)
+    arr = fad_array_new(whole.dtype, n, dims)
+    if arr == NULL:
+        fail(FAD_NOMEM, "view")
+    fad_slice_into(whole, place, arr)
+    y = adopt(arr)
+    return record_window(y, v, shape)
+
+
+cdef Tensor record_window(Tensor y, View v, tuple shape):
+    cdef int k
+    if fad_grad_off != 1 and tracked(v.root):
+        strides = tuple([v.strides[k] for k in range(len(shape))])
+        record_call(y, window_, (v.root,), {"place": (v.first, shape, strides)}, False, False)
+    return y
+
+
+cdef int read_place(tuple given, int64_t *place) except -1:
+    """A place as the core has it; returns its number of axes."""
+    cdef int k, n
+    first, shape, strides = given
+    n = len(strides)
+    place[0] = first
+    for k in range(n):
+        place[k + 1] = strides[k]
+    return n
+
+
+def add_at_place(cnp.ndarray whole not None, cnp.ndarray x not None, tuple place not None):
+    """Add the floats `x` to the elements at a place of an array of the same dtype in C order."""
+    cdef fad_array *to
+    cdef fad_array *of
+    cdef int64_t steps[65]
+    cdef int64_t dims[64]
+    cdef int n
+    if np.shape(window(whole, place)) != np.shape(x) or whole.dtype != x.dtype or (
+            code_of(x.dtype) >= FAD_BOOL):
+        raise ValueError(f"view: {x.dtype} of shape {np.shape(x)} does not fit {whole.dtype} at "
+                         f"{place}")
+    read_place(place, steps)
+    n = read_shape(np.shape(whole), dims)
+    to = fad_array_borrow(code_of(whole.dtype), n, dims, cnp.PyArray_DATA(whole), NULL)
+    if to == NULL:
+        fail(FAD_NOMEM, "view")
+    try:
+        of = array_from(x, False, True)
+        fad_add_at_place(of, steps, to)
+        fad_array_release(of)
+    finally:
+        fad_array_release(to)
+
+
+cdef bint pull_window(SweepState state, fad_call *call, fad_array *g, dict params) except -1:
+    """The VJP of what a view shows, added in place into the root's adjoint; False: not here."""
+    cdef fad_index p = call.parent[0]
+    cdef fad_slot *bar
+    cdef fad_array *arr = NULL
+    cdef int64_t place[65]
+    if not tape.op[p] & FAD_ARRAY or (tape.op[p] & FAD_OPCODE) == FAD_OP_FREED or (
+            tape.value[p].arr.dtype != g.dtype):
+        return False
+    read_place(params["place"], place)
+    bar = &(state.s.own if state.s.own != NULL else tape.bar)[p]
+    if bar.bits == FAD_UNTOUCHED:
+        if fad_fill(g.dtype, tape.value[p].arr.ndim, tape.value[p].arr.shape, 0.0, &arr):
+            fail(FAD_NOMEM, "backward")
+        fad_add_at_place(g, place, arr)
+        status = fad_contribute_array(&tape, &state.s, p, arr)
+        if status:
+            fail(status, "backward")
+        return True
+    if bar.arr.refs > 1 or bar.arr.owner != NULL:
+        return False
+    fad_add_at_place(g, place, bar.arr)
+    return True
+
+
 cdef Tensor taken(View v, tuple shape):
     """The elements that a view shows, recorded as coming from its root as it is now."""
-    cdef int k
+    cdef int k, n = len(shape)
+    cdef int64_t dims[64]
+    cdef bint repeats = v.part != 0
     cdef Tensor r
-    strides = [v.strides[k] for k in range(len(shape))]
+    for k in range(n):
+        dims[k] = shape[k]
+        repeats |= v.strides[k] == 0 and dims[k] != 1
+    if n and not repeats and v.root.arr.dtype < FAD_BOOL:
+        return taken_floats(v, n, dims, shape)
+    if v.first == 0 and not v.part and v.root.arr.dtype < FAD_BOOL and repeats_whole(v, n, dims):
+        return c_broadcast_to(v.root, shape)
+    strides = [v.strides[k] for k in range(n)]
     # what is repeated is taken once
-    once = tuple([1 if s == 0 else n for n, s in zip(shape, strides)])
+    once = tuple([1 if s == 0 else length for length, s in zip(shape, strides)])
     r = apply(window_, (v.root,), {"place": (v.first, once, tuple(strides))})
     if v.part:
         r = c_real(r) if v.part == REAL_PART else c_part(r, FAD_IMAG)
     return r if once == shape else c_broadcast_to(r, shape)
+
+
+cdef inline int recording_as(bint on) noexcept:
+    """What fad_grad_off is when recording is switched."""
+    if fad_trace_id:
+        return 2 if on else 3
+    return 1 if not on else 4 if fad_watch else 0
 
 
 cdef int refresh(Tensor t) except -1:
@@ -367,18 +658,18 @@ cdef int refresh(Tensor t) except -1:
     global fad_trace_id, fad_grad_off
     work_out(v)
     if fad_trace_id and t.born != fad_trace_id:
-        if active(v.root):
+        if active(v.root) and not v.unread:
             refuse("a view of a tensor that has changed since is read")
         fad_trace_id = 0
-        fad_grad_off = 1
+        fad_grad_off = recording_as(active(v.root) and not v.detached)
+    elif t.leaf_requires and active(v.root):
+        raise RuntimeError(
+            "view: this leaf shows a tensor that has become part of a graph since; detach() it "
+            "before requires_grad_()")
     elif v.detached or t.leaf_requires:
-        fad_grad_off |= 1
-        if t.leaf_requires and active(v.root):
-            raise RuntimeError(
-                "view: this leaf shows a tensor that has become part of a graph since; detach() "
-                "it before requires_grad_()")
+        fad_grad_off = recording_as(False)
     else:
-        fad_grad_off &= ~1
+        fad_grad_off = recording_as(True)
     try:
         r = taken(v, dims_of(t.arr))
     finally:
@@ -386,6 +677,7 @@ cdef int refresh(Tensor t) except -1:
         fad_grad_off = was_off
     link_view(v)
     take_over(t, r)
+    v.unread = False
     return 0
 
 
@@ -398,13 +690,22 @@ cdef inline int fresh(Tensor t) except -1:
 
 cdef fad_array *shell_of(fad_array *arr) except NULL:
     """The shape and dtype of an array, without its bytes."""
+    return shell_like(arr, arr.ndim, arr.shape)
+
+
+cdef fad_array *shell_like(fad_array *arr, int ndim, const int64_t *shape) except NULL:
+    """A shape, with the dtype of an array."""
     cdef fad_array *shell
     cdef void *owner = NULL
-    cdef cnp.ndarray like
+    cdef cnp.ndarray like, zero
+    cdef int64_t strides[64]
     if arr.dtype >= FAD_BOOL:       # whose dtype is its owner's
-        like = np.broadcast_to(np.zeros((), (<cnp.ndarray>arr.owner).dtype), dims_of(arr))
+        zero = cnp.PyArray_ZEROS(0, NULL, cnp.PyArray_TYPE(<cnp.ndarray>arr.owner), 0)
+        memset(strides, 0, sizeof(strides))
+        like = window_at(cnp.PyArray_DATA(zero), cnp.PyArray_TYPE(zero), ndim, shape, 0, strides, 0)
+        cnp.set_array_base(like, zero)
         owner = <void *>like
-    shell = fad_array_borrow(arr.dtype, arr.ndim, arr.shape, NULL, owner)
+    shell = fad_array_borrow(arr.dtype, ndim, shape, NULL, owner)
     if shell == NULL:
         fail(FAD_NOMEM, "setitem")
     shell.hollow = 1
@@ -990,7 +1291,8 @@ cdef object number_of_stale(Tensor t, object index):
     """An element of a stale view, read from the root: the view stays stale."""
     cdef View v = <View>t.alias
     cdef Py_ssize_t offset
-    if v.part or v.detached or t.leaf_requires or (fad_trace_id and t.born != fad_trace_id):
+    if v.part or v.detached or t.leaf_requires or (fad_trace_id and t.born != fad_trace_id) or (
+            v.unread and active(v.root)):
         refresh(t)
         return number_at(t, index)
     work_out(v)

@@ -174,8 +174,8 @@ fad_array *fad_array_cast(const fad_array *src, int dtype)
 static int is_single(int dtype) { return dtype == FAD_F32 || dtype == FAD_C64; }
 
 /* n numbers of one precision to another, each `dp` and `dq` numbers after the last. */
-static void cast_numbers(const void *src, int single, int dp, void *dst, int to_single, int dq,
-                         int64_t n)
+static void cast_apart(const void *src, int single, int dp, void *dst, int to_single, int dq,
+                       int64_t n)
 {
     const double *p = src;
     const float *ps = src;
@@ -185,6 +185,22 @@ static void cast_numbers(const void *src, int single, int dp, void *dst, int to_
     else if (single) for (int64_t i = 0; i < n; i++) q[i * dq] = ps[i * dp];
     else if (to_single) for (int64_t i = 0; i < n; i++) qs[i * dq] = (float)p[i * dp];
     else for (int64_t i = 0; i < n; i++) q[i * dq] = p[i * dp];
+}
+
+static void cast_numbers(const void *src, int single, int dp, void *dst, int to_single, int dq,
+                         int64_t n)
+{
+    if (dp != 1 || dq != 1 || single == to_single) {
+        cast_apart(src, single, dp, dst, to_single, dq, n);
+    } else if (single) {        /* side by side: loops that become vectors */
+        const float *p = src;
+        double *q = dst;
+        for (int64_t i = 0; i < n; i++) q[i] = p[i];
+    } else {
+        const double *p = src;
+        float *q = dst;
+        for (int64_t i = 0; i < n; i++) q[i] = (float)p[i];
+    }
 }
 
 void fad_cast_into(const fad_array *src, fad_array *out)
@@ -197,6 +213,15 @@ void fad_cast_into(const fad_array *src, fad_array *out)
     }
     if (from && to) {
         cast_numbers(src->data, single, 1, out->data, to_single, 1, 2 * src->size);
+        return;
+    }
+    if (to && !from && !single && !to_single) {
+        const double *p = src->data;
+        double *q = out->data;
+        for (int64_t i = 0; i < src->size; i++) {
+            q[2 * i] = p[i];
+            q[2 * i + 1] = 0.0;
+        }
         return;
     }
     if (to) memset(out->data, 0, (size_t)out->size * fad_itemsize(out->dtype));
@@ -224,8 +249,14 @@ fad_status fad_fill(int dtype, int ndim, const int64_t *shape, double v, fad_arr
     fad_array *arr = *out = fad_array_new(dtype, ndim, shape);
     if (!arr) return FAD_NOMEM;
     const int step = 1 + fad_is_complex(dtype);
-    if (step > 1) memset(arr->data, 0, (size_t)arr->size * fad_itemsize(dtype));
-    if (is_single(dtype))
+    if (step > 1 || (v == 0.0 && !signbit(v))) {
+        memset(arr->data, 0, (size_t)arr->size * fad_itemsize(dtype));
+        if (v == 0.0 && !signbit(v)) return FAD_OK;
+    }
+    if (step == 1 && !is_single(dtype)) {
+        double *p = arr->data;
+        for (int64_t i = 0; i < arr->size; i++) p[i] = v;
+    } else if (is_single(dtype))
         for (int64_t i = 0; i < arr->size; i++) ((float *)arr->data)[i * step] = (float)v;
     else
         for (int64_t i = 0; i < arr->size; i++) ((double *)arr->data)[i * step] = v;
@@ -607,10 +638,14 @@ fad_status fad_elementwise(int op, int dtype, const fad_operand *in, fad_array *
     }
     fad_array *out = *result = fad_array_new(dtype, ndim, full);
     if (!out) return FAD_NOMEM;
+    fad_raised = 0;
+    if (op == FAD_OP_positive && in[0].arr && in[0].arr->dtype == dtype) {
+        memcpy(out->data, in[0].arr->data, (size_t)out->size * fad_itemsize(dtype));
+        return FAD_OK;
+    }
     const int large = out->size > LARGE, both = is_single(dtype);
     if (large) fad_flags_taken(both);
     elementwise_into(&r, op, in, out);
-    fad_raised = 0;
     if (r.fn && flags_up(both)) {
         fad_raised = fad_flags_taken(both);
         if (!large) {           /* or was it something before? */
@@ -719,24 +754,58 @@ void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out)
     } while (walk_next(&w));
 }
 
-/* out is contiguous; x is read through the walk's strides. */
+/* Make the longest axis the inner one where the inner one is short; any order of axes copies. */
+static void walk_long(walk *w)
+{
+    int last = w->ndim - 1, best = last;
+    if (w->shape[last] >= 16) return;
+    for (int k = 0; k < last; k++)
+        if (w->shape[k] > w->shape[best]) best = k;
+    if (w->shape[best] < 4 * w->shape[last]) return;
+    const int64_t n = w->shape[best];
+    w->shape[best] = w->shape[last];
+    w->shape[last] = n;
+    for (int o = 0; o < w->nop; o++) {
+        const intptr_t step = w->stride[o][best];
+        w->stride[o][best] = w->stride[o][last];
+        w->stride[o][last] = step;
+    }
+}
+
+/* The first operand into the second, which is written to in no place twice. */
 static void gather(walk *w, size_t item)
 {
+    walk_long(w);
     const int64_t n = w->shape[w->ndim - 1];
-    const intptr_t step = w->stride[0][w->ndim - 1];
+    const intptr_t step = w->stride[0][w->ndim - 1], to = w->stride[1][w->ndim - 1];
     do {
         const char *p = w->ptr[0];
         char *q = w->ptr[1];
-        if (step == (intptr_t)item) memcpy(q, p, (size_t)n * item);
+        if (step == (intptr_t)item && to == step) memcpy(q, p, (size_t)n * item);
         else if (item == 8)
-            for (int64_t i = 0; i < n; i++) memcpy(q + 8 * i, p + i * step, 8);
+            for (int64_t i = 0; i < n; i++) memcpy(q + i * to, p + i * step, 8);
         else if (item == 4)
-            for (int64_t i = 0; i < n; i++) memcpy(q + 4 * i, p + i * step, 4);
+            for (int64_t i = 0; i < n; i++) memcpy(q + i * to, p + i * step, 4);
         else if (item == 16)
-            for (int64_t i = 0; i < n; i++) memcpy(q + 16 * i, p + i * step, 16);
+            for (int64_t i = 0; i < n; i++) memcpy(q + i * to, p + i * step, 16);
         else
-            for (int64_t i = 0; i < n; i++) q[i] = p[i * step];
+            for (int64_t i = 0; i < n; i++) q[i * to] = p[i * step];
     } while (walk_next(w));
+}
+
+void fad_copy_strided(const void *src, const intptr_t *stride, fad_array *out)
+{
+    walk w;
+    if (out->size == 0) return;
+    w.nop = 2;
+    w.ndim = out->ndim;
+    memcpy(w.shape, out->shape, (size_t)out->ndim * sizeof(int64_t));
+    w.ptr[0] = (char *)(uintptr_t)src;
+    w.ptr[1] = out->data;
+    memcpy(w.stride[0], stride, (size_t)out->ndim * sizeof *stride);
+    strides_in(out, out->ndim, w.stride[1]);
+    walk_merge(&w);
+    gather(&w, fad_itemsize(out->dtype));
 }
 
 /* Start a walk over all elements of `whole` and those of `x` at `place`, operands `at_whole` and
@@ -780,6 +849,31 @@ void fad_scatter_into(const fad_array *x, const int64_t *place, fad_array *out)
         else if (item == 8) for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 8 * i, 8);
         else if (item == 16) for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 16 * i, 16);
         else for (int64_t i = 0; i < n; i++) memcpy(q + i * step, p + 4 * i, 4);
+    } while (walk_next(&w));
+}
+
+/* Add `x` to the elements of `out` at a place, which may name some of them several times. */
+void fad_add_at_place(const fad_array *x, const int64_t *place, fad_array *out)
+{
+    walk w;
+    if (x->size == 0) return;
+    walk_places(&w, x, out, place, 0);
+    const int64_t n = w.shape[w.ndim - 1];
+    const int numbers = 1 + fad_is_complex(x->dtype);
+    const intptr_t item = (intptr_t)fad_itemsize(x->dtype);
+    const intptr_t step = w.stride[1][w.ndim - 1] / item * numbers;
+    do {
+        if (!is_single(x->dtype)) {
+            const double *p = (const double *)w.ptr[0];
+            double *q = (double *)w.ptr[1];
+            if (numbers == 1) for (int64_t i = 0; i < n; i++) q[i * step] += p[i];
+            else for (int64_t i = 0; i < 2 * n; i++) q[i / 2 * step + i % 2] += p[i];
+        } else {
+            const float *p = (const float *)w.ptr[0];
+            float *q = (float *)w.ptr[1];
+            if (numbers == 1) for (int64_t i = 0; i < n; i++) q[i * step] += p[i];
+            else for (int64_t i = 0; i < 2 * n; i++) q[i / 2 * step + i % 2] += p[i];
+        }
     } while (walk_next(&w));
 }
 

@@ -127,6 +127,8 @@ static inline int64_t fad_array_bytes(const fad_array *arr)
 }
 int fad_same_shape(const fad_array *p, const fad_array *q);
 fad_array *fad_array_copy(const fad_array *src);
+/* An array of the same shape that is not contiguous: its first element, and bytes between them. */
+void fad_copy_strided(const void *src, const intptr_t *stride, fad_array *out);
 /* Between any two of float64, float32, complex128, complex64; a real result has the real parts. */
 fad_array *fad_array_cast(const fad_array *src, int dtype);
 void fad_cast_into(const fad_array *src, fad_array *out);
@@ -365,6 +367,7 @@ void fad_ties_into(const fad_array *x, const double *y, int first, int end, fad_
  * zeros. */
 void fad_slice_into(const fad_array *x, const int64_t *place, fad_array *out);
 void fad_scatter_into(const fad_array *x, const int64_t *place, fad_array *out);
+void fad_add_at_place(const fad_array *x, const int64_t *place, fad_array *out);
 void fad_broadcast_into(const fad_array *x, fad_array *out);
 void fad_transpose_into(const fad_array *x, const int *axes, fad_array *out);
 void fad_matmul_into(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
