@@ -231,7 +231,6 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
     That takes `promised`, the caller's word that nobody writes to `a`, or that nobody can."""
     cdef fad_array *arr
     cdef int64_t shape[64]
-    cdef bint must_copy
     cdef int k, nd = cnp.PyArray_NDIM(a), code, kind = cnp.PyArray_TYPE(a)
     if kind == cnp.NPY_DOUBLE:
         code = FAD_F64
@@ -266,6 +265,14 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
             a = cnp.PyArray_NewCopy(a, cnp.NPY_CORDER)
         else:
             a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
+    for k in range(nd):
+        shape[k] = cnp.PyArray_DIMS(a)[k]
+    if code < FAD_BOOL and cnp.PyArray_NBYTES(a) <= 1024:
+        arr = fad_array_new(code, nd, shape)
+        if arr == NULL:
+            fail(FAD_NOMEM, "tensor")
+        memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
+        return arr
     if cnp.PyArray_CHKFLAGS(a, cnp.NPY_ARRAY_OWNDATA):
         cnp.PyArray_CLEARFLAGS(a, cnp.NPY_ARRAY_WRITEABLE)
     arr = fad_array_borrow(code, nd, shape, cnp.PyArray_DATA(a), <void *>a)
