@@ -2,7 +2,8 @@
 #
 # Rows of NumPy's report them as NumPy does for the same arrays: before anything is recorded.  Of
 # arrays the processor's flags tell.  Numbers are looked at only where the result is inf or nan, so
-# an underflow of a number is not seen.  Sweeps and recordings of programs are quiet.
+# an underflow of a number is not seen.  Sweeps and recordings are quiet;
+# programs look at their results, see blame.py.
 
 
 cdef tuple EXCEPTIONS = (
