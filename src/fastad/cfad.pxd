@@ -150,12 +150,21 @@ cdef extern from "fad.h" nogil:
         int32_t slot
         int is_array
         fad_slot bar
+    enum:
+        FAD_GOAL_HERE, FAD_GOAL_ON
+    ctypedef struct fad_goals:
+        unsigned char *at
+        fad_index low, top
+    fad_status fad_goals_find(const fad_tape *t, const fad_index *start, int n_from,
+                              const fad_index *to, int n_to, fad_goals *goals)
+    int fad_goal(const fad_goals *goals, fad_index i)
     ctypedef struct fad_sweep:
         fad_slot *own
         fad_index start "from"
         fad_index low, top
         int consume
         int clean
+        const fad_goals *goals
         fad_leaf_bar *leaves
         int32_t leaf_n
         void *ctx
@@ -167,6 +176,7 @@ cdef extern from "fad.h" nogil:
     fad_status fad_reverse(fad_tape *t, fad_sweep *s)
     void fad_consume(fad_tape *t, fad_sweep *s)
     void fad_release(fad_tape *t, const fad_index *start, int n)
+    void fad_release_goals(fad_tape *t, const fad_goals *goals)
     fad_status fad_contribute(fad_tape *t, fad_sweep *s, fad_index p, double c)
     fad_status fad_contribute_array(fad_tape *t, fad_sweep *s, fad_index p, fad_array *c)
     fad_status fad_forward(fad_tape *t, fad_sweep *s, fad_index low, fad_index top)

@@ -560,7 +560,9 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
     cdef dict leaves = {}
     cdef dict picked = {}           # array node -> {offset of an element read from it: cotangent}
     cdef dict alone = {}            # array node -> its cotangent, which nothing else refers to
-    cdef bint mine
+    cdef Goals found_goals
+    cdef const fad_goals *goals
+    cdef bint mine, ends
     cdef int k, op, arity
     global fad_grad_off
     cdef int was_off = fad_grad_off
@@ -578,6 +580,8 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
         fail(FAD_NOMEM, "backward")
     fad_grad_off &= 2
     try:
+        found_goals = goals_of(outputs, inputs)
+        goals = &found_goals.found
         for i in range(n):
             bar[i] = -1
         for y, gt in zip(outputs, seeds):
@@ -586,7 +590,9 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
         while i > low:
             i -= 1
             mine = bool(alone) and alone.pop(i, -1) == bar[i]
-            if picked and i in picked and not is_const(i):
+            if not leads_on(goals, i):
+                continue
+            if picked and i in picked:
                 found = picked.pop(i)
                 if bar[i] >= 0 and len(found) <= FEW:
                     for k, g in found.items():
@@ -601,11 +607,12 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                 reserve(1)
                 add_node(bar, &low, i, parent_of(t, True))
             g = bar[i]
-            if g < 0 or is_const(i):
+            if g < 0:
                 continue
             if i & 0xffff == 0:
                 PyErr_CheckSignals()
-            status = fad_expand(&tape, i, g, bar, &low)
+            ends = not fad_goal(goals, i) & FAD_GOAL_ON
+            status = FAD_DTYPE if ends else fad_expand(&tape, i, g, bar, &low)
             if status == FAD_OK:
                 continue
             if status != FAD_DTYPE:
@@ -617,7 +624,7 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                 k = tape.args[i].a
                 leaves.setdefault(k, []).append(g)
                 continue
-            if op == FAD_OP_CALL and not tape.op[i] & FAD_HOOK:
+            if op == FAD_OP_CALL and not ends and not tape.op[i] & FAD_HOOK:
                 call = fad_call_of(&tape, i)
                 if call.rule == <void *>SET_NUMBER or call.rule == <void *>ADD_NUMBER:
                     if not is_const(call.parent[1]):
@@ -640,6 +647,8 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                     fail(FAD_CONSUMED, "backward")
                 reserve(1)
                 bar[i] = parent_of(gt, True)
+            if ends:
+                continue
             if op == FAD_OP_CALL:
                 call = fad_call_of(&tape, i)
                 arity = call.n
@@ -649,16 +658,16 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                     low = min(low, call.parent[0])
                     continue
                 found = vjp_of(rule_of(call), gt, sweeper.tensor_of(i), tuple(
-                    [sweeper.tensor_of(call.parent[k]) for k in range(arity)]), call, params)
+                    [sweeper.tensor_of(call.parent[k]) for k in range(arity)]), call, params, goals)
                 for k in range(arity):
-                    if found[k] is not None and not is_const(call.parent[k]):
+                    if found[k] is not None and leads_on(goals, call.parent[k]):
                         t = fitting(found[k], call.parent[k])
                         reserve(1)
                         add_node(bar, &low, call.parent[k], parent_of(t, True))
                 continue
             arity = parents(i, parent)
             for k in range(arity):
-                if not is_const(parent[k]):
+                if leads_on(goals, parent[k]):
                     t = sweeper.times(gt, sweeper.partial(op, k, parent, arity, i), parent[k])
                     reserve(1)
                     add_node(bar, &low, parent[k], parent_of(t, True))

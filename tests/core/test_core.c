@@ -623,6 +623,62 @@ static void released_graphs_are_consumed_without_computing(void)
     drop(&x);
 }
 
+/* y = exp(m) * m + cos(x), m = sin(x): a sweep to m passes the product alone. */
+static void a_sweep_to_goals_passes_only_what_leads_there(void)
+{
+    const int64_t shape[] = {20000};
+    for (int array = 0; array < 2; array++) {
+        var x, m, e, p, side, y;
+        fad_sweep s;
+        fad_goals goals;
+        context c = {0};
+        if (array) drawn_leaf(&x, FAD_F64, 1, shape, -1.0, 1.0);
+        else number_leaf(&x, 0.5);
+        op1(&m, FAD_OP_sin, &x);
+        op1(&e, FAD_OP_exp, &m);
+        op2(&p, FAD_OP_multiply, &e, &m);
+        op1(&side, FAD_OP_cos, &x);
+        op2(&y, FAD_OP_add, &p, &side);
+        const fad_index from[] = {y.h.idx}, to[] = {m.h.idx, x.h.idx}, seen = m.h.idx;
+        fad_fail_allocation(1);
+        CHECK(fad_goals_find(t, from, 1, to, 2, &goals) == FAD_NOMEM);
+        fad_fail_allocation(-1);
+        CHECK(fad_goals_find(t, from, 1, to + 1, 1, &goals) == FAD_OK);
+        for (fad_index i = goals.low + 1; i <= goals.top; i++)
+            CHECK(fad_goal(&goals, i) == FAD_GOAL_ON);
+        fad_free(goals.at);
+        CHECK(fad_goals_find(t, from, 1, to, 1, &goals) == FAD_OK);
+        CHECK(fad_goal(&goals, m.h.idx) == FAD_GOAL_HERE && fad_goal(&goals, y.h.idx));
+        CHECK(!fad_goal(&goals, side.h.idx) && !fad_goal(&goals, x.h.idx) && !fad_goal(&goals, 0));
+        t->op[seen] |= FAD_HOOK;
+        CHECK(begin(&s, &c, 0) == FAD_OK);
+        s.goals = &goals;
+        s.consume = 1;
+        fad_array *ones = NULL;
+        if (array) CHECK(fad_fill(FAD_F64, 1, shape, 1.0, &ones) == FAD_OK);
+        if (array) fad_contribute_array(t, &s, y.h.idx, ones);
+        else fad_contribute(t, &s, y.h.idx, 1.0);
+        CHECK(fad_reverse(t, &s) == FAD_OK);
+        CHECK(c.hooked == 1 && c.hooked_at[0] == seen && s.leaf_n == 0);
+        t->op[seen] &= (uint16_t)~FAD_HOOK;
+        fad_consume(t, &s);
+        fad_sweep_end(t, &s);
+        CHECK(intact());
+        var *const gone[] = {&e, &p, &y}, *const there[] = {&m, &side};
+        for (int k = 0; k < 3; k++) CHECK((t->op[gone[k]->h.idx] & FAD_OPCODE) == FAD_OP_FREED);
+        for (int k = 0; k < 2; k++) CHECK((t->op[there[k]->h.idx] & FAD_OPCODE) != FAD_OP_FREED);
+        fad_free(goals.at);
+        CHECK(fad_goals_find(t, (fad_index[]){side.h.idx}, 1, (fad_index[]){x.h.idx}, 1, &goals)
+              == FAD_OK);
+        fad_release_goals(t, &goals);
+        CHECK((t->op[side.h.idx] & FAD_OPCODE) == FAD_OP_FREED);
+        CHECK((t->op[m.h.idx] & FAD_OPCODE) == FAD_OP_sin);
+        fad_free(goals.at);
+        CHECK(intact());
+        drop(&y), drop(&p), drop(&e), drop(&side), drop(&m), drop(&x);
+    }
+}
+
 static void an_exact_zero_contributes_exact_zero(void)
 {
     var x, root, choice, y, zero = number_var(0.0), no = number_var(0.0);
@@ -4172,6 +4228,7 @@ int main(int argc, char **argv)
     TEST(two_paths_of_a_scalar_graph_add_up) \
     TEST(a_consumed_graph_refuses_a_second_sweep) \
     TEST(released_graphs_are_consumed_without_computing) \
+    TEST(a_sweep_to_goals_passes_only_what_leads_there) \
     TEST(an_exact_zero_contributes_exact_zero) \
     TEST(every_row_agrees_with_differences) \
     TEST(every_row_treats_arrays_as_it_treats_numbers) \

@@ -370,6 +370,18 @@ void fad_set_complex_loops(void);
 
 typedef struct { int32_t slot; int is_array; fad_slot bar; } fad_leaf_bar;
 
+/* For a sweep that wants the cotangents of some nodes only: which of the nodes low .. top it is to
+ * stop at and which it is to pass through, since they lead there.  Others are left as they are. */
+enum { FAD_GOAL_HERE = 1, FAD_GOAL_ON = 2 };
+typedef struct { unsigned char *at; fad_index low, top; } fad_goals;
+/* From n_from nodes to n_to others; of a leaf's node, all nodes of the leaf are meant. */
+fad_status fad_goals_find(const fad_tape *t, const fad_index *from, int n_from,
+                          const fad_index *to, int n_to, fad_goals *goals);
+static inline int fad_goal(const fad_goals *goals, fad_index i)
+{
+    return i < goals->low ? 0 : goals->at[i];
+}
+
 /* One reverse sweep (or forward sweep: `bar` then holds tangents).  The caller seeds with
  * fad_contribute_*, runs fad_reverse, takes `leaves`, and ends with fad_sweep_end. */
 typedef struct fad_sweep {
@@ -379,6 +391,7 @@ typedef struct fad_sweep {
     fad_index low, top;
     int consume;            /* mark what is passed through, for fad_consume */
     int clean;              /* no adjoint is left behind */
+    const fad_goals *goals; /* or NULL: all leaves */
     fad_leaf_bar *leaves;
     int32_t leaf_n, leaf_cap;
     void *ctx;
@@ -393,8 +406,9 @@ fad_status fad_sweep_begin(fad_tape *t, fad_sweep *s, fad_index from, fad_index 
 void fad_sweep_end(fad_tape *t, fad_sweep *s);
 fad_status fad_reverse(fad_tape *t, fad_sweep *s);
 void fad_consume(fad_tape *t, fad_sweep *s);
-/* Consume what the n nodes reach, as a sweep from them would, without computing. */
+/* Consume what the n nodes reach, or what leads to goals, as a sweep would, without computing. */
 void fad_release(fad_tape *t, const fad_index *from, int n);
+void fad_release_goals(fad_tape *t, const fad_goals *goals);
 fad_status fad_contribute(fad_tape *t, fad_sweep *s, fad_index p, double c);
 fad_status fad_contribute_array(fad_tape *t, fad_sweep *s, fad_index p, fad_array *c); /* steals */
 static inline fad_slot *fad_bars(const fad_tape *t, const fad_sweep *s)
