@@ -998,8 +998,13 @@ static int emit_step(emitter *e, int32_t k)
         ins.size = g->size;
         ins.a = place_of(e, s->arg[0]);
         if (s->n > 1) ins.b = place_of(e, s->arg[1]);
-        return FAD_PUSH(p->guard, p->n_guard, e->cap_guard, ins)
-            && emit_word(e, VM_GUARD, 0, p->n_guard - 1, 0, 0) && drop_dead(e, s, k, -1);
+        if (!FAD_PUSH(p->guard, p->n_guard, e->cap_guard, ins)) return 0;
+        const int compares = g->kind <= FAD_GUARD_GE && !ins.a.is_array && !ins.b.is_array;
+        const unsigned op = compares
+            ? VM_GUARD_LT + (unsigned)g->kind + (g->wanted ? 0 : VM_GUARD_NOT_LT - VM_GUARD_LT)
+            : VM_GUARD;
+        return emit_word(e, op, ins.a.where, p->n_guard - 1, ins.b.where, 0)
+            && drop_dead(e, s, k, -1);
     }
     if (s->kind == STEP_CALL || u->values[s->out].is_array) return emit_array_step(e, s, k);
     for (int32_t j = 0; j < s->n; j++)          /* a number out of arrays of no axes */

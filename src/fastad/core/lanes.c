@@ -132,7 +132,7 @@ static int places_of(analysis *u, word i, int32_t *n_in)
     const int32_t first = l->n_place;
     const tile_step *tile = NULL;
     int32_t tiles = 0;
-    if (i.op == VM_GUARD) {
+    if (fad_is_guard_word(i.op)) {
         const guard_ins *g = &p->guard[i.a];
         *n_in = g->kind <= FAD_GUARD_GE ? 2 : 1;
         return FAD_PUSH(l->place, l->n_place, u->cap_place, g->a)
@@ -189,7 +189,7 @@ static int take_other(analysis *u, word i)
         l->n_place = first;
         return push_word(u, i);
     }
-    lane_ins ins = {.kind = i.op == VM_GUARD ? EACH_GUARD : EACH, .op = i.op, .a = i.a, .c = i.c,
+    lane_ins ins = {.kind = fad_is_guard_word(i.op) ? EACH_GUARD : EACH, .op = i.op, .a = i.a, .c = i.c,
                     .first = first, .n_out = l->n_place - first - n_in};
     const array_ins *array = fad_is_array_word(i.op) ? &p->arrays_code[i.a] : NULL;
     if (array && array->kind == FAD_VM_GET) ins.kind = GATHER;

@@ -417,6 +417,9 @@ fad_status fad_vm_words(const fad_program *p, fad_workspace *w, const word *ip,
 #define NAMED(name, code) [VM_##name] = &&at_VM_##name,
         SPECIAL_OPS(NAMED)
 #undef NAMED
+#define NAMED(name, holds) [VM_GUARD_##name] = &&at_VM_GUARD_##name,
+        GUARD_OPS(NAMED)
+#undef NAMED
         [VM_LOOP] = &&at_VM_LOOP, [VM_ARRAY] = &&at_VM_ARRAY, [VM_GUARD] = &&at_VM_GUARD,
         [VM_GET] = &&at_VM_GET
     };
@@ -473,6 +476,17 @@ fad_status fad_vm_words(const fad_program *p, fad_workspace *w, const word *ip,
             }
             NEXT;
         }
+#define NAMED(name, holds) \
+        AT(VM_GUARD_##name, VM_GUARD_##name) { \
+            const double a = reg[ip->d], b = reg[ip->b]; \
+            if (!(holds)) { \
+                w->failed = ip->a; \
+                return FAD_GUARD; \
+            } \
+            NEXT; \
+        }
+        GUARD_OPS(NAMED)
+#undef NAMED
         AT(VM_LOOP, VM_LOOP) {
             fad_vm_step(&p->tile[ip->a], w, ip->c);
             NEXT;
