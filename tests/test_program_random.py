@@ -540,7 +540,17 @@ def plain(tree):
 
 
 class Raised(str):
-    """The class and the text of an exception."""
+    """The class and the text of an exception.
+
+    Equal are those of one class from one primitive: where no gradient is asked for, NumPy's words
+    stand behind its name.
+    """
+
+    def __eq__(self, other):
+        return isinstance(other, Raised) and self.split(":")[:2] == other.split(":")[:2]
+
+    def __hash__(self):
+        return hash(tuple(self.split(":")[:2]))
 
 
 def outcome(function, args):

@@ -332,6 +332,7 @@ def wrap(obj, copy=True):
 cdef bint holds_tracked(object items):
     for x in items:
         if type(x) is Tensor:
+            fresh(<Tensor>x)
             if tracked(<Tensor>x):
                 return True
         elif type(x) in (list, tuple) and holds_tracked(x):
@@ -2072,6 +2073,7 @@ cdef class Tensor:
         return bool(look(self).item())
 
     def __float__(self):
+        fresh(self)
         if floats_refused and active(self):
             raise TypeError(
                 "float: inside adapt() a tensor that requires gradients does not become a number "
@@ -2129,6 +2131,7 @@ cdef class Tensor:
         return a.astype(dtype or a.dtype) if copy or (dtype is not None) else a
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
+        fresh(self)
         if active(self):
             raise BufferError("buffer: this tensor requires gradients, which a buffer would drop; "
                               "use .detach()")

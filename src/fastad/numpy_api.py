@@ -1193,7 +1193,7 @@ def stack(arrays, axis=0, out=None, *, dtype=None) -> Tensor:
     shape = tensors[0].shape
     for t in tensors:
         if t.shape != shape:
-            raise ValueError("stack: all input arrays must have the same shape")
+            raise ValueError(f"stack: shapes must all be the same, got {shape} and {t.shape}")
     if dtype is not None:
         tensors = [_cast("stack", t, dtype) for t in tensors]
     return rules.stack(tensors, normalize_axis_index(axis, tensors[0].ndim + 1, "stack"))
