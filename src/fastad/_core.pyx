@@ -1532,7 +1532,7 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
     if x.arr == NULL:
         if axis is not None:
             np.add.reduce(x.value, axis=axis)       # refuses what is no axis
-        return unary(FAD_OP_positive, x)
+        return binary(FAD_OP_add, x, 0.0)           # as NumPy, whose sums begin with 0.0
     if axis is None and not keepdims and x.arr.dtype == FAD_F64:
         if x.arr.hollow:
             view_of(x.arr)
@@ -1911,6 +1911,14 @@ cdef object compare(object left, object right, int op):
 
 cdef tuple COMPARISONS = (np.less, np.less_equal, np.equal, np.not_equal, np.greater,
                           np.greater_equal)
+# What a program computes without NumPy, of floats and bools: a number of the core's enumeration each.
+cdef dict MASKS = {**{f: k for k, f in enumerate(COMPARISONS)},
+                   np.logical_and: FAD_MASK_AND, np.bitwise_and: FAD_MASK_AND,
+                   np.logical_or: FAD_MASK_OR, np.bitwise_or: FAD_MASK_OR,
+                   np.logical_xor: FAD_MASK_XOR, np.bitwise_xor: FAD_MASK_XOR,
+                   np.logical_not: FAD_MASK_NOT, np.invert: FAD_MASK_NOT, np.isnan: FAD_MASK_NAN,
+                   np.isinf: FAD_MASK_INF, np.isfinite: FAD_MASK_FINITE,
+                   np.signbit: FAD_MASK_SIGNBIT, np.any: FAD_MASK_ANY, np.all: FAD_MASK_ALL}
 
 
 cdef object compare_general(object left, object right, int op):

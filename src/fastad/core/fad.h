@@ -337,7 +337,8 @@ fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_ar
 fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **out);
 fad_status fad_fill(int dtype, int ndim, const int64_t *shape, double v, fad_array **out);
 fad_status fad_transpose(const fad_array *x, const int *axes, fad_array **out);
-/* a (m, n) or (n), b (n, p) or (n); ta/tb read a matrix transposed.  Same dtype.  `exact` gives
+/* a (m, n) or (n), b (n, p) or (n), of which fad_matmul_into takes many; ta/tb read a matrix
+ * transposed.  Same dtype.  `exact` gives
  * NumPy's bits; without it small products come from a plain loop. */
 fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
                        fad_array **out);
@@ -347,6 +348,19 @@ void fad_sum_into(const fad_array *x, fad_array *out);
 void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out);
 void fad_take_into(const fad_array *x, const int64_t *place, fad_array *out);
 void fad_give_into(const fad_array *x, const int64_t *place, int adds, fad_array *out);
+/* x with `value` at places of it; with `adds`, of float64, added there.  `how` begins with its own
+ * length.  Then either 0, the first place, how many axes, their lengths, steps in x and steps in
+ * the value; or 1, how many elements, their places and those in the value. */
+void fad_write_into(const fad_array *x, const fad_operand *value, const int64_t *how, int adds,
+                    fad_array *out);
+/* A bool for each element of out; operands, which broadcast to it, are float64, bool, or numbers. */
+enum {
+    FAD_MASK_LT, FAD_MASK_LE, FAD_MASK_EQ, FAD_MASK_NE, FAD_MASK_GT, FAD_MASK_GE,
+    FAD_MASK_AND, FAD_MASK_OR, FAD_MASK_XOR, FAD_MASK_NOT,
+    FAD_MASK_NAN, FAD_MASK_INF, FAD_MASK_FINITE, FAD_MASK_SIGNBIT,
+    FAD_MASK_ANY, FAD_MASK_ALL      /* of all elements */
+};
+void fad_mask_into(int op, int n_in, const fad_operand *in, fad_array *out);
 void fad_cumsum_into(const fad_array *x, int axis, int reverse, fad_array *out);
 void fad_extremum_into(int op, const fad_array *x, int first, int end, double *out);
 void fad_ties_into(const fad_array *x, const double *y, int first, int end, fad_array *out);

@@ -289,7 +289,7 @@ static fad_status mark_exact(analysis *u)
         if (i->kind == LOOP && sees && tile->op >= 0 && (of_row[tile->op] & LIBM)) i->kind = EACH;
         /* these choose */
         sees |= ins && (ins->kind == FAD_VM_PARTIAL || ins->kind == FAD_VM_FOREIGN
-                        || ins->kind == FAD_VM_COMPARE || ins->kind == FAD_VM_TIES);
+                        || ins->kind == FAD_VM_MASK || ins->kind == FAD_VM_TIES);
         sees |= ins && ins->kind == VM_ROW && of_row[ins->op] >= STEP_A;
         for (int32_t j = 0; j < tiles; j++)
             sees |= tile[j].op >= 0 && of_row[tile[j].op] >= STEP_A;
