@@ -466,6 +466,45 @@ def test_a_value_with_a_gradient_makes_a_constant_part_of_the_graph():
     assert x.grad.item() == 6.0
 
 
+READERS = {
+    "np.sum": np.sum, "np.mean": np.mean, "np.max": np.max, "ad.sum": ad.sum,
+    "method": lambda t: t.sum(),
+    "list": lambda t: np.concatenate([t, t]).sum(), "tuple": lambda t: np.vstack((t, t)).sum(),
+    "items": lambda t: np.stack([t[0, 0], t[1, 0]]).sum(),
+    "ufunc": lambda t: np.multiply(t, 2.0)[1, 0],
+    "method of a ufunc": lambda t: np.add.reduce(t).sum(), "linalg": np.linalg.norm,
+    "keyword": lambda t: np.average([1.0, 2.0], weights=t[:, 0]),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_functions_see_that_a_view_of_constants_was_given_a_value_with_a_gradient(name):
+    read = READERS[name]
+
+    def f(x):
+        view = ad.asarray(np.array([[3.0, 4.0]])).reshape(-1, 1)
+        view *= x
+        return read(view)
+
+    def same(x):
+        return read(ad.tensor([[3.0], [4.0]]) * ad.reshape(x, (-1, 1)))
+
+    x = np.array([2.0])
+    if name == "keyword":       # which does not depend on x
+        f, same = (lambda x, g=g: g(x) * x[0] for g in (f, same))
+    want = ad.grad(same)(x)
+    assert want[0] != 0.0
+    np.testing.assert_allclose(ad.grad(f)(x), want, rtol=1e-14)
+    for to in (float, memoryview):
+        view = ad.asarray(np.array([[3.0]])).reshape(-1)
+        view *= ad.tensor([2.0], requires_grad=True)
+        if to is float:
+            assert float(view) == 6.0
+        else:
+            with pytest.raises((TypeError, BufferError)):
+                to(view)
+
+
 def test_writing_one_part_into_another_that_overlaps():
     x = leaf(np.arange(5.0))
     y, twin = x * 1.0, np.arange(5.0)

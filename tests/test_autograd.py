@@ -257,6 +257,97 @@ def test_backward_collects_into_the_given_inputs_only():
     assert x.grad.item() == 24.0
 
 
+SWEEPS = {
+    "plain": {}, "recorded": {"create_graph": True}, "kept": {"retain_graph": True},
+    "recorded and freed": {"create_graph": True, "retain_graph": False},
+}
+
+
+@pytest.mark.parametrize("value", [0.7, [0.7, 0.3], np.linspace(0.1, 0.9, 20_000)])
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweep_into_inputs_passes_only_what_leads_to_them(sweep, value):
+    """PyTorch's rule: elsewhere no hook runs, and nothing is consumed."""
+    seen = []
+
+    def graph():
+        x = leaf(value)
+        a = ad.sin(x)
+        b = ad.exp(a)
+        side = ad.cos(x * 2.0)
+        y = (b * b + side).sum()
+        seen.clear()
+        for name, t in {"x": x, "a": a, "b": b, "side": side}.items():
+            t.register_hook(lambda g, name=name: seen.append(name))
+        return x, a, b, side, y
+
+    x, a, b, side, y = graph()
+    (found,) = ad.autograd.grad(y, a, **SWEEPS[sweep])
+    assert seen == ["b", "a"]
+    want = 2.0 * np.exp(2.0 * np.sin(np.asarray(value)))
+    np.testing.assert_allclose(found.detach().numpy(), want, rtol=1e-14)
+    side.backward(np.ones_like(np.asarray(value)))
+    assert seen == ["b", "a", "side", "x"]
+    np.testing.assert_allclose(x.grad.numpy(), -2.0 * np.sin(2.0 * np.asarray(value)), rtol=1e-14)
+    a.backward(np.ones_like(np.asarray(value)))
+    if sweep in ("plain", "recorded and freed"):
+        with pytest.raises(RuntimeError, match="already consumed"):
+            b.backward(np.ones_like(np.asarray(value)))
+    # an input that leads to another one
+    x, a, b, side, y = graph()
+    found, again = ad.autograd.grad(y, [b, x], **SWEEPS[sweep])
+    assert sorted(seen) == ["a", "b", "side", "x"]
+    np.testing.assert_allclose(found.detach().numpy(), 2.0 * b.detach().numpy(), rtol=1e-14)
+    np.testing.assert_allclose(
+        again.detach().numpy(), want * np.cos(np.asarray(value))
+        - 2.0 * np.sin(2.0 * np.asarray(value)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("value", [0.7, [0.7, 0.3]])
+def test_backward_into_inputs_consumes_only_what_leads_to_them(value):
+    x, w = leaf(value), leaf(value)
+    inner = ad.exp(w)
+    y = (ad.sin(x) * x + inner).sum()
+    y.backward(inputs=[x])
+    assert w.grad is None
+    inner.backward(np.ones_like(np.asarray(value)))
+    np.testing.assert_allclose(w.grad.numpy(), np.exp(np.asarray(value)))
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_consumed_part_that_may_lead_to_an_input_is_an_error(sweep):
+    x = leaf(2.0)
+    z = x * 1.0
+    shared = ad.exp(z)
+    (shared * 2.0).backward()
+    with pytest.raises(RuntimeError, match="already consumed"):
+        ad.autograd.grad(shared * 3.0, z, **SWEEPS[sweep])
+
+
+def test_leaves_with_nodes_from_before_are_found_as_inputs():
+    x = leaf(2.0)
+    old = x * x
+    ad.exp(leaf(0.0)).backward()            # the next use of x makes another node
+    new = x * 3.0
+    for sweep in SWEEPS.values():
+        total = old * new                   # 3 x**3
+        assert ad.autograd.grad(total, x, **{"retain_graph": True, **sweep} if "retain_graph"
+                                not in sweep else {"retain_graph": True})[0].item() == 36.0
+
+
+def test_gradients_of_inner_functions_do_not_descend_into_what_is_outside(monkeypatch):
+    """The work of an inner gradient does not depend on how the outer value came about."""
+    seen = []
+    rule = next(rule for rule in ad.rules.PRIMITIVES.values() if rule.name == "cumsum")
+    pull = rule.vjp
+    monkeypatch.setattr(rule, "vjp", lambda *args, **kw: (seen.append(1), pull(*args, **kw))[1])
+    x = leaf([1.0, 2.0, 3.0])
+    outside = ad.cumsum(x)
+    inner = ad.grad(lambda z: (z * z * outside).sum())(outside)
+    assert not seen
+    inner.sum().backward()
+    assert seen
+
+
 def test_a_result_computed_without_recording_has_no_gradient():
     x = leaf(2.0)
     with ad.no_grad():

@@ -189,7 +189,56 @@ STRUCTURED = {
     "where two arrays": lambda x: ad.where(x != x[::-1], x, 2.0 * x),
     "masks that are results": lambda x: (x < x * x, x == 1.0, 1 >= x),
     "comparison with a number": lambda x: ad.where(x > x[0, 0], x, 1.0),
+    "comparison with a row": lambda x: ad.where(x > x[1], x, 1.0),
+    "comparison with constants": lambda x: ad.where(WEIGHTS < x, x, 1.0),
+    "and": lambda x: ad.where((x > 0.0) & (x < x[1:2]), x, 1.0),
+    "or, not": lambda x: ad.where((x > 1e6) | ~(x[:, :1] < x), x, 1.0),
+    "exclusive or": lambda x: ad.where((x > 0.0) ^ (MARKS == (x < 1e5)), x, 1.0),
+    "logic of numbers": lambda x: ad.where(np.logical_and(x, np.logical_not(x[0])), x, 1.0),
+    "logic of a mask and a number": lambda x: ad.where(np.logical_xor(x > 0.0, x[1, 1]), x, 1.0),
+    "nan": lambda x: ad.where(np.isnan(x), 0.0, x) + ad.where(np.isfinite(x), x, 0.0),
+    "infinities and signs": lambda x: ad.where(np.isinf(x) | np.signbit(x), 2.0, x),
+    "masks that are logic": lambda x: (~(x > 0), np.logical_or(x, x > 0), np.isnan(x), x[0] > x),
+    "a mask times": lambda x: (x > 0.0) * x[::-1],
+    "a mask as numbers": lambda x: (x > x[::-1]).astype(float) + x,
+    "any": lambda x: x * 2.0 if np.any((x > 1e9) & (x < 2e9)) else x * 3.0,
+    "all": lambda x: x * 2.0 if np.all((x < 1e6) | ~(x < 1e6)) else x * 3.0,
+    "matrices times": lambda x: np.stack([x, -x]) @ x.T,
+    "times matrices": lambda x: np.matmul(x, np.stack([x.T, 2.0 * x.T])[:, None]),
+    "matrices times a vector": lambda x: np.stack([x, x * x]) @ x[0],
+    "a vector times matrices": lambda x: x[:, 0] @ np.stack([x, x * x]),
+    "matrices of one": lambda x: np.matmul(x[:, :, None], x[:, None, :]),
+    "no matrices": lambda x: np.reshape(x[:0], (0, 5, 2)) @ x[:2],
+    "rows assigned": lambda x: changed(x, np.s_[1:], x[0] * 2.0),
+    "columns assigned": lambda x: changed(x, np.s_[:, ::-2], x[:, 1:4]),
+    "an axis assigned": lambda x: changed(x, np.s_[2], x[0, :1]),
+    "a number assigned": lambda x: changed(x, np.s_[..., 1], x[3, 3]),
+    "a constant assigned": lambda x: changed(x, np.s_[:2, :2], 3.0),
+    "all assigned backwards": lambda x: changed(x, np.s_[::-1, ::-1], x),
+    "picks assigned": lambda x: changed(x, ([0, 3, 1], [4, 4, 0]), x[0, :3]),
+    "picks assigned twice": lambda x: changed(x, ([0, 3, 0, 0], [4, 4, 4, 0]), x[1, :4]),
+    "a mask assigned": lambda x: changed(x, MARKS, x[2, 2]),
+    "no rows assigned": lambda x: changed(x, np.s_[:0], x[:0]),
+    "a part multiplied": lambda x: changed(x, np.s_[1:3], x[1:3] * x[0]),
+    "two views changed": lambda x: changed(changed(x, np.s_[:, 1], x[:, 2]), np.s_[1], x[0]),
+    "picks added": lambda x: added(x, ([0, 3, 0], [4, 4, 4]), x[1, :3]),
 }
+WEIGHTS = np.linspace(-1e6, 1e6, 5)
+MARKS = np.arange(20).reshape(4, 5) % 3 == 1
+
+
+def changed(x, index, value):
+    """A copy of x with a value at an index."""
+    y = x * 1.0
+    y[index] = value
+    return y
+
+
+def added(x, index, value):
+    """A copy of x to which values are added one by one."""
+    y = x * 1.0
+    np.add.at(y, index, value)
+    return y
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -1061,3 +1061,12 @@ def test_failed_call_leaves_nothing_behind():
         ad.concatenate([y, ad.zeros((2, 2))])
     ad.sum(y).backward()
     assert x.grad.tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("function", [np.sum, np.mean])
+def test_the_sum_of_one_negative_zero_has_numpys_sign(function):
+    for requires_grad in (False, True):
+        for value in (-0.0, [-0.0]):
+            y = function(ad.tensor(value, requires_grad=requires_grad)).detach().item()
+            assert np.signbit(y) == np.signbit(function(np.array(value)))
+    assert ad.grad(function)(-0.0) == 1.0

@@ -357,6 +357,7 @@ def wrap(obj, copy=True):
 cdef bint holds_tracked(object items):
     for x in items:
         if type(x) is Tensor:
+            fresh(<Tensor>x)
             if tracked(<Tensor>x):
                 return True
         elif type(x) in (list, tuple) and holds_tracked(x):
@@ -1593,7 +1594,7 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
     if x.arr == NULL:
         if axis is not None:
             np.add.reduce(x.value, axis=axis)       # refuses what is no axis
-        return unary(FAD_OP_positive, x)
+        return binary(FAD_OP_add, x, 0.0)           # as NumPy, whose sums begin with 0.0
     if axis is None and not keepdims and x.arr.dtype == FAD_F64 and x.arr.size < 8192:
         if x.arr.hollow:
             view_of(x.arr)
@@ -1983,6 +1984,14 @@ cdef object compare(object left, object right, int op):
 
 cdef tuple COMPARISONS = (np.less, np.less_equal, np.equal, np.not_equal, np.greater,
                           np.greater_equal)
+# What a program computes without NumPy, of floats and bools: a number of the core's enumeration each.
+cdef dict MASKS = {**{f: k for k, f in enumerate(COMPARISONS)},
+                   np.logical_and: FAD_MASK_AND, np.bitwise_and: FAD_MASK_AND,
+                   np.logical_or: FAD_MASK_OR, np.bitwise_or: FAD_MASK_OR,
+                   np.logical_xor: FAD_MASK_XOR, np.bitwise_xor: FAD_MASK_XOR,
+                   np.logical_not: FAD_MASK_NOT, np.invert: FAD_MASK_NOT, np.isnan: FAD_MASK_NAN,
+                   np.isinf: FAD_MASK_INF, np.isfinite: FAD_MASK_FINITE,
+                   np.signbit: FAD_MASK_SIGNBIT, np.any: FAD_MASK_ANY, np.all: FAD_MASK_ALL}
 
 
 cdef object compare_general(object left, object right, int op):
@@ -2145,6 +2154,7 @@ cdef class Tensor:
         return bool(look(self).item())
 
     def __float__(self):
+        fresh(self)
         if floats_refused and active(self):
             raise TypeError(
                 "float: inside adapt() a tensor that requires gradients does not become a number "
@@ -2202,6 +2212,7 @@ cdef class Tensor:
         return a.astype(dtype or a.dtype) if copy or (dtype is not None) else a
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
+        fresh(self)
         if active(self):
             raise BufferError("buffer: this tensor requires gradients, which a buffer would drop; "
                               "use .detach()")
@@ -2518,7 +2529,7 @@ cdef class Tensor:
         create_graph : bool
             Record the sweep itself, so that the gradient can be differentiated again.
         inputs : sequence of Tensor, optional
-            Collect into these tensors only.
+            Collect into these tensors only; hooks of what does not lead to them do not run.
 
         Raises
         ------
@@ -2751,12 +2762,40 @@ def is_grad_enabled():
 
 @cython.final
 @cython.freelist(16)
+cdef class Goals:
+    """Where a sweep that wants gradients of some tensors only has to go."""
+    cdef fad_goals found
+
+    def __dealloc__(self):
+        fad_free(self.found.at)
+
+
+cdef Goals goals_of(list outputs, inputs):
+    """The goals of a sweep from `outputs`, which have nodes, as `inputs` have."""
+    cdef Goals goals = Goals.__new__(Goals)
+    cdef int n = len(outputs), m = len(inputs), k
+    cdef fad_status status
+    cdef fad_index *node = <fad_index *>calloc(n + m + 1, sizeof(fad_index))
+    if node == NULL:
+        fail(FAD_NOMEM, "backward")
+    for k in range(n):
+        node[k] = (<Tensor>outputs[k]).h.idx
+    for k in range(m):
+        node[n + k] = (<Tensor>inputs[k]).h.idx
+    status = fad_goals_find(&tape, node, n, node + n, m, &goals.found)
+    free(node)
+    if status:
+        fail(status, "backward")
+    return goals
+
+
 cdef class SweepState:
     """What the callbacks of one sweep share."""
     cdef fad_sweep s
     cdef object error               # exception that a callback met
     cdef dict captures              # node -> position, for inputs that are not leaves
     cdef list captured
+    cdef Goals goals                # of the sweep, or None
     cdef list retained              # (tensor, gradient) to commit
     cdef bint forward
 
@@ -2844,7 +2883,7 @@ cdef int pull_call(SweepState state, fad_index i, fad_slot g) except -1:
         inputs = (value_of(call.parent[0]), value_of(call.parent[1]))
     else:
         inputs = tuple([value_of(call.parent[k]) for k in range(n)])
-    bars = vjp_of(rule, gt, y, inputs, call, params)
+    bars = vjp_of(rule, gt, y, inputs, call, params, state.s.goals)
     for k in range(n):
         if bars[k] is not None and not fad_stops(&tape, call.parent[k]):
             contribute(state, call.parent[k], bars[k])
@@ -2883,11 +2922,17 @@ cdef bint accumulate_call(SweepState state, object rule, Tensor g, fad_call *cal
     return True
 
 
-cdef tuple vjp_of(object rule, Tensor g, Tensor y, tuple inputs, fad_call *call, object params):
+cdef bint leads_on(const fad_goals *goals, fad_index p) noexcept:
+    """Whether a sweep wants the cotangent of node p."""
+    return not fad_stops(&tape, p) and (goals == NULL or fad_goal(goals, p))
+
+
+cdef tuple vjp_of(object rule, Tensor g, Tensor y, tuple inputs, fad_call *call, object params,
+                  const fad_goals *goals):
     cdef int k
     if isinstance(rule, CoreRule) and type(rule) is not ComplexRow and type(rule) is not Matmul:
         return (<CoreRule>rule).pull(g, y, inputs, params)
-    needs = tuple([not fad_stops(&tape, call.parent[k]) for k in range(call.n)])
+    needs = tuple([leads_on(goals, call.parent[k]) for k in range(call.n)])
     if type(rule) is Matmul:
         return (<Matmul>rule).pull_some(g, inputs, params, needs[0], needs[1])
     if type(rule) is ComplexRow:
@@ -3273,16 +3318,16 @@ def run_backward(list outputs, list gradients, bint retain, bint create_graph, i
             outputs = [shadow_of(y) for y in outputs]
             inputs = None if inputs is None else [shadow_of(t) for t in inputs]
         if fad_trace_id and inputs is not None:
-            pairs, results = [], trace_sweep(outputs, seeds, inputs)
+            pairs, results, goals = [], trace_sweep(outputs, seeds, inputs), None
         else:
-            pairs, results = graph_sweep(outputs, seeds, inputs)
+            pairs, results, goals = graph_sweep(outputs, seeds, inputs)
         if not create_graph:
             pairs = [(t, g.detach()) for t, g in pairs]
             results = results and [None if g is None else g.detach() for g in results]
         if not allow_unused:
             check_used(results)
         if not retain:
-            release_graph(outputs)
+            release_graph(outputs, goals)
     else:
         pairs, results = plain_sweep(outputs, seeds, retain, inputs, allow_unused)
     if accumulate:
@@ -3323,7 +3368,11 @@ cdef tuple plain_sweep(list outputs, list seeds, bint retain, object inputs, bin
         swept_node(y)
     for t in inputs or ():
         swept_node(t)
+    if inputs is not None:
+        state.goals = goals_of(outputs, inputs)
     begin(state, 0, 0)
+    if inputs is not None:
+        state.s.goals = &state.goals.found
     fad_grad_off = 1
     try:
         state.s.consume = not retain
@@ -3506,6 +3555,8 @@ cdef bint is_const(fad_index p) noexcept:
 cdef tuple graph_sweep(list outputs, list seeds, object inputs):
     """Reverse sweep written in recorded operations."""
     cdef GraphSweep sweeper = GraphSweep()
+    cdef Goals found_goals = None
+    cdef const fad_goals *goals = NULL
     cdef dict bars = {}, wanted = {}, leaves = {}
     cdef list pairs = [], found = [], retained = []
     cdef fad_index parent[3]
@@ -3523,6 +3574,9 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
         swept_node(y)
     for t in inputs or ():
         swept_node(t)
+    if inputs is not None:
+        found_goals = goals_of(outputs, inputs)
+        goals = &found_goals.found
     tape.sweeping += 1      # from here on nothing is moved or dropped: the leaves' nodes stay
     fad_grad_off &= 2
     fad_quiet = 1
@@ -3544,7 +3598,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
                 PyErr_CheckSignals()
             g = bars.pop(i)
             op = tape.op[i] & FAD_OPCODE
-            if is_const(i):
+            if not leads_on(goals, i):
                 continue
             before = tape.n
             if fad_watch and not finite(g) and i not in seeded:
@@ -3567,6 +3621,8 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
                     retained.append((hook_owner(i), g))
             if i in wanted:
                 wanted[i] = g
+                if not fad_goal(goals, i) & FAD_GOAL_ON:
+                    continue
             if op == FAD_OP_CALL:
                 call = fad_call_of(&tape, i)
                 n = call.n
@@ -3576,10 +3632,10 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
                     continue
                 params = params_of(call)
                 found = list(vjp_of(rule_of(call), g, sweeper.tensor_of(i), tuple(
-                    [sweeper.tensor_of(call.parent[k]) for k in range(n)]), call, params))
+                    [sweeper.tensor_of(call.parent[k]) for k in range(n)]), call, params, goals))
                 derive_places(before, i)
                 for k in range(n):
-                    if found[k] is not None and not is_const(call.parent[k]):
+                    if found[k] is not None and leads_on(goals, call.parent[k]):
                         t = fitting(found[k], call.parent[k])
                         if fad_watch:
                             check_cotangent(i, k, g, t)
@@ -3588,7 +3644,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
                 continue
             n = parents(i, parent)
             for k in range(n):
-                if is_const(parent[k]):
+                if not leads_on(goals, parent[k]):
                     continue
                 t = sweeper.times(g, sweeper.partial(op, k, parent, n, i), parent[k])
                 if fad_watch:
@@ -3613,7 +3669,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
                     results.append(wanted[idx])
                     if wanted[idx] is not None:
                         pairs.append((t, wanted[idx]))
-        return pairs + retained, results
+        return pairs + retained, results, found_goals
     finally:
         fad_grad_off = was_off
         fad_quiet = was_quiet
@@ -3639,15 +3695,17 @@ cdef int add_bar(dict bars, list pending, fad_index p, Tensor c) except -1:
     return 0
 
 
-cdef int release_graph(list outputs) except -1:
-    """Consume what the outputs reach, without computing."""
+cdef int release_graph(list outputs, Goals goals) except -1:
+    """Consume what the outputs reach, or what leads to goals, without computing."""
     cdef Tensor y
     cdef fad_index i
     if tape.sweeping:
         return 0                # an outer sweep may still need it; compaction comes later
+    if goals is not None:
+        fad_release_goals(&tape, &goals.found)
     for y in outputs:
         i = y.h.idx
-        if i >= 0:
+        if i >= 0 and goals is None:
             fad_release(&tape, &i, 1)
     for y in outputs:
         forget(y)

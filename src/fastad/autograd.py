@@ -23,7 +23,8 @@ def grad(
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of the sum of `outputs` with respect to `inputs`.
 
-    Nothing is added to ``.grad``.
+    Nothing is added to ``.grad``.  The sweep passes only what leads to `inputs`: elsewhere no hook
+    runs, and the graph can be swept again.
 
     Parameters
     ----------

@@ -162,12 +162,24 @@ cdef extern from "fad.h" nogil:
         int32_t slot
         int is_array
         fad_slot bar
+    enum:
+        FAD_GOAL_HERE, FAD_GOAL_ON
+    ctypedef struct fad_goals:
+        unsigned char *at
+        fad_index low, top
+    enum:
+        FAD_MASK_AND, FAD_MASK_OR, FAD_MASK_XOR, FAD_MASK_NOT, FAD_MASK_NAN, FAD_MASK_INF
+        FAD_MASK_FINITE, FAD_MASK_SIGNBIT, FAD_MASK_ANY, FAD_MASK_ALL
+    fad_status fad_goals_find(const fad_tape *t, const fad_index *start, int n_from,
+                              const fad_index *to, int n_to, fad_goals *goals)
+    int fad_goal(const fad_goals *goals, fad_index i)
     ctypedef struct fad_sweep:
         fad_slot *own
         fad_index start "from"
         fad_index low, top
         int consume
         int clean
+        const fad_goals *goals
         fad_leaf_bar *leaves
         int32_t leaf_n
         void *ctx
@@ -179,6 +191,7 @@ cdef extern from "fad.h" nogil:
     fad_status fad_reverse(fad_tape *t, fad_sweep *s)
     void fad_consume(fad_tape *t, fad_sweep *s)
     void fad_release(fad_tape *t, const fad_index *start, int n)
+    void fad_release_goals(fad_tape *t, const fad_goals *goals)
     fad_status fad_contribute(fad_tape *t, fad_sweep *s, fad_index p, double c)
     fad_status fad_contribute_array(fad_tape *t, fad_sweep *s, fad_index p, fad_array *c)
     fad_status fad_forward(fad_tape *t, fad_sweep *s, fad_index low, fad_index top)
@@ -205,7 +218,7 @@ cdef extern from "vm.h" nogil:
         FAD_VM_CAST, FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_PUT, FAD_VM_ASSEMBLE
         FAD_VM_PARTIAL
         FAD_VM_ROW, FAD_VM_PART
-        FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN, FAD_VM_COMPARE
+        FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN, FAD_VM_MASK, FAD_VM_WRITE
         FAD_VM_TAKE, FAD_VM_GIVE, FAD_VM_CUMSUM, FAD_VM_EXTREMUM, FAD_VM_TIES
         FAD_VM_FOREIGN
         FAD_GUARD_NE, FAD_GUARD_GE, FAD_GUARD_BITS, FAD_GUARD_TRUNC, FAD_GUARD_BYTES

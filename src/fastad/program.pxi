@@ -413,6 +413,10 @@ cdef class ByNumpy:
         return None
 
 
+cdef bint is_ufunc_of_masks(function):
+    return isinstance(function, np.ufunc) and function in MASKS
+
+
 def by_numpy(function, tuple args, dict kwargs):
     """Tensor of NumPy's function of values, without gradient; `kwargs` hold no tensors."""
     cdef ByNumpy rule
@@ -420,7 +424,17 @@ def by_numpy(function, tuple args, dict kwargs):
     result = function(*[value_array(<Tensor>x) if type(x) is Tensor else x for x in args], **kwargs)
     out = from_ndarray(np.asarray(result), False)
     if fad_trace_id:
-        places = tuple([k for k, x in enumerate(args) if type(x) is Tensor and tracked(<Tensor>x)])
+        if not is_ufunc_of_masks(function):
+            places = tuple([k for k, x in enumerate(args)
+                            if type(x) is Tensor and tracked(<Tensor>x)])
+        elif any([type(x) is Tensor and tracked(<Tensor>x) for x in args]):
+            # arrays that are constants are operands too
+            args = tuple([wrap(x) if type(x) is cnp.ndarray and cnp.PyArray_NDIM(x) else x
+                          for x in args])
+            places = tuple([k for k, x in enumerate(args) if type(x) is Tensor and (
+                tracked(<Tensor>x) or (<Tensor>x).arr != NULL and (<Tensor>x).arr.ndim)])
+        else:
+            places = ()
         if places:
             rule = ByNumpy(function, tuple([
                 None if k in places else np.array(value_array(<Tensor>x)) if type(x) is Tensor
@@ -624,7 +638,9 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
     cdef dict leaves = {}
     cdef dict picked = {}           # array node -> {offset of an element read from it: cotangent}
     cdef dict alone = {}            # array node -> its cotangent, which nothing else refers to
-    cdef bint mine
+    cdef Goals found_goals
+    cdef const fad_goals *goals
+    cdef bint mine, ends
     cdef int k, op, arity
     global fad_grad_off, fad_quiet
     cdef int was_off = fad_grad_off, was_quiet = fad_quiet
@@ -643,6 +659,8 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
     fad_grad_off &= 2
     fad_quiet = 1
     try:
+        found_goals = goals_of(outputs, inputs)
+        goals = &found_goals.found
         for i in range(n):
             bar[i] = -1
         for y, gt in zip(outputs, seeds):
@@ -654,7 +672,9 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
             i -= 1
             mine = bool(alone) and alone.pop(i, -1) == bar[i]
             before, last = tape.n, i
-            if picked and i in picked and not is_const(i):
+            if not leads_on(goals, i):
+                continue
+            if picked and i in picked:
                 found = picked.pop(i)
                 if bar[i] >= 0 and len(found) <= FEW:
                     for k, g in found.items():
@@ -669,11 +689,12 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                 reserve(1)
                 add_node(bar, &low, i, parent_of(t, True))
             g = bar[i]
-            if g < 0 or is_const(i):
+            if g < 0:
                 continue
             if i & 0xffff == 0:
                 PyErr_CheckSignals()
-            status = fad_expand(&tape, i, g, bar, &low)
+            ends = not fad_goal(goals, i) & FAD_GOAL_ON
+            status = FAD_DTYPE if ends else fad_expand(&tape, i, g, bar, &low)
             if status == FAD_OK:
                 continue
             if status != FAD_DTYPE:
@@ -685,7 +706,7 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                 k = tape.args[i].a
                 leaves.setdefault(k, []).append(g)
                 continue
-            if op == FAD_OP_CALL and not tape.op[i] & FAD_HOOK:
+            if op == FAD_OP_CALL and not ends and not tape.op[i] & FAD_HOOK:
                 call = fad_call_of(&tape, i)
                 if call.rule == <void *>SET_NUMBER or call.rule == <void *>ADD_NUMBER:
                     if not is_const(call.parent[1]):
@@ -708,6 +729,8 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                     fail(FAD_CONSUMED, "backward")
                 reserve(1)
                 bar[i] = parent_of(gt, True)
+            if ends:
+                continue
             if op == FAD_OP_CALL:
                 call = fad_call_of(&tape, i)
                 arity = call.n
@@ -717,16 +740,16 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                     low = min(low, call.parent[0])
                     continue
                 found = vjp_of(rule_of(call), gt, sweeper.tensor_of(i), tuple(
-                    [sweeper.tensor_of(call.parent[k]) for k in range(arity)]), call, params)
+                    [sweeper.tensor_of(call.parent[k]) for k in range(arity)]), call, params, goals)
                 for k in range(arity):
-                    if found[k] is not None and not is_const(call.parent[k]):
+                    if found[k] is not None and leads_on(goals, call.parent[k]):
                         t = fitting(found[k], call.parent[k])
                         reserve(1)
                         add_node(bar, &low, call.parent[k], parent_of(t, True))
                 continue
             arity = parents(i, parent)
             for k in range(arity):
-                if not is_const(parent[k]):
+                if leads_on(goals, parent[k]):
                     t = sweeper.times(gt, sweeper.partial(op, k, parent, arity, i), parent[k])
                     reserve(1)
                     add_node(bar, &low, parent[k], parent_of(t, True))
@@ -952,7 +975,7 @@ cdef int keep_places(BuildState state, fad_vm_call *what, object places) except 
 
 
 # Array instructions that native.py has no text for.
-UNWRITTEN = ("sum_axes", "compare", "take", "give", "cumsum", "extremum", "ties")
+UNWRITTEN = ("sum_axes", "mask", "write", "take", "give", "cumsum", "extremum", "ties")
 
 
 cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_call *what) except -1:
@@ -998,7 +1021,7 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         what.kind = FAD_VM_PUT
         what.offset = params
         what.side = rule is ADD_NUMBER
-    elif rule is MATMUL and x.ndim <= 2 and tape.value[call.parent[1]].arr.ndim <= 2:
+    elif rule is MATMUL:
         what.kind = FAD_VM_MATMUL
         what.ta, what.tb, what.exact = params
     elif rule is ASSEMBLE or (call.n and rule is stack_ and scalars_only(i, call)):
@@ -1007,10 +1030,13 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
     elif rule is SUM and x != NULL:
         axes_kept(what, x, y, params)
     elif type(rule) is ByNumpy:
-        comparison(what, <ByNumpy>rule, call, y)
+        mask(what, <ByNumpy>rule, call, x, y)
     elif rule in FORMS and x != NULL:
         form = FORMS[rule]
-        if form in ("max", "min", "ties"):
+        if form == "put":
+            if y != NULL:
+                written(state, what, call, params, x, y)
+        elif form in ("max", "min", "ties"):
             extremum(what, form, call, params["axis"], x, y)
         elif y != NULL:
             regular(state, what, form, call, params, x, y)
@@ -1035,30 +1061,86 @@ cdef void axes_kept(fad_vm_call *what, fad_array *x, fad_array *y, object params
         what.axes[k] = params is None or params[0] is None or k in params[0]
 
 
-cdef int comparison(fad_vm_call *what, ByNumpy rule, fad_call *call, fad_array *y) except -1:
-    """A comparison of float64 arrays of one shape and numbers."""
+cdef int mask(fad_vm_call *what, ByNumpy rule, fad_call *call, fad_array *x, fad_array *y) except -1:
+    """Comparisons and logical operations of float64, bools and numbers; bools as numbers."""
     cdef double number = 0.0
-    cdef fad_array *x
+    cdef fad_array *z
     cdef int k
-    if rule.function not in COMPARISONS or rule.kwargs or y == NULL or y.ndim == 0:
+    if any([option is not None and option is not False for option in rule.kwargs.values()]):
         return 0
-    if y.dtype != FAD_BOOL or len(rule.template) != 2:
+    if rule.function is as_dtype:
+        if x != NULL and x.dtype == FAD_BOOL and (y == NULL or y.dtype < FAD_BOOL):
+            what.kind = FAD_VM_CAST
+        return 0
+    if rule.function not in MASKS or y == NULL or y.dtype != FAD_BOOL:
         return 0
     for k in range(call.n):
         if tape.op[call.parent[k]] & FAD_ARRAY:
-            x = tape.value[call.parent[k]].arr
-            if x.dtype != FAD_F64 or not fad_same_shape(x, y):
+            z = tape.value[call.parent[k]].arr
+            if z.dtype != FAD_F64 and z.dtype != FAD_BOOL:
                 return 0
-    if call.n == 1:
+    if len(rule.template) != call.n:
+        if len(rule.template) != 2:
+            return 0
         other = rule.template[1 - rule.places[0]]
-        if type(other) not in (int, float, np.float64) or not -2**53 < other < 2**53:
+        if type(other) not in (bool, int, float, np.float64) or not -2**53 < other < 2**53:
             return 0
         number = other
         what.side = 1 + rule.places[0]
         memcpy(&what.offset, &number, sizeof(double))
-    what.op = COMPARISONS.index(rule.function)
-    what.kind = FAD_VM_COMPARE
+    what.op = MASKS[rule.function]
+    what.kind = FAD_VM_MASK
     return 0
+
+
+cdef int written(BuildState state, fad_vm_call *what, fad_call *call, dict params, fad_array *x,
+                 fad_array *y) except -1:
+    """An assignment to elements; nothing where the core does not do it."""
+    cdef fad_array *value = NULL
+    cdef bint adds = params["how"] == "add"
+    first, shape, steps = params["place"]
+    if tape.op[call.parent[1]] & FAD_ARRAY:
+        value = tape.value[call.parent[1]].arr
+    if x.dtype != y.dtype or x.ndim == 0 or (x.dtype != FAD_F64 if value == NULL
+                                             else x.dtype != value.dtype):
+        return 0
+    if adds and x.dtype != FAD_F64:
+        return 0
+    have = () if value == NULL else dims_of(value)
+    if params["index"] is None:
+        from_steps = broadcast_steps(have, shape)
+        if from_steps is None:
+            return 0
+        how = [0, first, len(shape), *shape, *steps, *from_steps]
+    else:
+        cells = np.lib.stride_tricks.as_strided(
+            np.arange(x.size)[first:], shape, [8 * s for s in steps])[params["index"]]
+        if broadcast_steps(have, cells.shape) is None:
+            return 0
+        source = np.broadcast_to(np.arange(np.prod(have, dtype=np.int64)).reshape(have), cells.shape)
+        if params["kept"] is not None:
+            cells, source = cells[params["kept"]], source[params["kept"]]
+        how = [1, cells.size, *cells.ravel().tolist(), *source.ravel().tolist()]
+    keep_places(state, what, [1 + len(how), *how])
+    what.side = adds
+    what.kind = FAD_VM_WRITE
+    return 0
+
+
+cdef list broadcast_steps(tuple have, tuple shape):
+    """The steps through an array of one shape that is seen as another; None where it does not fit."""
+    while len(have) > len(shape) and have[0] == 1:
+        have = have[1:]
+    steps, step = [0] * len(shape), 1
+    if len(have) > len(shape):
+        return None
+    for k in range(1, len(have) + 1):
+        if have[-k] != 1:
+            if have[-k] != shape[-k]:
+                return None
+            steps[-k] = step
+        step *= have[-k]
+    return steps
 
 
 cdef int regular(BuildState state, fad_vm_call *what, str form, fad_call *call, object params,
@@ -1085,6 +1167,11 @@ cdef int regular(BuildState state, fad_vm_call *what, str form, fad_call *call, 
             what.kind = FAD_VM_CUMSUM
             what.ta = params["axis"]
             what.side = params["reverse"]
+        return 0
+    if form == "window" or form == "spread":
+        first, _, steps = params["place"]
+        keep_places(state, what, [first, *steps])
+        what.kind = FAD_VM_SLICE if form == "window" else FAD_VM_SCATTER
         return 0
     whole = x if form == "slice" else y
     part = y if form == "slice" else x
@@ -1218,6 +1305,10 @@ cdef class Plan:
         if live < 0:
             fail(FAD_NOMEM, "program")
         return {**self.figures(), "live_bytes": live}
+
+    def foreign_names(self):
+        """The primitives that a run computes through Python, in order."""
+        return [rule.name for rule, *_ in self.foreign]
 
     def rows_at_once(self, bytes varies not None):
         """How many rows `run_rows` computes at once; 0 where rows go one by one."""

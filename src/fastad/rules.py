@@ -870,5 +870,5 @@ def _einsum_vjp(g, k, inputs, terms, out, optimize):
 # What a program computes in the core, where index and shapes allow it.
 FORMS = {
     GETITEM: "slice", SCATTER: "scatter", CONCATENATE: "join", STACK: "join", CUMSUM: "cumsum",
-    MAX: "max", MIN: "min", TIES: "ties",
+    MAX: "max", MIN: "min", TIES: "ties", PUT: "put", WINDOW: "window", SPREAD: "spread",
 }

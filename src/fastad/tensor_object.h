@@ -66,7 +66,6 @@ static inline PyObject *fad_tensor_new(void)
     Py_INCREF(Py_None);
     Py_INCREF(Py_None);
     t->grad = t->hooks = Py_None;
-    t->alias = NULL;
     return o;
 }
 
@@ -103,7 +102,7 @@ static void fad_tensor_drop(PyObject *o)
     }
     Py_DECREF(t->grad);
     Py_DECREF(t->hooks);
-    Py_XDECREF(t->alias);
+    if (t->aliased) Py_CLEAR(t->alias);     /* none without: new tensors find NULL there */
     PyTypeObject *type = Py_TYPE(o);
     if (fad_tensor_spare_n < FAD_TENSOR_SPARE && !(t->gc_tracked & FAD_TENSOR_FINALIZED))
         fad_tensor_spare[fad_tensor_spare_n++] = o;

@@ -18,6 +18,7 @@ def register_definitions(named, from_list, into):
 cdef bint is_followed(object x):
     """Whether an argument holds a tensor whose use would be recorded, or may do so when called."""
     if type(x) is Tensor:
+        fresh(<Tensor>x)            # a view of what has been written to since may be
         return tracked(<Tensor>x)
     if type(x) is list or type(x) is tuple:
         for item in x:

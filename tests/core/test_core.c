@@ -623,6 +623,62 @@ static void released_graphs_are_consumed_without_computing(void)
     drop(&x);
 }
 
+/* y = exp(m) * m + cos(x), m = sin(x): a sweep to m passes the product alone. */
+static void a_sweep_to_goals_passes_only_what_leads_there(void)
+{
+    const int64_t shape[] = {20000};
+    for (int array = 0; array < 2; array++) {
+        var x, m, e, p, side, y;
+        fad_sweep s;
+        fad_goals goals;
+        context c = {0};
+        if (array) drawn_leaf(&x, FAD_F64, 1, shape, -1.0, 1.0);
+        else number_leaf(&x, 0.5);
+        op1(&m, FAD_OP_sin, &x);
+        op1(&e, FAD_OP_exp, &m);
+        op2(&p, FAD_OP_multiply, &e, &m);
+        op1(&side, FAD_OP_cos, &x);
+        op2(&y, FAD_OP_add, &p, &side);
+        const fad_index from[] = {y.h.idx}, to[] = {m.h.idx, x.h.idx}, seen = m.h.idx;
+        fad_fail_allocation(1);
+        CHECK(fad_goals_find(t, from, 1, to, 2, &goals) == FAD_NOMEM);
+        fad_fail_allocation(-1);
+        CHECK(fad_goals_find(t, from, 1, to + 1, 1, &goals) == FAD_OK);
+        for (fad_index i = goals.low + 1; i <= goals.top; i++)
+            CHECK(fad_goal(&goals, i) == FAD_GOAL_ON);
+        fad_free(goals.at);
+        CHECK(fad_goals_find(t, from, 1, to, 1, &goals) == FAD_OK);
+        CHECK(fad_goal(&goals, m.h.idx) == FAD_GOAL_HERE && fad_goal(&goals, y.h.idx));
+        CHECK(!fad_goal(&goals, side.h.idx) && !fad_goal(&goals, x.h.idx) && !fad_goal(&goals, 0));
+        t->op[seen] |= FAD_HOOK;
+        CHECK(begin(&s, &c, 0) == FAD_OK);
+        s.goals = &goals;
+        s.consume = 1;
+        fad_array *ones = NULL;
+        if (array) CHECK(fad_fill(FAD_F64, 1, shape, 1.0, &ones) == FAD_OK);
+        if (array) fad_contribute_array(t, &s, y.h.idx, ones);
+        else fad_contribute(t, &s, y.h.idx, 1.0);
+        CHECK(fad_reverse(t, &s) == FAD_OK);
+        CHECK(c.hooked == 1 && c.hooked_at[0] == seen && s.leaf_n == 0);
+        t->op[seen] &= (uint16_t)~FAD_HOOK;
+        fad_consume(t, &s);
+        fad_sweep_end(t, &s);
+        CHECK(intact());
+        var *const gone[] = {&e, &p, &y}, *const there[] = {&m, &side};
+        for (int k = 0; k < 3; k++) CHECK((t->op[gone[k]->h.idx] & FAD_OPCODE) == FAD_OP_FREED);
+        for (int k = 0; k < 2; k++) CHECK((t->op[there[k]->h.idx] & FAD_OPCODE) != FAD_OP_FREED);
+        fad_free(goals.at);
+        CHECK(fad_goals_find(t, (fad_index[]){side.h.idx}, 1, (fad_index[]){x.h.idx}, 1, &goals)
+              == FAD_OK);
+        fad_release_goals(t, &goals);
+        CHECK((t->op[side.h.idx] & FAD_OPCODE) == FAD_OP_FREED);
+        CHECK((t->op[m.h.idx] & FAD_OPCODE) == FAD_OP_sin);
+        fad_free(goals.at);
+        CHECK(intact());
+        drop(&y), drop(&p), drop(&e), drop(&side), drop(&m), drop(&x);
+    }
+}
+
 static void an_exact_zero_contributes_exact_zero(void)
 {
     var x, root, choice, y, zero = number_var(0.0), no = number_var(0.0);
@@ -2258,6 +2314,149 @@ static void any_allocation_of_a_program_may_fail(void)
 
 /* ---- picks ----------------------------------------------------------------------------------- */
 
+/* ---- masks, assignments, many products ------------------------------------------------------------ */
+
+static fad_array *bools(int ndim, const int64_t *shape)
+{
+    fad_array *x = fad_array_new(FAD_BOOL, ndim, shape);
+    for (int64_t i = 0; x && i < x->size; i++) ((unsigned char *)x->data)[i] = (unsigned char)below(2);
+    return x;
+}
+
+static double truth_or_number(const fad_array *x, int64_t i)
+{
+    return x->dtype == FAD_BOOL ? ((const unsigned char *)x->data)[i] : get(x, i);
+}
+
+/* Operands of shapes (3, 1, 5), (4, 1) and numbers, of floats and bools. */
+static void masks_of_operands_that_broadcast_are_those_of_the_definition(void)
+{
+    const int64_t left[] = {3, 1, 5}, right[] = {4, 1}, full[] = {3, 4, 5};
+    const double specials[] = {NAN, INFINITY, -INFINITY, 0.0, -0.0, 1.0, -1.0};
+    for (int round = 0; round < 8; round++) {
+        fad_array *x = round & 1 ? bools(3, left) : drawn(FAD_F64, 3, left, -1.0, 1.0);
+        fad_array *z = round & 2 ? bools(2, right) : drawn(FAD_F64, 2, right, -1.0, 1.0);
+        fad_array *out = fad_array_new(FAD_BOOL, 3, full);
+        for (int k = 0; k < 7 && !(round & 1); k++) put(x, 2 * k, specials[k]);
+        for (int k = 0; k < 4 && !(round & 2); k++) put(z, k, specials[k + 3]);
+        for (int op = FAD_MASK_LT; op <= FAD_MASK_SIGNBIT; op++) {
+            const fad_operand number = {NULL, specials[round % 7]};
+            const fad_operand in[2] = {round & 4 ? number : (fad_operand){x, 0.0}, {z, 0.0}};
+            fad_mask_into(op, 2, in, out);
+            for (int64_t i = 0; i < 60; i++) {
+                const double a = in[0].arr ? truth_or_number(x, i / 20 * 5 + i % 5) : number.number;
+                const double b = truth_or_number(z, i / 5 % 4);
+                const int r[] = {a < b, a <= b, a == b, a != b, a > b, a >= b,
+                                 a != 0.0 && b != 0.0, a != 0.0 || b != 0.0,
+                                 (a != 0.0) != (b != 0.0), a == 0.0, isnan(a), isinf(a) != 0,
+                                 isfinite(a) != 0, signbit(a) != 0};
+                CHECK(((unsigned char *)out->data)[i] == r[op]);
+            }
+        }
+        int any = 0, all = 1;
+        for (int64_t i = 0; i < x->size; i++) {
+            any |= truth_or_number(x, i) != 0.0;
+            all &= truth_or_number(x, i) != 0.0;
+        }
+        fad_array *one = fad_array_new(FAD_BOOL, 0, NULL);
+        fad_mask_into(FAD_MASK_ANY, 1, &(fad_operand){x, 0.0}, one);
+        CHECK(*(unsigned char *)one->data == any);
+        fad_mask_into(FAD_MASK_ALL, 1, &(fad_operand){x, 0.0}, one);
+        CHECK(*(unsigned char *)one->data == all);
+        fad_array_release(one);
+        if (x->dtype == FAD_BOOL) {
+            for (int dtype = FAD_F64; dtype <= FAD_C64; dtype++) {
+                fad_array *cast = fad_array_cast(x, dtype);
+                for (int64_t i = 0; i < x->size; i++) {
+                    const int single = dtype == FAD_F32 || dtype == FAD_C64;
+                    const int64_t k = i * (1 + fad_is_complex(dtype));
+                    CHECK((single ? ((float *)cast->data)[k] : ((double *)cast->data)[k])
+                          == truth_or_number(x, i));
+                }
+                fad_array_release(cast);
+            }
+        }
+        fad_array_release(x), fad_array_release(z), fad_array_release(out);
+    }
+}
+
+/* x[2::-2, 1:4] = or += a column, and elements one by one, the same one twice. */
+static void values_are_written_at_regular_places_and_one_by_one(void)
+{
+    const int64_t shape[] = {4, 5}, column[] = {2, 1};
+    const int64_t regular[] = {10, 0, 11, 2, 2, 3, -10, 1, 1, 0};
+    const int64_t single[] = {9, 1, 3, 7, 19, 7, 1, 0, 0};
+    for (int dtype = FAD_F64; dtype <= FAD_C64; dtype++)
+        for (int adds = 0; adds < 1 + (dtype == FAD_F64); adds++)
+            for (int in_place = 0; in_place < 2; in_place++) {
+                const size_t item = fad_itemsize(dtype);
+                fad_array *x = drawn(dtype, 2, shape, -1.0, 1.0), *v = drawn(dtype, 2, column, 1.0, 2.0);
+                fad_array *want = fad_array_copy(x), *out = in_place ? x : fad_array_copy(x);
+                const fad_operand value = {v, 0.0};
+                for (int64_t i = 0; i < 2; i++)
+                    for (int64_t k = 1; k < 4; k++) {
+                        char *to = (char *)want->data + (size_t)((2 - 2 * i) * 5 + k) * item;
+                        const char *from = (char *)v->data + (size_t)i * item;
+                        if (adds) *(double *)to += *(const double *)from;
+                        else memcpy(to, from, item);
+                    }
+                if (!in_place) memset(out->data, 0xff, 20 * item);
+                fad_write_into(x, &value, regular, adds, out);
+                CHECK(!memcmp(out->data, want->data, 20 * item));
+                for (int k = 0; k < 3; k++) {
+                    char *to = (char *)want->data + (size_t)single[3 + k] * item;
+                    const char *from = (char *)v->data + (size_t)single[6 + k] * item;
+                    if (adds) *(double *)to += *(const double *)from;
+                    else memcpy(to, from, item);
+                }
+                fad_write_into(out, &value, single, adds, out);
+                CHECK(!memcmp(out->data, want->data, 20 * item));
+                if (!in_place) fad_array_release(out);
+                fad_array_release(x), fad_array_release(v), fad_array_release(want);
+            }
+}
+
+static void products_of_many_matrices_are_products_of_each(void)
+{
+    /* (2, 1, 3, 4) and (3, 4, 2), either read transposed; or one of them a matrix or a vector */
+    static const struct { int na, nb, ta, tb; int64_t a[4], b[4], out[4]; int n; } cases[] = {
+        {4, 3, 0, 0, {2, 1, 3, 4}, {3, 4, 2}, {2, 3, 3, 2}, 4},
+        {4, 3, 1, 1, {2, 1, 4, 3}, {3, 2, 4}, {2, 3, 3, 2}, 4},
+        {3, 2, 0, 0, {2, 3, 4}, {4, 2}, {2, 3, 2}, 3},
+        {2, 3, 1, 0, {4, 3}, {2, 4, 2}, {2, 3, 2}, 3},
+        {3, 1, 0, 0, {2, 3, 4}, {4}, {2, 3}, 2},
+        {1, 3, 0, 0, {4}, {2, 4, 3}, {2, 3}, 2},
+        {3, 3, 0, 0, {2, 3, 0}, {2, 0, 2}, {2, 3, 2}, 3},
+        {3, 3, 0, 0, {0, 3, 4}, {0, 4, 2}, {0, 3, 2}, 3},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+        for (int dtype = FAD_F64; dtype <= FAD_F32; dtype++) {
+            fad_array *a = drawn(dtype, cases[c].na, cases[c].a, -1.0, 1.0);
+            fad_array *b = drawn(dtype, cases[c].nb, cases[c].b, -1.0, 1.0);
+            fad_array *out = fad_array_new(dtype, cases[c].n, cases[c].out);
+            fad_matmul_into(a, cases[c].ta, b, cases[c].tb, 0, out);
+            const int64_t ma = a->ndim == 1 ? a->size : a->shape[a->ndim - 1] * a->shape[a->ndim - 2];
+            const int64_t mb = b->ndim == 1 ? b->size : b->shape[b->ndim - 1] * b->shape[b->ndim - 2];
+            const int64_t mo = out->size && ma ? out->size / (c < 2 ? 6 : 2) : 0;
+            for (int64_t k = 0; mo && k < out->size / mo; k++) {
+                /* of the stacks, (2, 1) and (3) */
+                const int64_t ka = a->ndim < 3 ? 0 : c < 2 ? k / 3 : k, kb = b->ndim < 3 ? 0 : c < 2 ? k % 3 : k;
+                fad_array *pa = fad_array_borrow(dtype, a->ndim > 1 ? 2 : 1,
+                    a->shape + (a->ndim > 1 ? a->ndim - 2 : 0),
+                    (char *)a->data + (size_t)(ka * ma) * fad_itemsize(dtype), NULL);
+                fad_array *pb = fad_array_borrow(dtype, b->ndim > 1 ? 2 : 1,
+                    b->shape + (b->ndim > 1 ? b->ndim - 2 : 0),
+                    (char *)b->data + (size_t)(kb * mb) * fad_itemsize(dtype), NULL), *one;
+                CHECK(fad_matmul2(pa, cases[c].ta, pb, cases[c].tb, 0, &one) == FAD_OK);
+                CHECK(!memcmp(one->data, (char *)out->data + (size_t)(k * mo) * fad_itemsize(dtype),
+                              (size_t)mo * fad_itemsize(dtype)));
+                fad_array_release(pa), fad_array_release(pb), fad_array_release(one);
+            }
+            for (int64_t i = 0; !mo && i < out->size; i++) CHECK(get(out, i) == 0.0);
+            fad_array_release(a), fad_array_release(b), fad_array_release(out);
+        }
+}
+
 static void taking_and_giving_are_adjoint_and_places_may_come_again(void)
 {
     const int64_t whole[2] = {3, 5}, part[1] = {7}, none[1] = {0};
@@ -2340,7 +2539,7 @@ enum { GIVEN = 6, MIXED = 240, MIXED_GUARDS = 6, MOST_IN = 6 };
 enum { REVERSED, POSITIVE, AFFINE, LAST_ELEMENT };
 typedef struct {
     int kind, ndim, axes[3], ta, tb, exact, op, side, foreign, dtype;
-    int64_t shape[3], offset, places[MOST_IN];
+    int64_t shape[3], offset, places[MOST_IN + 6];
 } structured;
 
 /* A step: a row, a structured primitive (op < 0) or a constant (n == 0), on earlier values. */
@@ -2443,16 +2642,28 @@ static fad_status structured_value(const structured *s, int n, var *const *in, v
             put(y->arr, i, k < na ? get(x, row * na + k) : get(in[1]->arr, row * nb + k - na));
         }
         return FAD_OK;
-    case FAD_VM_COMPARE:
+    case FAD_VM_MASK:
         y->arr = fad_array_new(FAD_BOOL, x->ndim, x->shape);
         if (!y->arr) return FAD_NOMEM;
         for (int64_t i = 0; i < x->size; i++) {
             double b, a = get(x, i);
             memcpy(&b, &s->offset, sizeof b);
-            if (s->side == 0) b = in[1]->arr ? get(in[1]->arr, i) : in[1]->number;
+            if (s->side == 0 && n > 1) b = in[1]->arr ? get(in[1]->arr, i) : in[1]->number;
             if (s->side == 2) { const double c = a; a = b; b = c; }
-            const int r[] = {a < b, a <= b, a == b, a != b, a > b, a >= b};
+            const int r[] = {a < b, a <= b, a == b, a != b, a > b, a >= b, a != 0.0 && b != 0.0,
+                             a != 0.0 || b != 0.0, (a != 0.0) != (b != 0.0), a == 0.0, isnan(a),
+                             isinf(a) != 0, isfinite(a) != 0, signbit(a) != 0};
             ((unsigned char *)y->arr->data)[i] = (unsigned char)r[s->op];
+        }
+        return FAD_OK;
+    case FAD_VM_WRITE:
+        y->arr = fad_array_copy(x);
+        if (!y->arr) return FAD_NOMEM;
+        for (int64_t i = 0; i < s->places[2]; i++) {    /* one by one, or a row that is spread */
+            const int64_t at = s->places[1] ? s->places[3 + i] : i;
+            const int64_t from = s->places[1] ? s->places[3 + s->places[2] + i] : 0;
+            const double v = in[1]->arr ? get(in[1]->arr, from) : in[1]->number;
+            put(y->arr, at, s->side ? get(y->arr, at) + v : v);
         }
         return FAD_OK;
     case FAD_VM_ASSEMBLE:
@@ -2532,7 +2743,8 @@ static int classify_mixed(void *ctx, fad_index i, const fad_call *call, fad_vm_c
     *what = (fad_vm_call){.kind = s->kind, .ta = s->ta, .tb = s->tb, .exact = s->exact, .pure = 1,
                           .op = s->op, .side = s->side, .offset = s->offset};
     for (int k = 0; k < 3; k++) what->axes[k] = s->axes[k];
-    if (s->kind == FAD_VM_ASSEMBLE || s->kind == FAD_VM_SLICE || s->kind == FAD_VM_SCATTER)
+    if (s->kind == FAD_VM_ASSEMBLE || s->kind == FAD_VM_SLICE || s->kind == FAD_VM_SCATTER
+        || s->kind == FAD_VM_WRITE)
         what->offset = (int64_t)(intptr_t)((char *)s - (char *)m);
     if (s->kind == FAD_VM_FOREIGN) {
         what->foreign = m->n_foreign;
@@ -2666,7 +2878,7 @@ static int random_structured(mixed *m, var *x)
         FAD_VM_SUM_ALL, FAD_VM_BROADCAST, FAD_VM_SUM_TO, FAD_VM_TRANSPOSE, FAD_VM_CAST,
         FAD_VM_MATMUL, FAD_VM_GET, FAD_VM_ASSEMBLE, FAD_VM_ALIAS, FAD_VM_FOREIGN, FAD_VM_ALIAS,
         FAD_VM_BROADCAST, FAD_VM_SUM_AXES, FAD_VM_SLICE, FAD_VM_SCATTER, FAD_VM_JOIN,
-        FAD_VM_COMPARE, FAD_VM_PUT, FAD_VM_PUT};
+        FAD_VM_MASK, FAD_VM_MASK, FAD_VM_PUT, FAD_VM_PUT, FAD_VM_WRITE, FAD_VM_WRITE};
     mixed_step s = {.op = -1, .n = 1};
     structured *c = &s.call;
     c->kind = one_of((int)(sizeof kinds / sizeof *kinds), kinds);
@@ -2765,11 +2977,32 @@ static int random_structured(mixed *m, var *x)
         c->offset = arr->ndim - 1;
         break;
     }
-    case FAD_VM_COMPARE: {
+    case FAD_VM_WRITE: {
+        s.n = 2;
+        s.in[1] = any_value(m);
+        const fad_array *b = x[s.in[1]].arr;
+        if (!arr || arr->ndim < 1 || !arr->size || (b ? b->dtype : FAD_F64) != arr->dtype
+            || (b && !b->size)) return -1;
+        const int n = 1 + below(3);
+        c->side = arr->dtype == FAD_F64 && below(2);
+        c->places[0] = 3 + 2 * n;
+        c->places[1] = 1;
+        c->places[2] = n;
+        for (int k = 0; k < n; k++) {
+            c->places[3 + k] = below((int)arr->size);
+            c->places[3 + n + k] = b ? below((int)b->size) : 0;
+        }
+        break;
+    }
+    case FAD_VM_MASK: {
         const double number = below(2) ? 0.0 : below(100) / 50.0 - 1.0;
         if (!arr || arr->dtype != FAD_F64 || !arr->ndim) return -1;
-        c->op = below(6);
+        c->op = below(FAD_MASK_SIGNBIT + 1);
         c->side = below(3);
+        if (c->op >= FAD_MASK_NOT) {
+            c->side = 0;
+            break;
+        }
         if (c->side) {
             memcpy(&c->offset, &number, sizeof number);
         } else {
@@ -4172,6 +4405,7 @@ int main(int argc, char **argv)
     TEST(two_paths_of_a_scalar_graph_add_up) \
     TEST(a_consumed_graph_refuses_a_second_sweep) \
     TEST(released_graphs_are_consumed_without_computing) \
+    TEST(a_sweep_to_goals_passes_only_what_leads_there) \
     TEST(an_exact_zero_contributes_exact_zero) \
     TEST(every_row_agrees_with_differences) \
     TEST(every_row_treats_arrays_as_it_treats_numbers) \
@@ -4216,6 +4450,9 @@ int main(int argc, char **argv)
     TEST(guards_on_arrays_end_a_run_and_spoil_nothing) \
     TEST(a_foreign_call_that_refuses_ends_the_run) \
     TEST(a_program_outlives_its_tape_and_keeps_no_values_of_it) \
+    TEST(masks_of_operands_that_broadcast_are_those_of_the_definition) \
+    TEST(values_are_written_at_regular_places_and_one_by_one) \
+    TEST(products_of_many_matrices_are_products_of_each) \
     TEST(taking_and_giving_are_adjoint_and_places_may_come_again) \
     TEST(sums_extrema_and_ties_run_along_any_axis) \
     TEST(any_allocation_may_fail_for_all_that_a_program_knows) \

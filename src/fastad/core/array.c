@@ -207,6 +207,13 @@ void fad_cast_into(const fad_array *src, fad_array *out)
 {
     const int from = fad_is_complex(src->dtype), to = fad_is_complex(out->dtype);
     const int single = is_single(src->dtype), to_single = is_single(out->dtype);
+    if (src->dtype == FAD_BOOL) {
+        const unsigned char *p = src->data;
+        if (to) memset(out->data, 0, (size_t)out->size * fad_itemsize(out->dtype));
+        if (to_single) for (int64_t i = 0; i < src->size; i++) ((float *)out->data)[i * (1 + to)] = p[i];
+        else for (int64_t i = 0; i < src->size; i++) ((double *)out->data)[i * (1 + to)] = p[i];
+        return;
+    }
     if (src->dtype == out->dtype) {
         memcpy(out->data, src->data, (size_t)src->size * fad_itemsize(out->dtype));
         return;
@@ -877,6 +884,136 @@ void fad_add_at_place(const fad_array *x, const int64_t *place, fad_array *out)
     } while (walk_next(&w));
 }
 
+static void put_run(char *q, intptr_t to, const char *p, intptr_t from, size_t item, int adds,
+                    int64_t n)
+{
+#define EACH(size) for (int64_t i = 0; i < n; i++) memcpy(q + i * to, p + i * from, size)
+    if (adds) for (int64_t i = 0; i < n; i++) *(double *)(q + i * to) += *(const double *)(p + i * from);
+    else if (item == 8) EACH(8);
+    else if (item == 16) EACH(16);
+    else EACH(4);
+#undef EACH
+}
+
+void fad_write_into(const fad_array *x, const fad_operand *value, const int64_t *how, int adds,
+                    fad_array *out)
+{
+    const size_t item = fad_itemsize(x->dtype);
+    const char *p = value->arr ? value->arr->data : (const char *)&value->number;
+    char *q = out->data;
+    if (q != x->data) memcpy(q, x->data, (size_t)x->size * item);
+    if (how[1]) {
+        const int64_t n = how[2], *to = how + 3, *from = to + n;
+        for (int64_t i = 0; i < n; i++)
+            put_run(q + (size_t)to[i] * item, 0, p + (size_t)from[i] * item, 0, item, adds, 1);
+        return;
+    }
+    walk w;
+    const int64_t *shape = how + 4;
+    w.nop = 2;
+    w.ndim = (int)how[3];
+    for (int k = 0; k < w.ndim; k++) {
+        if (shape[k] == 0) return;
+        w.shape[k] = shape[k];
+        w.stride[0][k] = (intptr_t)shape[2 * w.ndim + k] * (intptr_t)item;
+        w.stride[1][k] = (intptr_t)shape[w.ndim + k] * (intptr_t)item;
+    }
+    w.ptr[0] = (char *)(uintptr_t)p;
+    w.ptr[1] = q + how[2] * (int64_t)item;
+    walk_merge(&w);
+    const int last = w.ndim - 1;
+    do put_run(w.ptr[1], w.stride[1][last], w.ptr[0], w.stride[0][last], item, adds, w.shape[last]);
+    while (walk_next(&w));
+}
+
+/* ---- masks ----------------------------------------------------------------------------------- */
+
+static int any_of(const fad_operand *in, int wanted)
+{
+    const int64_t n = in->arr ? in->arr->size : 1;
+    const unsigned char *mask = in->arr ? in->arr->data : NULL;
+    const double *x = in->arr ? in->arr->data : &in->number;
+    if (in->arr && in->arr->dtype == FAD_BOOL) {
+        for (int64_t i = 0; i < n; i++) if (mask[i] == wanted) return 1;
+    } else {
+        for (int64_t i = 0; i < n; i++) if ((x[i] != 0.0) == wanted) return 1;
+    }
+    return 0;
+}
+
+/* The steps are constants where it is called, so that most loops become vector code. */
+#define MASK_RUN(A, B, step_a, step_b) \
+    switch (op) { \
+    case FAD_MASK_LT: MASK_EACH(A, B, step_a, step_b, a < b); \
+    case FAD_MASK_LE: MASK_EACH(A, B, step_a, step_b, a <= b); \
+    case FAD_MASK_EQ: MASK_EACH(A, B, step_a, step_b, a == b); \
+    case FAD_MASK_NE: MASK_EACH(A, B, step_a, step_b, a != b); \
+    case FAD_MASK_GT: MASK_EACH(A, B, step_a, step_b, a > b); \
+    case FAD_MASK_GE: MASK_EACH(A, B, step_a, step_b, a >= b); \
+    case FAD_MASK_AND: MASK_EACH(A, B, step_a, step_b, (a != 0) & (b != 0)); \
+    case FAD_MASK_OR: MASK_EACH(A, B, step_a, step_b, (a != 0) | (b != 0)); \
+    case FAD_MASK_XOR: MASK_EACH(A, B, step_a, step_b, (a != 0) ^ (b != 0)); \
+    case FAD_MASK_NOT: MASK_EACH(A, B, step_a, step_b, a == 0); \
+    case FAD_MASK_NAN: MASK_EACH(A, B, step_a, step_b, a != a); \
+    case FAD_MASK_INF: MASK_EACH(A, B, step_a, step_b, fabs((double)a) == INFINITY); \
+    case FAD_MASK_FINITE: MASK_EACH(A, B, step_a, step_b, fabs((double)a) < INFINITY); \
+    case FAD_MASK_SIGNBIT: MASK_EACH(A, B, step_a, step_b, signbit((double)a) != 0); \
+    } \
+    return
+#define MASK_EACH(A, B, step_a, step_b, holds) \
+    for (int64_t i = 0; i < n; i++) { \
+        const A a = *(const A *)(p + i * (step_a)); \
+        const B b = *(const B *)(r + i * (step_b)); \
+        (void)b; \
+        q[i] = (unsigned char)(holds); \
+    } \
+    return
+
+static void mask_run(int op, int bool_a, int bool_b, const char *p, intptr_t sp, const char *r,
+                     intptr_t sr, unsigned char *q, int64_t n)
+{
+    enum { D = sizeof(double) };
+    if (bool_a && bool_b && sp == 1 && sr == 1) { MASK_RUN(unsigned char, unsigned char, 1, 1); }
+    if (bool_a && bool_b) { MASK_RUN(unsigned char, unsigned char, sp, sr); }
+    if (bool_a) { MASK_RUN(unsigned char, double, sp, sr); }
+    if (bool_b) { MASK_RUN(double, unsigned char, sp, sr); }
+    if (sp == D && sr == D) { MASK_RUN(double, double, D, D); }
+    if (sp == D && sr == 0) { MASK_RUN(double, double, D, 0); }
+    if (sp == 0 && sr == D) { MASK_RUN(double, double, 0, D); }
+    MASK_RUN(double, double, sp, sr);
+}
+#undef MASK_RUN
+#undef MASK_EACH
+
+void fad_mask_into(int op, int n_in, const fad_operand *in, fad_array *out)
+{
+    walk w;
+    int bools[2];
+    if (out->size == 0) return;
+    if (op == FAD_MASK_ANY || op == FAD_MASK_ALL) {
+        const int found = any_of(in, op == FAD_MASK_ANY);
+        *(unsigned char *)out->data = (unsigned char)(op == FAD_MASK_ANY ? found : !found);
+        return;
+    }
+    w.nop = 3;
+    w.ndim = out->ndim;
+    memcpy(w.shape, out->shape, (size_t)out->ndim * sizeof(int64_t));
+    for (int o = 0; o < 2; o++) {
+        const fad_operand *x = &in[o < n_in ? o : 0];
+        bools[o] = x->arr && x->arr->dtype == FAD_BOOL;
+        w.ptr[o] = x->arr ? x->arr->data : (char *)(uintptr_t)&x->number;
+        if (x->arr) strides_in(x->arr, out->ndim, w.stride[o]);
+        else memset(w.stride[o], 0, (size_t)out->ndim * sizeof(intptr_t));
+    }
+    w.ptr[2] = out->data;
+    strides_in(out, out->ndim, w.stride[2]);
+    walk_merge(&w);
+    const int last = w.ndim - 1;
+    do mask_run(op, bools[0], bools[1], w.ptr[0], w.stride[0][last], w.ptr[1], w.stride[1][last],
+                (unsigned char *)w.ptr[2], w.shape[last]);
+    while (walk_next(&w));
+}
+
 fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **result)
 {
     if (x->ndim > ndim) return FAD_SHAPE;
@@ -1009,25 +1146,24 @@ static int product_of(const fad_array *a, int ta, const fad_array *b, int tb, pr
 {
     const intptr_t item = (intptr_t)fad_itemsize(a->dtype);
     const int va = a->ndim == 1, vb = b->ndim == 1;
+    const int64_t *in_a = va ? a->shape : a->shape + a->ndim - 2;
+    const int64_t *in_b = vb ? b->shape : b->shape + b->ndim - 2;
     intptr_t n2;
-    if (va) { s->m = 1; s->n = a->shape[0]; s->am = s->n * item; s->an = item; }
-    else if (!ta) { s->m = a->shape[0]; s->n = a->shape[1]; s->am = s->n * item; s->an = item; }
-    else { s->n = a->shape[0]; s->m = a->shape[1]; s->an = s->m * item; s->am = item; }
-    if (vb) { n2 = b->shape[0]; s->p = 1; s->bn = item; s->bp = item; }
-    else if (!tb) { n2 = b->shape[0]; s->p = b->shape[1]; s->bn = s->p * item; s->bp = item; }
-    else { s->p = b->shape[0]; n2 = b->shape[1]; s->bp = n2 * item; s->bn = item; }
+    if (va) { s->m = 1; s->n = in_a[0]; s->am = s->n * item; s->an = item; }
+    else if (!ta) { s->m = in_a[0]; s->n = in_a[1]; s->am = s->n * item; s->an = item; }
+    else { s->n = in_a[0]; s->m = in_a[1]; s->an = s->m * item; s->am = item; }
+    if (vb) { n2 = in_b[0]; s->p = 1; s->bn = item; s->bp = item; }
+    else if (!tb) { n2 = in_b[0]; s->p = in_b[1]; s->bn = s->p * item; s->bp = item; }
+    else { s->p = in_b[0]; n2 = in_b[1]; s->bp = n2 * item; s->bn = item; }
     return s->n == n2;
 }
 
-static void multiply_into(const fad_array *a, const fad_array *b, const product_shape *s, int exact,
-                          fad_array *out)
+static void multiply(int dtype, char *a, char *b, const product_shape *s, int exact, char *out)
 {
-    const intptr_t item = (intptr_t)fad_itemsize(a->dtype);
+    const intptr_t item = (intptr_t)fad_itemsize(dtype);
     const intptr_t dims[4] = {1, s->m, s->n, s->p};
     const intptr_t steps[9] = {0, 0, 0, s->am, s->an, s->bn, s->bp, s->p * item, item};
-    char *args[3] = {a->data, b->data, out->data};
-    const int dtype = a->dtype;
-    if (out->size == 0) return;
+    char *args[3] = {a, b, out};
     if (matmul_loop[dtype].fn && (exact || s->m * s->n * s->p > SMALL_PRODUCT))
         matmul_loop[dtype].fn(args, dims, steps, matmul_loop[dtype].data);
     else own_matmul(args, dims, steps, dtype);
@@ -1044,13 +1180,42 @@ fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb, i
     if (b->ndim > 1) shape[ndim++] = s.p;
     *result = fad_array_new(a->dtype, ndim, shape);
     if (!*result) return FAD_NOMEM;
-    multiply_into(a, b, &s, exact, *result);
+    if ((*result)->size) multiply(a->dtype, a->data, b->data, &s, exact, (*result)->data);
     return FAD_OK;
+}
+
+/* Steps along the axes in front of matrices of so many bytes; 0 where they are broadcast. */
+static void batch_strides(const fad_array *x, int batch, intptr_t bytes, intptr_t *stride)
+{
+    for (int k = batch - 1, j = x->ndim - 3; k >= 0; k--, j--) {
+        stride[k] = j < 0 || x->shape[j] == 1 ? 0 : bytes;
+        if (j >= 0) bytes *= (intptr_t)x->shape[j];
+    }
 }
 
 void fad_matmul_into(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
                      fad_array *out)
 {
+    const int core = (a->ndim > 1) + (b->ndim > 1), batch = out->ndim - core;
+    const intptr_t item = (intptr_t)fad_itemsize(a->dtype);
     product_shape s;
-    if (product_of(a, ta, b, tb, &s)) multiply_into(a, b, &s, exact, out);
+    walk w;
+    if (!product_of(a, ta, b, tb, &s) || out->size == 0) return;
+    w.nop = 3;
+    w.ndim = batch + 1;                 /* the last one stands for the product itself */
+    memcpy(w.shape, out->shape, (size_t)batch * sizeof(int64_t));
+    w.shape[batch] = 1;
+    memset(w.index, 0, (size_t)w.ndim * sizeof w.index[0]);
+    w.ptr[0] = a->data;
+    w.ptr[1] = b->data;
+    w.ptr[2] = out->data;
+    batch_strides(a, batch, s.m * s.n * item, w.stride[0]);
+    batch_strides(b, batch, s.n * s.p * item, w.stride[1]);
+    intptr_t step = s.m * s.p * item;
+    for (int k = batch - 1; k >= 0; k--) {
+        w.stride[2][k] = step;
+        step *= (intptr_t)out->shape[k];
+    }
+    do multiply(a->dtype, w.ptr[0], w.ptr[1], &s, exact, w.ptr[2]);
+    while (walk_next(&w));
 }

@@ -907,17 +907,22 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         ins.offset = what->offset;
         ins.axes = p->n_axes;
         if (what->kind == FAD_VM_FOREIGN) p->n_foreign++;
-        if (what->kind == FAD_VM_PUT) taken = reusable(e, s, k);
+        if (what->kind == FAD_VM_PUT || what->kind == FAD_VM_WRITE) {
+            taken = reusable(e, s, k);      /* the bytes of what is written to, and not of the value */
+            const int32_t old = u->values[arg[0]].root;
+            if (taken != old || u->values[arg[1]].root == old) taken = -1;
+        }
         if (what->kind == FAD_VM_TRANSPOSE || what->kind == FAD_VM_SUM_AXES)
             for (int j = 0; j < u->values[arg[0]].like->ndim; j++)
                 if (!FAD_PUSH(p->axes, p->n_axes, e->cap_axes, what->axes[j])) return 0;
-        const int64_t places = what->kind == FAD_VM_ASSEMBLE ? s->n
+        const int64_t most = what->kind == FAD_VM_ASSEMBLE ? s->n
             : what->kind == FAD_VM_SLICE ? out->like->ndim + 1
             : what->kind == FAD_VM_SCATTER ? u->values[arg[0]].like->ndim + 1
             : what->kind == FAD_VM_TAKE ? out->like->size
             : what->kind == FAD_VM_GIVE ? u->values[arg[0]].like->size : 0;
-        if (places) {
+        if (most || what->kind == FAD_VM_WRITE) {
             const int64_t *from = u->b->offsets(u->b->ctx, what->offset);
+            const int64_t places = what->kind == FAD_VM_WRITE ? from[0] : most;
             ins.offset = p->n_offset;
             if (places > INT32_MAX - p->n_offset) return 0;
             for (int64_t j = 0; j < places; j++)
@@ -936,7 +941,7 @@ static int emit_array_step(emitter *e, const step *s, int32_t k)
         if (!new_register(e, s->out)) return 0;
     } else if (alias) {
         if (!new_array(e, s->out, FROM_ALIAS)) return 0;
-    } else if (out->like->dtype >= FAD_BOOL && ins.kind != FAD_VM_COMPARE) {
+    } else if (out->like->dtype >= FAD_BOOL && ins.kind != FAD_VM_MASK) {
         if (!new_array(e, s->out, FROM_FOREIGN)) return 0;
     } else if (direct) {
         if (!new_array(e, s->out, FROM_OUTPUT)) return 0;
@@ -1022,8 +1027,13 @@ static int emit_step(emitter *e, int32_t k)
         ins.size = g->size;
         ins.a = place_of(e, s->arg[0]);
         if (s->n > 1) ins.b = place_of(e, s->arg[1]);
-        return FAD_PUSH(p->guard, p->n_guard, e->cap_guard, ins)
-            && emit_word(e, VM_GUARD, 0, p->n_guard - 1, 0, 0) && drop_dead(e, s, k, -1);
+        if (!FAD_PUSH(p->guard, p->n_guard, e->cap_guard, ins)) return 0;
+        const int compares = g->kind <= FAD_GUARD_GE && !ins.a.is_array && !ins.b.is_array;
+        const unsigned op = compares
+            ? VM_GUARD_LT + (unsigned)g->kind + (g->wanted ? 0 : VM_GUARD_NOT_LT - VM_GUARD_LT)
+            : VM_GUARD;
+        return emit_word(e, op, ins.a.where, p->n_guard - 1, ins.b.where, 0)
+            && drop_dead(e, s, k, -1);
     }
     if (s->kind == STEP_CALL || u->values[s->out].is_array) return emit_array_step(e, s, k);
     for (int32_t j = 0; j < s->n; j++)          /* a number out of arrays of no axes */

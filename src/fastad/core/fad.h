@@ -350,7 +350,8 @@ fad_status fad_sum_to(const fad_array *x, int ndim, const int64_t *shape, fad_ar
 fad_status fad_broadcast_to(const fad_array *x, int ndim, const int64_t *shape, fad_array **out);
 fad_status fad_fill(int dtype, int ndim, const int64_t *shape, double v, fad_array **out);
 fad_status fad_transpose(const fad_array *x, const int *axes, fad_array **out);
-/* a (m, n) or (n), b (n, p) or (n); ta/tb read a matrix transposed.  Same dtype.  `exact` gives
+/* a (m, n) or (n), b (n, p) or (n), of which fad_matmul_into takes many; ta/tb read a matrix
+ * transposed.  Same dtype.  `exact` gives
  * NumPy's bits; without it small products come from a plain loop. */
 fad_status fad_matmul2(const fad_array *a, int ta, const fad_array *b, int tb, int exact,
                        fad_array **out);
@@ -360,6 +361,19 @@ void fad_sum_into(const fad_array *x, fad_array *out);
 void fad_sum_axes_into(const fad_array *x, const int *summed, fad_array *out);
 void fad_take_into(const fad_array *x, const int64_t *place, fad_array *out);
 void fad_give_into(const fad_array *x, const int64_t *place, int adds, fad_array *out);
+/* x with `value` at places of it; with `adds`, of float64, added there.  `how` begins with its own
+ * length.  Then either 0, the first place, how many axes, their lengths, steps in x and steps in
+ * the value; or 1, how many elements, their places and those in the value. */
+void fad_write_into(const fad_array *x, const fad_operand *value, const int64_t *how, int adds,
+                    fad_array *out);
+/* A bool for each element of out; operands, which broadcast to it, are float64, bool, or numbers. */
+enum {
+    FAD_MASK_LT, FAD_MASK_LE, FAD_MASK_EQ, FAD_MASK_NE, FAD_MASK_GT, FAD_MASK_GE,
+    FAD_MASK_AND, FAD_MASK_OR, FAD_MASK_XOR, FAD_MASK_NOT,
+    FAD_MASK_NAN, FAD_MASK_INF, FAD_MASK_FINITE, FAD_MASK_SIGNBIT,
+    FAD_MASK_ANY, FAD_MASK_ALL      /* of all elements */
+};
+void fad_mask_into(int op, int n_in, const fad_operand *in, fad_array *out);
 void fad_cumsum_into(const fad_array *x, int axis, int reverse, fad_array *out);
 void fad_extremum_into(int op, const fad_array *x, int first, int end, double *out);
 void fad_ties_into(const fad_array *x, const double *y, int first, int end, fad_array *out);
@@ -384,6 +398,18 @@ void fad_set_complex_loops(void);
 
 typedef struct { int32_t slot; int is_array; fad_slot bar; } fad_leaf_bar;
 
+/* For a sweep that wants the cotangents of some nodes only: which of the nodes low .. top it is to
+ * stop at and which it is to pass through, since they lead there.  Others are left as they are. */
+enum { FAD_GOAL_HERE = 1, FAD_GOAL_ON = 2 };
+typedef struct { unsigned char *at; fad_index low, top; } fad_goals;
+/* From n_from nodes to n_to others; of a leaf's node, all nodes of the leaf are meant. */
+fad_status fad_goals_find(const fad_tape *t, const fad_index *from, int n_from,
+                          const fad_index *to, int n_to, fad_goals *goals);
+static inline int fad_goal(const fad_goals *goals, fad_index i)
+{
+    return i < goals->low ? 0 : goals->at[i];
+}
+
 /* One reverse sweep (or forward sweep: `bar` then holds tangents).  The caller seeds with
  * fad_contribute_*, runs fad_reverse, takes `leaves`, and ends with fad_sweep_end. */
 typedef struct fad_sweep {
@@ -393,6 +419,7 @@ typedef struct fad_sweep {
     fad_index low, top;
     int consume;            /* mark what is passed through, for fad_consume */
     int clean;              /* no adjoint is left behind */
+    const fad_goals *goals; /* or NULL: all leaves */
     fad_leaf_bar *leaves;
     int32_t leaf_n, leaf_cap;
     void *ctx;
@@ -407,8 +434,9 @@ fad_status fad_sweep_begin(fad_tape *t, fad_sweep *s, fad_index from, fad_index 
 void fad_sweep_end(fad_tape *t, fad_sweep *s);
 fad_status fad_reverse(fad_tape *t, fad_sweep *s);
 void fad_consume(fad_tape *t, fad_sweep *s);
-/* Consume what the n nodes reach, as a sweep from them would, without computing. */
+/* Consume what the n nodes reach, or what leads to goals, as a sweep would, without computing. */
 void fad_release(fad_tape *t, const fad_index *from, int n);
+void fad_release_goals(fad_tape *t, const fad_goals *goals);
 fad_status fad_contribute(fad_tape *t, fad_sweep *s, fad_index p, double c);
 fad_status fad_contribute_array(fad_tape *t, fad_sweep *s, fad_index p, fad_array *c); /* steals */
 static inline fad_slot *fad_bars(const fad_tape *t, const fad_sweep *s)

@@ -134,7 +134,7 @@ static int places_of(analysis *u, word i, int32_t *n_in)
     const int32_t first = l->n_place;
     const tile_step *tile = NULL;
     int32_t tiles = 0;
-    if (i.op == VM_GUARD) {
+    if (fad_is_guard_word(i.op)) {
         const guard_ins *g = &p->guard[i.a];
         *n_in = g->kind <= FAD_GUARD_GE ? 2 : 1;
         return FAD_PUSH(l->place, l->n_place, u->cap_place, g->a)
@@ -191,7 +191,7 @@ static int take_other(analysis *u, word i)
         l->n_place = first;
         return push_word(u, i);
     }
-    lane_ins ins = {.kind = i.op == VM_GUARD ? EACH_GUARD : EACH, .op = i.op, .a = i.a, .c = i.c,
+    lane_ins ins = {.kind = fad_is_guard_word(i.op) ? EACH_GUARD : EACH, .op = i.op, .a = i.a, .c = i.c,
                     .first = first, .n_out = l->n_place - first - n_in};
     const array_ins *array = fad_is_array_word(i.op) ? &p->arrays_code[i.a] : NULL;
     if (array && array->kind == FAD_VM_GET) ins.kind = GATHER;
@@ -291,7 +291,7 @@ static fad_status mark_exact(analysis *u)
         if (i->kind == LOOP && sees && tile->op >= 0 && (of_row[tile->op] & LIBM)) i->kind = EACH;
         /* these choose */
         sees |= ins && (ins->kind == FAD_VM_PARTIAL || ins->kind == FAD_VM_FOREIGN
-                        || ins->kind == FAD_VM_COMPARE || ins->kind == FAD_VM_TIES);
+                        || ins->kind == FAD_VM_MASK || ins->kind == FAD_VM_TIES);
         sees |= ins && ins->kind == VM_ROW && of_row[ins->op] >= STEP_A;
         for (int32_t j = 0; j < tiles; j++)
             sees |= tile[j].op >= 0 && of_row[tile[j].op] >= STEP_A;

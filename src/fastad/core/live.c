@@ -36,7 +36,7 @@ static void step_back(living *l, const word *w)
     const fad_program *p = l->p;
     const tile_step *tiles = NULL;
     int32_t n = 0;
-    if (w->op == VM_GUARD) {
+    if (fad_is_guard_word(w->op)) {
         mark(l, p->guard[w->a].a, 1);
         if (p->guard[w->a].kind <= FAD_GUARD_GE) mark(l, p->guard[w->a].b, 1);
     } else if (w->op == VM_LOOP) {

@@ -34,7 +34,8 @@ static const char *call_name(enum fad_vm_kind kind)
     case FAD_VM_SLICE: return "slice";
     case FAD_VM_SCATTER: return "scatter";
     case FAD_VM_JOIN: return "join";
-    case FAD_VM_COMPARE: return "compare";
+    case FAD_VM_MASK: return "mask";
+    case FAD_VM_WRITE: return "write";
     case FAD_VM_TAKE: return "take";
     case FAD_VM_GIVE: return "give";
     case FAD_VM_CUMSUM: return "cumsum";

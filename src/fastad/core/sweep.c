@@ -523,7 +523,8 @@ static int out_find(run *r, fad_index p)
 }
 
 /* The nodes of the run that ends at `top`, from above, and where their contributions go. */
-static void run_collect(const fad_tape *t, const fad_slot *bar, fad_index top, run *r)
+static void run_collect(const fad_tape *t, const fad_slot *bar, const fad_goals *goals,
+                        fad_index top, run *r)
 {
     const fad_array *like = t->value[top].arr;
     unsigned char wanted[4 * RUN] = {1};    /* by distance from top: somebody contributes */
@@ -532,6 +533,7 @@ static void run_collect(const fad_tape *t, const fad_slot *bar, fad_index top, r
         const unsigned code = t->op[i] & FAD_OPCODE;
         if (code == FAD_OP_LEAF || code == FAD_OP_CONST) continue;
         if (!tileable(t, i, like)) break;
+        if (goals && !(fad_goal(goals, i) & FAD_GOAL_ON)) break;
         if (!wanted[top - i] && bar[i].bits == FAD_UNTOUCHED) continue;
         run_node *node = &r->node[r->n++];
         memset(node, 0, sizeof *node);
@@ -684,7 +686,7 @@ static int reverse_run(fad_tape *t, fad_sweep *s, fad_index top, unsigned mark, 
         return 1;
     }
     r->scratch = NULL;
-    run_collect(t, bar, top, r);
+    run_collect(t, bar, s->goals, top, r);
     *status = run_prepare(t, bar, r);
     if (*status) {
         for (int o = 0; o < r->outs; o++)
@@ -784,9 +786,10 @@ static fad_status reverse_other(fad_tape *t, fad_sweep *s, fad_index i, fad_slot
     return FAD_OK;
 }
 
-/* From the highest seeded node down to the lowest one reached.  Errors leave the tape as it was
+/* From the highest seeded node down to the lowest one reached, or past the last goal.  Errors leave the tape as it was
  * once fad_sweep_end has run; nothing is consumed here. */
-fad_status fad_reverse(fad_tape *t, fad_sweep *s)
+/* Compiled with and without goals. */
+FAD_INLINED fad_status reverse(fad_tape *t, fad_sweep *s, const fad_goals *goals)
 {
     fad_slot *bar = fad_bars(t, s);
     uint16_t *op = t->op;
@@ -807,6 +810,12 @@ fad_status fad_reverse(fad_tape *t, fad_sweep *s)
         if (bar[i].bits == FAD_UNTOUCHED) continue;
         const unsigned w = op[i];
         fad_slot g = bar[i];
+        const int goal = goals ? fad_goal(goals, i) : FAD_GOAL_ON;
+        if (!goal) {
+            bar[i].bits = FAD_UNTOUCHED;
+            if (w & FAD_ARRAY) fad_array_release(g.arr);
+            continue;
+        }
         if ((w & (FAD_HOOK | FAD_ARRAY)) || (w & FAD_OPCODE) <= FAD_OP_LAST_OWNING) {
             fad_status status = FAD_OK;
             s->low = low;
@@ -817,6 +826,12 @@ fad_status fad_reverse(fad_tape *t, fad_sweep *s)
                 bar = fad_bars(t, s);
                 g = bar[i];
                 if ((t->op[i] & FAD_OPCODE) == FAD_OP_FREED) return FAD_CONSUMED;
+                if (!(goal & FAD_GOAL_ON) && (w & FAD_OPCODE) != FAD_OP_LEAF) {
+                    bar[i].bits = FAD_UNTOUCHED;
+                    if (w & FAD_ARRAY) fad_array_release(g.arr);
+                    op = t->op, args = t->args, v = t->value;
+                    continue;
+                }
             }
             const int scalar_row = !(w & FAD_ARRAY) && (w & FAD_OPCODE) > FAD_OP_LAST_OWNING;
             if (!scalar_row && (w & FAD_ARRAY) && reverse_run(t, s, i, mark, &status)) {
@@ -890,6 +905,11 @@ fad_status fad_reverse(fad_tape *t, fad_sweep *s)
     s->low = low;
     s->clean = 1;
     return FAD_OK;
+}
+
+fad_status fad_reverse(fad_tape *t, fad_sweep *s)
+{
+    return s->goals ? reverse(t, s, s->goals) : reverse(t, s, NULL);
 }
 
 /* After a sweep that went well: what it passed through can go, except leaves and constants. */

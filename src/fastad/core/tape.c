@@ -265,6 +265,91 @@ void fad_release(fad_tape *t, const fad_index *from, int n)
     fad_consume(t, &s);
 }
 
+void fad_release_goals(fad_tape *t, const fad_goals *goals)
+{
+    fad_sweep s;
+    memset(&s, 0, sizeof s);
+    s.low = goals->low;
+    s.top = goals->top;
+    for (fad_index i = s.low; i <= s.top; i++)
+        if (goals->at[i] & FAD_GOAL_ON) t->op[i] |= FAD_MARK;
+    fad_consume(t, &s);
+}
+
+/* The parents of a node; returns how many. */
+static int32_t parents_of(const fad_tape *t, fad_index i, const fad_index **parent)
+{
+    const unsigned code = t->op[i] & FAD_OPCODE;
+    if (code < FAD_OP_CALL) return 0;
+    if (code <= FAD_OP_LAST_OWNING) {
+        const fad_call *call = fad_call_of(t, i);
+        *parent = call->parent;
+        return call->n;
+    }
+    *parent = &t->args[i].a;        /* b stands behind it */
+    return code >= FAD_OP_FIRST_BINARY ? 2 : 1;
+}
+
+fad_status fad_goals_find(const fad_tape *t, const fad_index *from, int n_from,
+                          const fad_index *to, int n_to, fad_goals *goals)
+{
+    enum { REACHED = 4 };
+    const fad_index *parent;
+    fad_index cut = INT32_MAX, top = 0;
+    for (int k = 0; k < n_from; k++)
+        if (from[k] > top) top = from[k];
+    for (int k = 0; k < n_to; k++) {
+        /* a leaf had other nodes before, to which what is freed by now may have led */
+        const fad_index lowest = (t->op[to[k]] & FAD_OPCODE) == FAD_OP_LEAF ? 0 : to[k];
+        if (lowest < cut) cut = lowest;
+    }
+    unsigned char *at = fad_malloc((size_t)top + 1);
+    unsigned char *leaf = fad_malloc((size_t)t->leaf_n + 1);
+    if (!at || !leaf) {
+        fad_free(at);
+        fad_free(leaf);
+        return FAD_NOMEM;
+    }
+    /* down to the lowest node that is reached: memory below is never looked at */
+    fad_index low = top + 1;
+#define REACH(p) \
+    do { \
+        if ((p) < low) { \
+            memset(at + (p), 0, (size_t)(low - (p))); \
+            low = (p); \
+        } \
+        at[p] |= REACHED; \
+    } while (0)
+    for (int k = 0; k < n_from; k++)
+        if (from[k] >= cut) REACH(from[k]);
+    for (fad_index i = top; i >= low; i--) {
+        if (!at[i]) continue;
+        const int32_t n = parents_of(t, i, &parent);
+        for (int32_t k = 0; k < n; k++)
+            if (parent[k] >= cut) REACH(parent[k]);
+    }
+#undef REACH
+    memset(leaf, 0, (size_t)t->leaf_n + 1);
+    for (int k = 0; k < n_to; k++) {
+        if ((t->op[to[k]] & FAD_OPCODE) == FAD_OP_LEAF) leaf[t->args[to[k]].a] = 1;
+        else if (to[k] >= low && to[k] <= top && at[to[k]]) at[to[k]] = REACHED | FAD_GOAL_HERE;
+    }
+    for (fad_index i = low; i <= top; i++) {
+        if (!at[i]) continue;
+        const unsigned code = t->op[i] & FAD_OPCODE;
+        unsigned goal = at[i] & FAD_GOAL_HERE;
+        if (code == FAD_OP_LEAF && leaf[t->args[i].a]) goal = FAD_GOAL_HERE;
+        if (code == FAD_OP_FREED) goal = FAD_GOAL_ON;       /* who knows where it led */
+        const int32_t n = parents_of(t, i, &parent);
+        for (int32_t k = 0; k < n && !(goal & FAD_GOAL_ON); k++)
+            if (parent[k] >= low && at[parent[k]]) goal |= FAD_GOAL_ON;
+        at[i] = (unsigned char)goal;
+    }
+    fad_free(leaf);
+    *goals = (fad_goals){at, low, top};
+    return FAD_OK;
+}
+
 /* Keep what live handles reach, close the holes.  The idle adjoints serve as scratch, so this
  * cannot fail. */
 void fad_compact(fad_tape *t)

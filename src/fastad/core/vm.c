@@ -221,26 +221,6 @@ static void join(const fad_workspace *w, const fad_place *in, int32_t n, int axi
         }
 }
 
-static void compare(int op, const fad_operand *left, const fad_operand *right, fad_array *out)
-{
-    unsigned char *q = out->data;
-    const double *a = left->arr ? left->arr->data : &left->number;
-    const double *b = right->arr ? right->arr->data : &right->number;
-    const int64_t i_a = left->arr != NULL, i_b = right->arr != NULL;
-#define EACH(comparison) \
-    for (int64_t i = 0; i < out->size; i++, a += i_a, b += i_b) q[i] = *a comparison *b; \
-    return
-    switch (op) {
-    case FAD_GUARD_LT: EACH(<);
-    case FAD_GUARD_LE: EACH(<=);
-    case FAD_GUARD_EQ: EACH(==);
-    case FAD_GUARD_NE: EACH(!=);
-    case FAD_GUARD_GT: EACH(>);
-    case FAD_GUARD_GE: EACH(>=);
-    }
-#undef EACH
-}
-
 fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins *ins,
                         const fad_vm_calls *calls)
 {
@@ -309,15 +289,19 @@ fad_status fad_vm_array(const fad_program *p, fad_workspace *w, const array_ins 
     case FAD_VM_JOIN:
         join(w, p->arglist + ins->first_in, ins->n_in, (int)ins->offset, out);
         return FAD_OK;
-    case FAD_VM_COMPARE: {
-        fad_operand number = {.arr = NULL};
-        memcpy(&number.number, &ins->offset, sizeof number.number);
-        operand_at(w, ins->in[0], &in[0]);
-        if (ins->side == 0) operand_at(w, ins->in[1], &in[1]);
-        if (ins->side == 2) compare(ins->op, &number, &in[0], out);
-        else compare(ins->op, &in[0], ins->side ? &number : &in[1], out);
+    case FAD_VM_MASK:
+        for (int32_t k = 0; k < ins->n_in; k++) operand_at(w, ins->in[k], &in[k + (ins->side == 2)]);
+        if (ins->side) {
+            fad_operand *number = &in[ins->side == 1];
+            number->arr = NULL;
+            memcpy(&number->number, &ins->offset, sizeof number->number);
+        }
+        fad_mask_into(ins->op, ins->n_in + (ins->side != 0), in, out);
         return FAD_OK;
-    }
+    case FAD_VM_WRITE:
+        operand_at(w, ins->in[1], &in[1]);
+        fad_write_into(w->array[ins->in[0].where], &in[1], p->offset + ins->offset, ins->side, out);
+        return FAD_OK;
     case FAD_VM_TRANSPOSE:
         fad_transpose_into(w->array[ins->in[0].where], p->axes + ins->axes, out);
         return FAD_OK;
@@ -417,6 +401,9 @@ fad_status fad_vm_words(const fad_program *p, fad_workspace *w, const word *ip,
 #define NAMED(name, code) [VM_##name] = &&at_VM_##name,
         SPECIAL_OPS(NAMED)
 #undef NAMED
+#define NAMED(name, holds) [VM_GUARD_##name] = &&at_VM_GUARD_##name,
+        GUARD_OPS(NAMED)
+#undef NAMED
         [VM_LOOP] = &&at_VM_LOOP, [VM_ARRAY] = &&at_VM_ARRAY, [VM_GUARD] = &&at_VM_GUARD,
         [VM_GET] = &&at_VM_GET
     };
@@ -473,6 +460,17 @@ fad_status fad_vm_words(const fad_program *p, fad_workspace *w, const word *ip,
             }
             NEXT;
         }
+#define NAMED(name, holds) \
+        AT(VM_GUARD_##name, VM_GUARD_##name) { \
+            const double a = reg[ip->d], b = reg[ip->b]; \
+            if (!(holds)) { \
+                w->failed = ip->a; \
+                return FAD_GUARD; \
+            } \
+            NEXT; \
+        }
+        GUARD_OPS(NAMED)
+#undef NAMED
         AT(VM_LOOP, VM_LOOP) {
             fad_vm_step(&p->tile[ip->a], w, ip->c);
             NEXT;

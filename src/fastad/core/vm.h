@@ -16,7 +16,7 @@ enum fad_vm_kind {
     FAD_VM_SUM_TO,
     FAD_VM_TRANSPOSE,   /* axes */
     FAD_VM_CAST,
-    FAD_VM_MATMUL,      /* ta, tb, exact; at most two axes */
+    FAD_VM_MATMUL,      /* ta, tb, exact */
     FAD_VM_GET,         /* a number out of a float64 array, at offset */
     FAD_VM_PUT,         /* its first operand with the number in the second at offset; side 1: added */
     FAD_VM_ASSEMBLE,    /* numbers in a float64 array of zeros; `offset` names their places */
@@ -27,8 +27,10 @@ enum fad_vm_kind {
     FAD_VM_SLICE,       /* elements at regular steps; `offset` names the first and the steps */
     FAD_VM_SCATTER,     /* its adjoint: zeros, with the operand at such places */
     FAD_VM_JOIN,        /* arrays one behind the other along axis `offset`, new or not */
-    FAD_VM_COMPARE,     /* two float64 operands of the result's shape or numbers, as guard `op`;
-                         * side 1, 2: the right, the left one is the number with the bits `offset` */
+    FAD_VM_MASK,        /* bools, by fad_mask_into with `op`; side 1, 2: the right, the left operand
+                         * is the number with the bits `offset` */
+    FAD_VM_WRITE,       /* its first operand with the second at places; `offset` names what
+                         * fad_write_into reads; side 1: added */
     FAD_VM_TAKE,        /* elements one by one; `offset` names their places */
     FAD_VM_GIVE,         /* its adjoint; exact: places differ, or numbers add up */
     FAD_VM_CUMSUM,      /* of float64 along axis `ta`; side 1: from the end */

@@ -25,6 +25,12 @@ typedef struct { uint16_t op, spare; int32_t d, a, b, c; } word;
     _(ABSADD_PRODUCTL, value = reg[ip->c] + fabs(zmul(reg[ip->a], value))) \
     _(ABSADD_SUML, value = value + fabs(zmul(reg[ip->a], reg[ip->b])))
 
+/* Guards on two numbers, held and not held: reg[d] and reg[b] are compared, `a` is the guard. */
+#define GUARD_OPS(_) \
+    _(LT, a < b) _(LE, a <= b) _(EQ, a == b) _(NE, a != b) _(GT, a > b) _(GE, a >= b) \
+    _(NOT_LT, !(a < b)) _(NOT_LE, !(a <= b)) _(NOT_EQ, !(a == b)) _(NOT_NE, !(a != b)) \
+    _(NOT_GT, !(a > b)) _(NOT_GE, !(a >= b))
+
 enum {
     VM_FIRST_SPECIAL = 255,
 #define NAMED(name, code) VM_##name,
@@ -34,6 +40,9 @@ enum {
     VM_ARRAY,       /* array instruction a */
     VM_GET,         /* the same where it is FAD_VM_GET: number c of array b */
     VM_GUARD,       /* guard a */
+#define NAMED(name, holds) VM_GUARD_##name,
+    GUARD_OPS(NAMED)
+#undef NAMED
     VM_OPS
 };
 
@@ -97,6 +106,7 @@ struct fad_program {
 };
 
 static inline int fad_is_array_word(int op) { return op == VM_ARRAY || op == VM_GET; }
+static inline int fad_is_guard_word(int op) { return VM_GUARD <= op && op < VM_OPS; }
 
 enum { ALIGN = 64 };           /* of arrays in the arena */
 
