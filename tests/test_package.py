@@ -24,8 +24,8 @@ FLOORS = [
     "_core", "rules", "assignment", "complex_rules", "special_values", "special", "exchange",
     "statements", "numpy_api", "definitions", "numpy_statistics", "numpy_signal",
     "numpy_arrangement", "numpy_polynomials", "numpy_ufuncs", "numpy_scimath", "numpy_creation",
-    "numpy_methods", "numpy_coverage", "adapt", "linalg_rules", "storage", "fft", "linalg_scipy", "linalg",
-    "modes", "autograd", "transforms", "native", "rows", "watching", "arguments", "recording",
+    "numpy_methods", "numpy_coverage", "adapt", "linalg_rules", "storage", "fft", "linalg_scipy",
+    "linalg", "modes", "autograd", "transforms", "native", "rows", "watching", "arguments", "recording",
     "program", "blame", "graph", "sympy", "trust", "formulas", "folding", "layout", "canvas",
     "pictures", "scipy", "__init__",
 ]
