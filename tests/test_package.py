@@ -25,9 +25,9 @@ FLOORS = [
     "statements", "numpy_api", "definitions", "numpy_statistics", "numpy_signal",
     "numpy_arrangement", "numpy_polynomials", "numpy_ufuncs", "numpy_scimath", "numpy_creation",
     "numpy_methods", "numpy_coverage", "adapt", "linalg_rules", "storage", "fft", "linalg_scipy",
-    "linalg", "modes", "autograd", "transforms", "native", "rows", "watching", "arguments", "recording",
-    "program", "blame", "graph", "sympy", "trust", "formulas", "folding", "layout", "canvas",
-    "pictures", "scipy", "__init__",
+    "linalg", "modes", "autograd", "transforms", "native", "rows", "watching", "arguments",
+    "recording", "program", "blame", "graph", "sympy", "trust", "formulas", "folding", "layout",
+    "canvas", "pictures", "scipy", "__init__",
 ]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "special.pyi", "_core.pxd", "cfad.pxd", "record.h",
