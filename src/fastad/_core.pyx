@@ -239,31 +239,24 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
         raise TypeError(
             f"tensor: dtype {a.dtype} is not supported; use float64, float32, complex128, "
             "complex64, an integer type or bool (astype first)")
-    if code < FAD_BOOL and cnp.PyArray_ISNOTSWAPPED(a) and (
-            not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a))):
-        for k in range(nd):
-            shape[k] = cnp.PyArray_DIMS(a)[k]
-        arr = fad_array_new(code, nd, shape)
-        if arr == NULL:
-            fail(FAD_NOMEM, "tensor")
-        if cnp.PyArray_IS_C_CONTIGUOUS(a):
-            memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
-        else:
-            fad_copy_strided(cnp.PyArray_DATA(a), <const intptr_t *>cnp.PyArray_STRIDES(a), arr)
-        return arr
-    if not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a)):
-        if cnp.PyArray_ISNOTSWAPPED(a):
-            a = cnp.PyArray_NewCopy(a, cnp.NPY_CORDER)
-        else:
-            a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
+    if not cnp.PyArray_ISNOTSWAPPED(a):
+        a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
+        copy = False
     for k in range(nd):
         shape[k] = cnp.PyArray_DIMS(a)[k]
-    if code < FAD_BOOL and cnp.PyArray_NBYTES(a) <= 1024:
-        arr = fad_array_new(code, nd, shape)
-        if arr == NULL:
-            fail(FAD_NOMEM, "tensor")
-        memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
-        return arr
+    if (code < FAD_BOOL and cnp.PyArray_NBYTES(a) <= 1024) or copy or (
+            not cnp.PyArray_ISCARRAY_RO(a)) or not (promised or borrowable(a)):
+        if code < FAD_BOOL:
+            arr = fad_array_new(code, nd, shape)
+            if arr == NULL:
+                fail(FAD_NOMEM, "tensor")
+            if cnp.PyArray_IS_C_CONTIGUOUS(a):
+                memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
+            else:
+                fad_copy_strided(cnp.PyArray_DATA(a),
+                                 <const intptr_t *>cnp.PyArray_STRIDES(a), arr)
+            return arr
+        a = cnp.PyArray_NewCopy(a, cnp.NPY_CORDER)
     if cnp.PyArray_CHKFLAGS(a, cnp.NPY_ARRAY_OWNDATA):
         cnp.PyArray_CLEARFLAGS(a, cnp.NPY_ARRAY_WRITEABLE)
     arr = fad_array_borrow(code, nd, shape, cnp.PyArray_DATA(a), <void *>a)

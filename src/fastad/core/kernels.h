@@ -58,6 +58,13 @@ void fad_rows_init(void);
 /* `where` of the formulas; both arms are evaluated, only one is taken. */
 static inline double where(double c, double p, double q) { return c != 0.0 ? p : q; }
 
+/* For loops over nodes: where the linker puts one must not decide its speed, which may halve. */
+#if defined(__GNUC__)
+#define FAD_ALIGNED __attribute__((aligned(64)))
+#else
+#define FAD_ALIGNED
+#endif
+
 /* Vector code for the machine it runs on, from one source. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) \
     && !defined(FAD_NO_CLONES)

@@ -786,7 +786,7 @@ static fad_status reverse_other(fad_tape *t, fad_sweep *s, fad_index i, fad_slot
 
 /* From the highest seeded node down to the lowest one reached.  Errors leave the tape as it was
  * once fad_sweep_end has run; nothing is consumed here. */
-fad_status fad_reverse(fad_tape *t, fad_sweep *s)
+FAD_ALIGNED fad_status fad_reverse(fad_tape *t, fad_sweep *s)
 {
     fad_slot *bar = fad_bars(t, s);
     uint16_t *op = t->op;
