@@ -38,18 +38,23 @@ def kept_pictures(request, monkeypatch):
 
     monkeypatch.setattr(pictures.Picture, "__init__", noted)
     yield
-    Path(folder).mkdir(parents=True, exist_ok=True)
     name = re.sub(r"\W+", "_", request.node.name)
     for k, picture in enumerate(made):
-        try:
-            text = picture.mermaid()
-        except ValueError:
-            continue        # more than Mermaid takes; a test of its own says so
-        alike = re.sub(r"\d+", "0", text)
-        if alike in KEPT:
-            continue        # another one differs in numbers alone
+        keep(picture, f"{name}_{k}")
+
+
+def keep(picture, name):
+    """Write a Mermaid file into the folder of FASTAD_PICTURES."""
+    folder = Path(os.environ["FASTAD_PICTURES"])
+    try:
+        text = picture.mermaid()
+    except ValueError:
+        return              # more than Mermaid takes; a test of its own says so
+    alike = re.sub(r"\d+", "0", text)
+    if alike not in KEPT:   # another one differs in numbers alone
         KEPT.add(alike)
-        Path(folder, f"{name}_{k}.mmd").write_text(text, encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder, f"{name}.mmd").write_text(text, encoding="utf-8")
 
 
 def texts(panel):

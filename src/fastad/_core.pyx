@@ -248,31 +248,24 @@ cdef fad_array *array_from(cnp.ndarray a, bint copy, bint promised=False) except
         raise TypeError(
             f"tensor: dtype {a.dtype} is not supported; use float64, float32, complex128, "
             "complex64, an integer type or bool (astype first)")
-    if code < FAD_BOOL and cnp.PyArray_ISNOTSWAPPED(a) and (
-            not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a))):
-        for k in range(nd):
-            shape[k] = cnp.PyArray_DIMS(a)[k]
-        arr = fad_array_new(code, nd, shape)
-        if arr == NULL:
-            fail(FAD_NOMEM, "tensor")
-        if cnp.PyArray_IS_C_CONTIGUOUS(a):
-            memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
-        else:
-            fad_copy_strided(cnp.PyArray_DATA(a), <const intptr_t *>cnp.PyArray_STRIDES(a), arr)
-        return arr
-    if not cnp.PyArray_ISCARRAY_RO(a) or copy or not (promised or borrowable(a)):
-        if cnp.PyArray_ISNOTSWAPPED(a):
-            a = cnp.PyArray_NewCopy(a, cnp.NPY_CORDER)
-        else:
-            a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
+    if not cnp.PyArray_ISNOTSWAPPED(a):
+        a = cnp.PyArray_GETCONTIGUOUS(a.astype(a.dtype.newbyteorder("="), order="C", copy=True))
+        copy = False
     for k in range(nd):
         shape[k] = cnp.PyArray_DIMS(a)[k]
-    if code < FAD_BOOL and cnp.PyArray_NBYTES(a) <= 1024:
-        arr = fad_array_new(code, nd, shape)
-        if arr == NULL:
-            fail(FAD_NOMEM, "tensor")
-        memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
-        return arr
+    if (code < FAD_BOOL and cnp.PyArray_NBYTES(a) <= 1024) or copy or (
+            not cnp.PyArray_ISCARRAY_RO(a)) or not (promised or borrowable(a)):
+        if code < FAD_BOOL:
+            arr = fad_array_new(code, nd, shape)
+            if arr == NULL:
+                fail(FAD_NOMEM, "tensor")
+            if cnp.PyArray_IS_C_CONTIGUOUS(a):
+                memcpy(arr.data, cnp.PyArray_DATA(a), cnp.PyArray_NBYTES(a))
+            else:
+                fad_copy_strided(cnp.PyArray_DATA(a),
+                                 <const intptr_t *>cnp.PyArray_STRIDES(a), arr)
+            return arr
+        a = cnp.PyArray_NewCopy(a, cnp.NPY_CORDER)
     if cnp.PyArray_CHKFLAGS(a, cnp.NPY_ARRAY_OWNDATA):
         cnp.PyArray_CLEARFLAGS(a, cnp.NPY_ARRAY_WRITEABLE)
     arr = fad_array_borrow(code, nd, shape, cnp.PyArray_DATA(a), <void *>a)
@@ -1984,7 +1977,7 @@ cdef object compare(object left, object right, int op):
 
 cdef tuple COMPARISONS = (np.less, np.less_equal, np.equal, np.not_equal, np.greater,
                           np.greater_equal)
-# What a program computes without NumPy, of floats and bools: a number of the core's enumeration each.
+# What a program computes without NumPy, of floats and bools: numbers of the core's enumeration.
 cdef dict MASKS = {**{f: k for k, f in enumerate(COMPARISONS)},
                    np.logical_and: FAD_MASK_AND, np.bitwise_and: FAD_MASK_AND,
                    np.logical_or: FAD_MASK_OR, np.bitwise_or: FAD_MASK_OR,

@@ -73,6 +73,7 @@ def history(list outputs, list watched, str who="draw", bint with_gradients=True
     cdef list values, index = [], inputs = []
     refuse(f"{who} reads the record of a tensor")
     for t in outputs:
+        fresh(t)
         if not active(t):
             raise ValueError(f"{who}: this tensor has no history and does not require gradients; "
                              "compute it from a leaf with requires_grad=True, or give a function "

@@ -8,6 +8,7 @@ With ``~`` they are conjugated where they are complex, with ``'`` transposed and
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -92,6 +93,8 @@ def computed(what: str, rule: Any, params: Any, parts: Parts) -> tuple[str, str]
         added = " added" if "add" in (what[:3], _how(params)) else ""
         text = f"{names[0]} with {names[1]}{added} at {_place_text(params)}"
         return text, formulas.words_tex(text)
+    if what == "view" and _turns(params):
+        return _filled("{0}ᵀ", parts, False), _filled("{0}ᵀ", parts, True)
     if what == "view":
         text = f"a view of {names[0]}"
         return text, formulas.words_tex(text)
@@ -103,6 +106,18 @@ def computed(what: str, rule: Any, params: Any, parts: Parts) -> tuple[str, str]
         return formulas.text(p), formulas.tex(p)
     p, part = _call(what, params, parts.operands)
     return formulas.text(p) + part, formulas.tex(p) + (formulas.words_tex(part) if part else "")
+
+
+def _turns(params: Any) -> bool:
+    """Whether a view shows a whole array with its axes reversed."""
+    place = params.get("place") if isinstance(params, dict) else None
+    if not place or len(place[1]) < 2:
+        return False
+    shape, step, steps = place[1], 1, []
+    for n in shape:             # as they lie in memory
+        steps.append(step)
+        step *= n
+    return bool(place[0] == 0 and tuple(place[2]) == tuple(steps))
 
 
 def _how(params: Any) -> str:
@@ -247,6 +262,8 @@ def template(what: str, params: Any, side: int, shapes: list[tuple[int, ...]]) -
         return matrix_sides(params, shapes)[side]
     if what in ("dot", "inner") and max([len(s) for s in shapes]) <= 2:
         return matrix_sides((False, what == "inner"), shapes)[side]
+    if what == "view" and _turns(params):
+        return "Gᵀ" if math.prod(shapes[side]) == math.prod(params["place"][1]) else None
     found = FORMULAS.get(what)
     return None if found is None else found[min(side, len(found) - 1)]
 

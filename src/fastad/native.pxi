@@ -229,7 +229,8 @@ def describe_code(Plan plan not None):
              OUT_SUM: "sum"}
     for k in range(p.n_code - 1):           # the last one ends the run
         w = &p.code[k]
-        code.append((VM_ARRAY if w.op == VM_GET else VM_GUARD if w.op >= VM_GUARD else w.op, w.d, w.a, w.b, w.c))
+        op = VM_ARRAY if w.op == VM_GET else VM_GUARD if w.op >= VM_GUARD else w.op
+        code.append((op, w.d, w.a, w.b, w.c))
     for k in range(p.n_array):
         at = &p.array[k]
         shape = dims_of(at.like)

@@ -2370,7 +2370,6 @@ SHOWING = {
     if hasattr(np, name)                # some came after NumPy 2.0
 }
 SHOWING[np.linalg.matrix_transpose] = SHOWING[np.linalg.diagonal] = False
-SHOWING[np.lib.stride_tricks.sliding_window_view] = False
 _core.register_showing(SHOWING)
 _core.register_keeping([np.asarray, np.asanyarray, np.ascontiguousarray, np.asfortranarray])
 

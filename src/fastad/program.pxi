@@ -1061,7 +1061,8 @@ cdef void axes_kept(fad_vm_call *what, fad_array *x, fad_array *y, object params
         what.axes[k] = params is None or params[0] is None or k in params[0]
 
 
-cdef int mask(fad_vm_call *what, ByNumpy rule, fad_call *call, fad_array *x, fad_array *y) except -1:
+cdef int mask(fad_vm_call *what, ByNumpy rule, fad_call *call, fad_array *x,
+              fad_array *y) except -1:
     """Comparisons and logical operations of float64, bools and numbers; bools as numbers."""
     cdef double number = 0.0
     cdef fad_array *z
@@ -1117,7 +1118,8 @@ cdef int written(BuildState state, fad_vm_call *what, fad_call *call, dict param
             np.arange(x.size)[first:], shape, [8 * s for s in steps])[params["index"]]
         if broadcast_steps(have, cells.shape) is None:
             return 0
-        source = np.broadcast_to(np.arange(np.prod(have, dtype=np.int64)).reshape(have), cells.shape)
+        source = np.arange(np.prod(have, dtype=np.int64)).reshape(have)
+        source = np.broadcast_to(source, cells.shape)
         if params["kept"] is not None:
             cells, source = cells[params["kept"]], source[params["kept"]]
         how = [1, cells.size, *cells.ravel().tolist(), *source.ravel().tolist()]
@@ -1128,7 +1130,7 @@ cdef int written(BuildState state, fad_vm_call *what, fad_call *call, dict param
 
 
 cdef list broadcast_steps(tuple have, tuple shape):
-    """The steps through an array of one shape that is seen as another; None where it does not fit."""
+    """The steps through an array of one shape that is seen as another; None if it does not fit."""
     while len(have) > len(shape) and have[0] == 1:
         have = have[1:]
     steps, step = [0] * len(shape), 1

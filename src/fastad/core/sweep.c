@@ -786,9 +786,9 @@ static fad_status reverse_other(fad_tape *t, fad_sweep *s, fad_index i, fad_slot
     return FAD_OK;
 }
 
-/* From the highest seeded node down to the lowest one reached, or past the last goal.  Errors leave the tape as it was
- * once fad_sweep_end has run; nothing is consumed here. */
-/* Compiled with and without goals. */
+/* From the highest seeded node down to the lowest one reached, or past the last goal.  Errors leave
+ * the tape as it was once fad_sweep_end has run; nothing is consumed here.  Compiled with and
+ * without goals. */
 FAD_INLINED fad_status reverse(fad_tape *t, fad_sweep *s, const fad_goals *goals)
 {
     fad_slot *bar = fad_bars(t, s);
@@ -907,7 +907,7 @@ FAD_INLINED fad_status reverse(fad_tape *t, fad_sweep *s, const fad_goals *goals
     return FAD_OK;
 }
 
-fad_status fad_reverse(fad_tape *t, fad_sweep *s)
+FAD_ALIGNED fad_status fad_reverse(fad_tape *t, fad_sweep *s)
 {
     return s->goals ? reverse(t, s, s->goals) : reverse(t, s, NULL);
 }
