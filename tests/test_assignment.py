@@ -812,7 +812,6 @@ SHOWN = {
     "broadcast_to": lambda a: np.broadcast_to(a, (2, 3, 4)),
     "broadcast_to a column": lambda a: np.broadcast_to(a[:, :1], (3, 2)),
     "broadcast_arrays": lambda a: np.broadcast_arrays(a[0], a)[0],
-    "sliding windows": lambda a: np.lib.stride_tricks.sliding_window_view(a, 2, 1),
     "squeeze": lambda a: np.squeeze(a.reshape(3, 1, 4)),
     "expand_dims": lambda a: np.expand_dims(a, 1),
     "reshape": lambda a: np.reshape(a, (2, 6)),
