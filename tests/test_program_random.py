@@ -179,7 +179,7 @@ GRAMMAR = {
         lib.where(tensor > 0, ad.sqrt(tensor), 0.0)
         lib.where(array > 0, tensor, const)
         lib.where((tensor cmp const) & (tensor cmp const), tensor, 0.0)
-        lib.where((tensor > const) | ~(tensor cmp tensor), const, tensor)
+        lib.where(np.bitwise_or(tensor > const, ~(tensor cmp tensor)), const, tensor)
         lib.where(lib.logical_xor(tensor cmp array, tensor), tensor, const)
         lib.where(lib.isfinite(tensor) & lib.logical_not(tensor), const, tensor)
         lib.where(array cmp tensor, tensor, const)
