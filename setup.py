@@ -28,8 +28,9 @@ setup(
                 ["src/fastad/_core.pyx"] + [f"src/fastad/core/{name}.c" for name in SOURCES],
                 depends=[f"src/fastad/core/{name}" for name in DEPENDS] + [
                     "src/fastad/record.h", "src/fastad/tensor_object.h", "src/fastad/cfad.pxd",
-                    "src/fastad/views.pxi", "src/fastad/program.pxi", "src/fastad/graph.pxi",
-                    "src/fastad/native.pxi", "src/fastad/lanes.pxi", "src/fastad/complex.pxi",
+                    "src/fastad/places.h", "src/fastad/blame.pxi", "src/fastad/views.pxi",
+                    "src/fastad/program.pxi", "src/fastad/graph.pxi", "src/fastad/native.pxi",
+                    "src/fastad/lanes.pxi", "src/fastad/complex.pxi",
                     "src/fastad/values.pxi", "src/fastad/draw.pxi"],
                 include_dirs=["src/fastad/core", "src/fastad", np.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],

@@ -262,6 +262,32 @@ def program_memory() -> dict[str, float]:
     return found
 
 
+def bounds() -> dict[str, float]:
+    """How many times as long value, gradient and the value's rounding bound take as without it."""
+    import fastad as ad
+    from fastad import trust
+
+    def arrays(a):
+        return (ad.tanh(a) * ad.exp(a) * a).sum()
+
+    one_thread()
+    found = {}
+    chain, mixed = workloads.multiply_add(500), workloads.mixed(100)
+    for name, function, args in (
+            ("multiply-add", functools.partial(chain.function, ad), chain.leaves),
+            ("mixed", functools.partial(mixed.function, ad), mixed.leaves),
+            ("arrays-4", arrays, (np.linspace(0.0, 1.0, 4),)),
+            ("arrays-100000", arrays, (np.linspace(0.0, 1.0, 100_000),))):
+        program = ad.compile(lambda *args, function=function: function(*args))
+        plain = program.derived("value_and_grad", tuple(range(len(args))))
+        plain(*args)
+        bounded, leaves = trust.bounded(program, args)
+        ours, theirs = alternate(functools.partial(bounded, *leaves),
+                                 functools.partial(plain, *args), rounds=15, block=0.01)
+        found[name] = min(ours) / min(theirs)
+    return found
+
+
 def fits() -> dict[str, Any]:
     """Measure the examples' fits; see `examples.measure`."""
     one_thread()
@@ -301,10 +327,11 @@ def main() -> None:
     command.add_argument("peer_name", choices=ADAPTERS)
     command.add_argument("nodes", type=int)
     commands.add_parser("programs", help="what programs cost besides replays")
+    commands.add_parser("bounds", help="what bounds of rounding errors cost")
     commands.add_parser("examples", help="the examples' fits, by source of derivatives")
     arguments = vars(parser.parse_args())
     measurement = {"pair": pair, "memory": memory, "programs": programs,
-                   "examples": fits}[arguments.pop("what")]
+                   "bounds": bounds, "examples": fits}[arguments.pop("what")]
     try:
         result = measurement(**arguments)
     except Skip as reason:

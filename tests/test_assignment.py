@@ -351,6 +351,18 @@ def test_functions_that_write_are_numpys_and_differentiable(name):
     np.testing.assert_allclose(numbers(v.grad), differences(f, start), rtol=1e-5, atol=1e-5)
 
 
+def test_arrays_take_the_values_of_tensors_without_gradient():
+    a = np.zeros(3)
+    for library in (np, ad):
+        library.copyto(a, ad.tensor([1.0, 2.0, 3.0]))
+        library.put(a, [0], ad.tensor(7.0))
+        assert a.tolist() == [7.0, 2.0, 3.0]
+        with pytest.raises(TypeError, match="copyto: called with these arguments it has no grad"):
+            library.copyto(a, leaf([1.0, 2.0, 3.0]))
+    ad.fill_diagonal(b := np.zeros((2, 2)), 1.0)
+    assert b.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
 def test_a_function_with_out_returns_that_tensor():
     a, x = ad.zeros(3), leaf([1.0, 2.0, 3.0])
     assert np.add(x, 1.0, out=a) is a

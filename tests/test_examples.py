@@ -16,11 +16,13 @@ import pytest
 
 pytest.importorskip("scipy")
 pytest.importorskip("sklearn")
+pytest.importorskip("sympy")
 
 import fastad as ad
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-SCRIPTS = ["nist_fits", "logistic_regression", "scalar_network", "pendulum_fit"]
+SCRIPTS = ["nist_fits", "logistic_regression", "scalar_network", "pendulum_fit",
+           "three_methods"]
 
 
 def run(script, *options, cwd):
@@ -78,6 +80,17 @@ def test_nist_fits_name_the_problems_when_asked_for_one_that_is_not_there(tmp_pa
     done = run("nist_fits", "Misra1b", cwd=tmp_path)
     assert done.returncode == 2
     assert "no problem 'Misra1b'; there are Misra1a, Misra1c," in done.stderr
+
+
+def test_the_three_methods_agree_as_far_as_each_can(tmp_path):
+    done = run("three_methods", "--quick", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The automatic derivative is exact, the symbolic one as well." in done.stdout
+    (best,) = re.findall(r"differences are best with h = .*: error (\S+)", done.stdout)
+    assert 1e-13 < float(best) < 1e-6
+    operations = re.findall(r"\d+", done.stdout.split("symbolic derivative: ")[1].split("\n")[0])
+    assert all(int(b) > 2 * int(a) for a, b in zip(operations, operations[1:]))
+    assert done.stderr == ""
 
 
 def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(tmp_path):

@@ -26,8 +26,8 @@ FLOORS = [
     "numpy_polynomials", "numpy_ufuncs", "numpy_scimath", "numpy_creation", "numpy_methods",
     "numpy_coverage", "adapt", "linalg_rules", "storage", "fft", "linalg_scipy", "linalg",
     "modes", "autograd", "transforms", "native", "rows", "watching", "arguments", "recording",
-    "program", "graph", "formulas", "folding", "layout", "canvas", "pictures", "scipy",
-    "__init__",
+    "program", "blame", "graph", "sympy", "trust", "formulas", "folding", "layout", "canvas",
+    "pictures", "scipy", "__init__",
 ]
 SHIPPED = [
     "py.typed", "__init__.pyi", "_core.pyi", "special.pyi", "_core.pxd", "cfad.pxd", "record.h",

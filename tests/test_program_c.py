@@ -55,6 +55,8 @@ def run(f, *args):
     return status, value, gradient
 
 
+zmul = _core.elementwise["zmul"]
+
 # ---- values --------------------------------------------------------------------------------------
 
 TALL = np.sin(np.arange(2.0 * 150 * 3)).reshape(2, 150, 3)
@@ -76,6 +78,8 @@ def assigned(m):
 FUNCTIONS = {
     "a number": (lambda a, b: a * b + ad.sin(a) / b - 2.0, (0.7, 1.3)),
     "sums and products": (lambda a, b: ((a * b + a) * b + 1.0) * a - b, (0.7, 1.3)),
+    "sizes of products": (lambda a, b: b + abs(zmul(a, b)) + abs(zmul(a, a + b)) - abs(zmul(b, b)),
+                          (0.7, -1.3)),
     "powers": (lambda a, b: a**b + b**2.0 + a**-1.0 + 2.0**a + a**3, (0.7, 1.3)),
     "special functions": (
         lambda a, b: ad.lgamma(a) + ad.digamma(b) * ad.polygamma(1.0, b) + ad.sinc(a) + ad.erf(b)
@@ -93,11 +97,12 @@ FUNCTIONS = {
     "large arrays": (lambda x: (ad.tanh(x * x) + x * 0.5).sum() * x[3],
                      (np.linspace(-1.0, 1.0, 9001),)),
     "constant arrays": (lambda x: (x * np.array([1.0, -0.0, np.inf])).sum() + X @ x, (X,)),
-    "sums over axes": (lambda m: (ad.sum(m, axis=0) ** 2).sum() + (m.sum(1, keepdims=True) * m).sum()
-                       + ad.var(m) + (ad.mean(m, axis=1) ** 3).sum(), (M,)),
+    "sums over axes": (lambda m: (ad.sum(m, axis=0) ** 2).sum()
+                       + (m.sum(1, keepdims=True) * m).sum() + ad.var(m) + (ad.mean(m, axis=1) ** 3).sum(), (M,)),
     "sums over long axes": (lambda t: (ad.sum(t, axis=(0, 2)) ** 2).sum()
                             + (ad.sum(t, axis=1) ** 2).sum(), (TALL,)),
-    "rows by number": (lambda m: (m[[0, 1, 0]] * m[1]).sum() + (m[[1, 0], [2, 2]] ** 2).sum(), (M,)),
+    "rows by number": (lambda m: (m[[0, 1, 0]] * m[1]).sum()
+                       + (m[[1, 0], [2, 2]] ** 2).sum(), (M,)),
     "no rows": (lambda m: (m[[]] ** 2).sum() + m.sum(), (M,)),
     "running sums": (lambda m: (ad.cumsum(m, axis=0) ** 2).sum() + (ad.cumsum(m) ** 3).sum()
                      + (ad.cumsum(m, axis=1) * m).sum(), (M,)),
@@ -107,7 +112,8 @@ FUNCTIONS = {
     "masks": (lambda m: ad.where((m > 0.5) & (m[0] < m) | ~(m <= 2.0), m * m, -m).sum()
               + ad.where(ad.logical_xor(MARKS, 1.0 >= m), m, 0.0).sum(), (M,)),
     "masks as numbers": (lambda m: ((m > m[0, 0]) * m).sum() + ((m != 1.0) * m[1]).sum()
-                         + (ad.isfinite(m) * m).sum() + ad.where(np.signbit(m), m, 3.0).sum(), (M,)),
+                         + (ad.isfinite(m) * m).sum()
+                         + ad.where(np.signbit(m), m, 3.0).sum(), (M,)),
     "constant masks": (lambda m: ad.where(MARKS, m, m * m).sum() + (m[MARKS] ** 2).sum(), (M,)),
     "assignments": (lambda m: (assigned(m) ** 2).sum(), (M,)),
     "stacks of matrices": (lambda m: ((ad.stack([m, m * m]) @ m.T) ** 2).sum()
@@ -735,7 +741,7 @@ def test_all_array_instructions_and_guards_are_known():
     assert set(native._INSTRUCTIONS) == set(kinds)
     assert set(guards) == {"<", "<=", "==", "!=", ">", ">=", "bits", "trunc", "bytes", "no_nan"}
     for text in filter(None, words.values()):
-        assert re.fullmatch(r"value = (reg\[ip->[abc]\]|value|zmul|[ ,()*+])+", text)
+        assert re.fullmatch(r"value = (reg\[ip->[abc]\]|value|zmul|fabs|[ ,()*+])+", text)
 
 
 def test_a_long_program_of_numbers_compiles_in_a_short_time(compiled):

@@ -10,10 +10,11 @@ import test_program_random as drawn
 from conftest import with_failing_allocations
 
 import fastad as ad
-from fastad import program
+from fastad import _core, program
 from fastad import rows as rows_module
 
 RNG = np.random.default_rng(11)
+zmul = _core.elementwise["zmul"]
 
 
 def mixed(x):
@@ -28,6 +29,15 @@ def rational(x):
     for k in range(8):
         y = ad.sqrt(y * y + 1.0) / (x[1] - 3.0) - x[2] * y + float(k)
     return y * y
+
+
+def sizes(x):
+    """Sums with sizes of products, as bounds of rounding errors are made of."""
+    y, total = x[0] + 1.0, x[1] * 0.5
+    for k in range(6):
+        y = y * x[k % 3] + 0.25
+        total = total + abs(zmul(y, x[1]))
+    return abs(zmul(total, y)) + total
 
 
 def branching(x):
@@ -88,7 +98,7 @@ def test_functions_of_libm_agree_to_two_units_in_the_last_place():
         assert ulps(p.map(x, gradient=False), each_row(p, x)) <= 4.0, f
 
 
-@pytest.mark.parametrize("f", [mixed, arrays, branching, rational])
+@pytest.mark.parametrize("f", [mixed, arrays, branching, rational, sizes])
 def test_a_row_has_one_result_wherever_it_stands_among_whichever_others(f):
     p = ad.compile(f)
     x = RNG.normal(size=(700, 5))
@@ -108,6 +118,16 @@ def test_results_do_not_depend_on_the_number_of_threads(f):
     want = p.map(x)
     for threads in (1, 2, 3, 7):
         assert same(p.map(x, threads=threads), want)
+
+
+def test_the_call_that_records_gives_the_bits_of_later_ones():
+    for seed in range(40):
+        x = np.random.default_rng(seed).normal(size=(9, 4))
+        for f in (mixed, branching):
+            p = ad.compile(f)
+            first = p.map(x)
+            assert same(p.map(x), first)
+            assert same(p.map(x[:1]), (first[0][:1], first[1][:1]))
 
 
 def test_rows_that_go_one_by_one_may_go_in_threads_too():

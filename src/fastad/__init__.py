@@ -30,15 +30,18 @@ from . import (
     scipy,
     transforms,
 )
-from ._core import Tensor, release_memory, tensor
+from . import blame as _blame  # noqa: F401  (programs get methods from it)
+from ._core import AnomalyError, Tensor, release_memory, tensor
 from .adapt import adapt
 from .exchange import *  # noqa: F403
 from .exchange import API_VERSION as __array_api_version__  # noqa: F401
 from .graph import Graph, GuardError, load, name, record
-from .modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .modes import detect_anomaly, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .numpy_coverage import *  # noqa: F403
 from .program import Program, ProgramWarning, compile
+from .sympy import factorial, from_sympy, gamma, to_sympy
 from .transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
+from .trust import report
 
 if TYPE_CHECKING:
     from .pictures import Picture as Picture
@@ -72,6 +75,9 @@ def __getattr__(name: str) -> _Any:
 
 _LATER = {"Picture": "pictures", "draw": "pictures", "special": "special"}
 
+_core.library_is((
+    _os.path.dirname(__file__) + _os.sep, _os.path.dirname(_np.__file__) + _os.sep,
+    "<partial ", "<fastad"))
 _core.register_methods(
     {**exchange.METHODS, **numpy_api.METHODS}, numpy_api.getitem, numpy_api.setitem
 )
@@ -83,11 +89,12 @@ _core.register_protocols(numpy_api.array_ufunc, numpy_api.array_function, numpy_
                          numpy_api.FUNCTIONS, numpy_api.OWN_WAY)
 
 __all__ = [
-    "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt", "autograd", "bool",
-    "bool_", "compile", "complex128", "complex64", "e", "enable_grad", "fft", "float32",
-    "float64", "get_include", "grad", "hessian", "inf", "int16", "int32", "int64", "int8",
-    "is_grad_enabled", "jacobian", "jvp", "linalg", "load", "modes", "name", "nan", "newaxis",
-    "no_grad", "pi", "record", "release_memory", "scipy", "set_grad_enabled",
-    "tensor", "transforms", "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
+    "AnomalyError", "Graph", "GuardError", "Program", "ProgramWarning", "Tensor", "adapt",
+    "autograd", "bool", "bool_", "compile", "complex128", "complex64", "detect_anomaly", "e",
+    "enable_grad", "factorial", "fft", "float32", "float64", "from_sympy", "gamma", "get_include",
+    "grad", "hessian", "inf", "int16", "int32", "int64", "int8", "is_grad_enabled", "jacobian",
+    "jvp", "linalg", "load", "modes", "name", "nan", "newaxis", "no_grad", "pi", "record",
+    "release_memory", "report", "scipy", "set_grad_enabled", "tensor", "to_sympy", "transforms",
+    "uint16", "uint32", "uint64", "uint8", "value_and_grad", "vjp",
     *exchange.__all__, *numpy_coverage.__all__, *_LATER,
 ]

@@ -32,6 +32,7 @@ from . import modes as modes
 from . import scipy as scipy
 from . import special as special
 from . import transforms as transforms
+from ._core import AnomalyError as AnomalyError
 from ._core import GuardError as GuardError
 from ._core import Tensor as Tensor
 from ._core import TensorLike
@@ -48,6 +49,7 @@ from .exchange import isdtype as isdtype
 from .graph import Graph as Graph
 from .graph import load as load
 from .graph import record as record
+from .modes import detect_anomaly as detect_anomaly
 from .modes import enable_grad as enable_grad
 from .modes import no_grad as no_grad
 from .modes import set_grad_enabled as set_grad_enabled
@@ -55,12 +57,17 @@ from .pictures import Picture as Picture
 from .pictures import draw as draw
 from .program import Program as Program
 from .program import compile as compile
+from .sympy import factorial as factorial
+from .sympy import from_sympy as from_sympy
+from .sympy import gamma as gamma
+from .sympy import to_sympy as to_sympy
 from .transforms import grad as grad
 from .transforms import hessian as hessian
 from .transforms import jacobian as jacobian
 from .transforms import jvp as jvp
 from .transforms import value_and_grad as value_and_grad
 from .transforms import vjp as vjp
+from .trust import report as report
 
 _bool: TypeAlias = builtins.bool
 _Axis: TypeAlias = int | tuple[int, ...] | None

@@ -26,7 +26,7 @@ import numpy as np
 cnp.import_array()
 
 cdef extern from "record.h":
-    int fad_grad_off, fad_trace_id
+    int fad_grad_off, fad_trace_id, fad_watch, fad_quiet
 
 cdef extern from "tensor_object.h":
     enum: FAD_TENSOR_GIVEN_AS_GRAD
@@ -998,7 +998,7 @@ cdef int record_pair(Tensor out, CoreRule rule, Tensor a, Tensor b, object param
     cdef fad_index i
     if fad_grad_off == 1 or not (tracked(a) or (n == 2 and tracked(b))):
         return 0
-    if out.arr != NULL and out.arr.dtype >= FAD_BOOL and not fad_grad_off:
+    if out.arr != NULL and out.arr.dtype >= FAD_BOOL and not fad_grad_off & 2:
         return 0
     call = begin_call(n)
     try:
@@ -1026,7 +1026,7 @@ cdef int record_call(Tensor out, object rule, tuple inputs, object params,
     for k in range(n):
         any_tracked |= tracked(<Tensor>inputs[k])
     if not any_tracked or (
-            out.arr != NULL and out.arr.dtype >= FAD_BOOL and not fad_grad_off):
+            out.arr != NULL and out.arr.dtype >= FAD_BOOL and not fad_grad_off & 2):
         return 0
     call = begin_call(n)
     try:
@@ -1911,7 +1911,7 @@ cdef object compare(object left, object right, int op):
 
 cdef tuple COMPARISONS = (np.less, np.less_equal, np.equal, np.not_equal, np.greater,
                           np.greater_equal)
-# What a program computes without NumPy, of floats and bools: a number of the core's enumeration each.
+# What a program computes without NumPy, of floats and bools: numbers of the core's enumeration.
 cdef dict MASKS = {**{f: k for k, f in enumerate(COMPARISONS)},
                    np.logical_and: FAD_MASK_AND, np.bitwise_and: FAD_MASK_AND,
                    np.logical_or: FAD_MASK_OR, np.bitwise_or: FAD_MASK_OR,
@@ -2632,6 +2632,8 @@ def set_recording(bint on):
     global fad_grad_off
     was = not fad_grad_off & 1
     fad_grad_off = (fad_grad_off & 2) | (0 if on else 1)
+    if fad_watch and not fad_grad_off:
+        fad_grad_off = 4
     return was
 
 
@@ -3098,6 +3100,8 @@ cdef object sweep(Tensor y, object gradient, bint retain):
     cdef int was_off = fad_grad_off
     cdef list commits = []
     global fad_grad_off
+    if fad_watch:
+        return run_backward([y], [gradient], retain, False, None, True, True)
     refuse("backward() changes .grad")
     g = seed_for(y, gradient)
     check_not_consumed(y, "backward")
@@ -3190,7 +3194,7 @@ def run_backward(list outputs, list gradients, bint retain, bint create_graph, i
         check_not_consumed(y, "backward")
     if fad_trace_id and accumulate:
         refuse("backward() changes .grad")
-    if create_graph or (fad_trace_id and not accumulate):
+    if create_graph or (fad_trace_id and not accumulate) or fad_watch:
         if fad_trace_id:
             outputs = [shadow_of(y) for y in outputs]
             inputs = None if inputs is None else [shadow_of(t) for t in inputs]
@@ -3198,8 +3202,9 @@ def run_backward(list outputs, list gradients, bint retain, bint create_graph, i
             pairs, results, goals = [], trace_sweep(outputs, seeds, inputs), None
         else:
             pairs, results, goals = graph_sweep(outputs, seeds, inputs)
-        if not create_graph and results is not None:
-            results = [None if g is None else g.detach() for g in results]
+        if not create_graph:
+            pairs = [(t, g.detach()) for t, g in pairs]
+            results = results and [None if g is None else g.detach() for g in results]
         if not allow_unused:
             check_used(results)
         if not retain:
@@ -3439,15 +3444,15 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
     cdef dict bars = {}, wanted = {}, leaves = {}
     cdef list pairs = [], found = [], retained = []
     cdef fad_index parent[3]
-    cdef fad_index i
+    cdef fad_index i, before
     cdef fad_call *call
     cdef HookList hooks
     cdef Tensor y, g, t
     cdef int k, n, op
     cdef Py_ssize_t visited = 0
     cdef list pending
-    cdef int was_off = fad_grad_off
-    global fad_grad_off
+    cdef int was_off = fad_grad_off, was_quiet = fad_quiet
+    global fad_grad_off, fad_quiet
     reserve(<fad_index>(len(outputs) + (0 if inputs is None else len(inputs))))
     for y in outputs:
         swept_node(y)
@@ -3458,6 +3463,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
         goals = &found_goals.found
     tape.sweeping += 1      # from here on nothing is moved or dropped: the leaves' nodes stay
     fad_grad_off &= 2
+    fad_quiet = 1
     try:
         for y, g in zip(outputs, seeds):
             i = y.h.idx
@@ -3466,6 +3472,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
             # hooks may change the inputs: what is asked for is what they are now
             places = [((<Tensor>t).h.slot, (<Tensor>t).h.idx) for t in inputs]
             wanted = {idx: None for slot, idx in places if slot < 0}
+        seeded = set(bars) if fad_watch else ()
         pending = [-i for i in bars]        # a heap: the latest node comes first
         heapify(pending)
         while pending:
@@ -3477,6 +3484,9 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
             op = tape.op[i] & FAD_OPCODE
             if not leads_on(goals, i):
                 continue
+            before = tape.n
+            if fad_watch and not finite(g) and i not in seeded:
+                raise_anomaly(i, -2, g)
             if op == FAD_OP_FREED:
                 fail(FAD_CONSUMED, "backward")
             if op == FAD_OP_LEAF:
@@ -3507,18 +3517,24 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
                 params = params_of(call)
                 found = list(vjp_of(rule_of(call), g, sweeper.tensor_of(i), tuple(
                     [sweeper.tensor_of(call.parent[k]) for k in range(n)]), call, params, goals))
+                derive_places(before, i)
                 for k in range(n):
                     if found[k] is not None and leads_on(goals, call.parent[k]):
-                        add_bar(bars, pending, call.parent[k],
-                                fitting(found[k], call.parent[k]))
-                found = []          # a cotangent that nobody holds is changed in place
+                        t = fitting(found[k], call.parent[k])
+                        if fad_watch:
+                            check_cotangent(i, k, g, t)
+                        add_bar(bars, pending, call.parent[k], t)
+                found, t = [], None     # a cotangent that nobody holds is changed in place
                 continue
             n = parents(i, parent)
             for k in range(n):
                 if not leads_on(goals, parent[k]):
                     continue
-                add_bar(bars, pending, parent[k], sweeper.times(
-                    g, sweeper.partial(op, k, parent, n, i), parent[k]))
+                t = sweeper.times(g, sweeper.partial(op, k, parent, n, i), parent[k])
+                if fad_watch:
+                    check_cotangent(i, k, g, t)
+                add_bar(bars, pending, parent[k], t)
+            derive_places(before, i)
         results = None
         for k in list(leaves):
             t, g = leaves[k]
@@ -3540,6 +3556,7 @@ cdef tuple graph_sweep(list outputs, list seeds, object inputs):
         return pairs + retained, results, found_goals
     finally:
         fad_grad_off = was_off
+        fad_quiet = was_quiet
         fad_leave(&tape)
         tidy()
 
@@ -3952,6 +3969,7 @@ def compact():
 def release_memory():
     """Give cached array buffers back to the system."""
     fad_pool_clear()
+    fad_places_free(&tape)
 
 
 def _set_index_limit(limit=None):
@@ -3986,6 +4004,7 @@ cdef Tensor record_binary(str name, Tensor a, Tensor b):
 
 
 include "views.pxi"
+include "blame.pxi"
 include "program.pxi"
 include "graph.pxi"
 include "native.pxi"

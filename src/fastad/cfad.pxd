@@ -104,6 +104,9 @@ cdef extern from "fad.h" nogil:
         fad_leaf *leaf
         int32_t leaf_n
         int64_t bytes, bytes_limit
+        int32_t *place
+        int placing
+        fad_index placed
     fad_status fad_tape_init(fad_tape *t)
     fad_status fad_reserve(fad_tape *t, fad_index extra)
     fad_index fad_push(fad_tape *t, unsigned op, fad_index a, fad_index b, double value)
@@ -191,6 +194,9 @@ cdef extern from "fad.h" nogil:
                          const double *number)
     fad_index fad_push_row(fad_tape *t, int op, fad_index a, fad_index b)
     void fad_note(fad_tape *t, fad_index i, bint passive)
+    fad_status fad_places_begin(fad_tape *t)
+    void fad_places_end(fad_tape *t)
+    void fad_places_free(fad_tape *t)
     fad_status fad_expand(fad_tape *t, fad_index i, fad_index g, fad_index *bar, fad_index *low)
     fad_status fad_expand_forward(fad_tape *t, fad_index i, fad_index *dot)
     fad_status fad_partial_into(int op, int side, const fad_operand *src, fad_array *out)

@@ -46,8 +46,13 @@ def defines(function, *, name=None):
 def _declared(name, value, definition):
     """Declare the primitive of a function with a definition."""
 
+    formula = definition
+
     @rules.primitive(name, reads_inputs=True)
     class DEFINED:
+        def definition(*xs, args, kwargs, places, part):
+            return _evaluated(formula, xs, args, kwargs, places, part)
+
         def forward(*xs, args, kwargs, places, part):
             args, kwargs = _core.filled_in(xs, args, kwargs, places)
             y = value(*args, **kwargs)
@@ -59,7 +64,7 @@ def _declared(name, value, definition):
             recorded = _is_recorded(g, *inputs)
             with _Recording():
                 xs = [_copy(x, recorded) if need else x for x, need in zip(inputs, needs)]
-                again = _evaluated(definition, xs, args, kwargs, places, part, y)
+                again = _of_dtype(_evaluated(formula, xs, args, kwargs, places, part), y)
                 live = [x for x, need in zip(xs, needs) if need and x.requires_grad]
                 if not live or not again.requires_grad:
                     return (None,) * len(xs)
@@ -73,7 +78,7 @@ def _declared(name, value, definition):
             recorded = _is_recorded(*given, *inputs)
             with _Recording():
                 xs = [x if t is None else _copy(x, recorded) for x, t in zip(inputs, tangents)]
-                again = _evaluated(definition, xs, args, kwargs, places, part, y)
+                again = _of_dtype(_evaluated(formula, xs, args, kwargs, places, part), y)
                 pairs = [(x, t) for x, t in zip(xs, tangents) if t is not None and x.requires_grad]
                 if not pairs or not again.requires_grad:
                     return None
@@ -111,12 +116,16 @@ def _copy(x, recorded):
     return x.requires_grad_() if x.dtype.kind in "fc" else x
 
 
-def _evaluated(definition, xs, args, kwargs, places, part, y):
-    """Return the definition's result, or part of it, in the dtype of the value `y`."""
+def _evaluated(definition, xs, args, kwargs, places, part):
+    """Return the definition's result, or part of it."""
     args, kwargs = _core.filled_in(xs, args, kwargs, places)
     again = definition(*args, **kwargs)
     for k in part:
         again = again[k]
+    return again
+
+
+def _of_dtype(again, y):
     return again if again.dtype == y.dtype else _core.astype(again, y.dtype)
 
 

@@ -30,7 +30,7 @@ def collect_names(list into):
     return was
 
 
-def history(list outputs, list watched):
+def history(list outputs, list watched, str who="draw", bint with_gradients=True):
     """The record of tensors, and the gradients of the first by every node; nothing changes.
 
     The hooks of the user are not run, since they could change something.
@@ -42,6 +42,10 @@ def history(list outputs, list watched):
         elements.
     watched : list of Tensor
         Tensors whose nodes are wanted.
+    who : str
+        Whose errors these are.
+    with_gradients : bool
+        Else they are None.
 
     Returns
     -------
@@ -49,14 +53,13 @@ def history(list outputs, list watched):
         The inputs are the leaves.
     values, gradients : list of Tensor or None
         By node: None for values that the tape does not keep, and for gradients where no path
-        leads.
+        leads.  Those of leaves are always there.
     places : list of int
         The nodes of `watched`, -1 for tensors that are not there.
     index : list of int
         Where each node is on the tape.
     """
     cdef Tensor t
-    cdef SweepState state
     cdef fad_index i, p, low, top = -1, n = 0
     cdef fad_index *new = NULL
     cdef uint8_t *needed = NULL
@@ -68,13 +71,13 @@ def history(list outputs, list watched):
     cdef double[::1] number
     cdef dict arrays = {}, constants = {}, calls = {}
     cdef list values, index = [], inputs = []
-    refuse("a picture is drawn")
+    refuse(f"{who} reads the record of a tensor")
     for t in outputs:
         if not active(t):
-            raise ValueError("draw: this tensor has no history and does not require gradients; "
-                             "compute it from a leaf with requires_grad=True, or draw a function "
+            raise ValueError(f"{who}: this tensor has no history and does not require gradients; "
+                             "compute it from a leaf with requires_grad=True, or give a function "
                              "with example inputs")
-        check_not_consumed(t, "draw")
+        check_not_consumed(t, who)
     reserve(<fad_index>len(outputs))
     tape.sweeping += 1          # nothing is moved or dropped meanwhile
     try:
@@ -83,7 +86,7 @@ def history(list outputs, list watched):
         new = <fad_index *>calloc(tape.n + 1, sizeof(fad_index))
         needed = <uint8_t *>calloc(tape.n + 1, 1)
         if new == NULL or needed == NULL:
-            fail(FAD_NOMEM, "draw")
+            fail(FAD_NOMEM, who)
         for t in outputs:
             needed[t.h.idx] = 1
         low = top
@@ -94,7 +97,7 @@ def history(list outputs, list watched):
             n += 1
             code = tape.op[i] & FAD_OPCODE
             if code == FAD_OP_FREED:
-                fail(FAD_CONSUMED, "draw")
+                fail(FAD_CONSUMED, who)
             if code < FAD_OP_CALL:
                 continue
             if code <= FAD_OP_LAST_OWNING:
@@ -119,6 +122,8 @@ def history(list outputs, list watched):
                 arrays[n] = kind_of(i)
             if not (tape.op[i] & FAD_ARRAY and tape.value[i].arr.hollow):
                 values[n] = value_of(i)
+            elif code == FAD_OP_LEAF:
+                values[n] = leaf_tensor(tape.args[i].a)
             op[n] = <uint16_t>code
             if code == FAD_OP_LEAF:
                 op[n] = FAD_OP_CONST
@@ -145,8 +150,11 @@ def history(list outputs, list watched):
             places.append(new[i] if 0 <= i <= top and needed[i] else -1)
         nodes = Nodes(ops, pairs, numbers, arrays, constants, calls, inputs, <int>len(inputs),
                       [new[(<Tensor>t).h.idx] for t in outputs], [], {})
-        state = adjoints(<Tensor>outputs[0], index)
-        return nodes, values, [state.captures.get(j) for j in index], places, index
+        gradients = None
+        if with_gradients:
+            captures = adjoints(<Tensor>outputs[0], index).captures
+            gradients = [captures.get(j) for j in index]
+        return nodes, values, gradients, places, index
     finally:
         free(new)
         free(needed)

@@ -5,8 +5,19 @@
 # everything that does not depend on an input folded into constants.  It can be computed again on
 # tensors (and so differentiated), turned into a Plan without computing anything, and stored.
 
+from time import perf_counter as clock
+
+
 class GuardError(RuntimeError):
-    """A recording does not hold for these inputs: Python looked at a value that differs now."""
+    """A recording does not hold for these inputs: Python looked at a value that differs now.
+
+    Attributes
+    ----------
+    seen : str
+        What it saw, and in which line, where that is known.
+    """
+
+    seen = ""
 
 
 cdef enum:
@@ -44,11 +55,16 @@ cdef class Nodes:
         `at` nodes had been computed.
     names : dict
         Nodes by the names that they were given.
+    places, guard_places, spots : ndarray, list, list, or None
+        Where nodes were recorded and guards were met, as numbers k of ``spots[k - 1]``, which is a
+        code object and an instruction; not stored in files.
     """
     cdef readonly object op, args, number
     cdef readonly dict arrays, constants, calls, names
     cdef readonly list inputs, outputs, guards
     cdef readonly int n_given
+    cdef readonly object places
+    cdef readonly list guard_places, spots
 
     def __init__(self, op, args, number, dict arrays, dict constants, dict calls, list inputs,
                  int n_given, list outputs, list guards, dict names):
@@ -85,6 +101,22 @@ cdef class Nodes:
             return self.calls[i][0].name
         return op_name(self.op[i])
 
+    def place(self, int i):
+        """(file, line, function) of where node i was recorded; None where that is not known."""
+        return None if self.places is None else self.spot(self.places[i])
+
+    def is_derived(self, int i):
+        """Whether a sweep has recorded node i: a derivative of what stands at its place."""
+        return self.places is not None and bool(self.places[i] & PLACE_DERIVED)
+
+    def guard_place(self, int k):
+        """(file, line, function) of where guard k was met; None where that is not known."""
+        return None if self.guard_places is None else self.spot(self.guard_places[k])
+
+    cdef object spot(self, int place):
+        place &= ~PLACE_DERIVED
+        return None if place <= 0 else place_of_code(*self.spots[place - 1])
+
     cdef object marked(self, list wanted, object known):
         """Which nodes `wanted` needs, besides those whose values are `known`."""
         cdef const uint16_t[::1] op = self.op
@@ -107,11 +139,13 @@ cdef class Nodes:
                 need[args[i, 1]] = 1
         return result
 
-    def evaluate(self, dict known, list wanted, bint whole=True):
+    def evaluate(self, dict known, list wanted, bint whole=True, seconds=None, bint define=False):
         """Tensors of the nodes `wanted`, computed from the tensors `known` by node.
 
         Only what is needed is computed.  With `whole` everything that Python saw must be seen
         again, as for the function's result; otherwise what it saw before these nodes were made.
+        To `seconds`, an array, the time that each node takes is added.  With `define` primitives
+        are computed by their definitions, where these are known and have a value.
 
         Raises
         ------
@@ -120,9 +154,10 @@ cdef class Nodes:
         KeyError
             If an input is needed that is not known; its node is the error's argument.
         """
-        return self.computed(known, wanted, whole, False)
+        return self.computed(known, wanted, whole, False, seconds, define)
 
-    cdef list computed(self, dict known, list wanted, bint whole, bint checking):
+    cdef list computed(self, dict known, list wanted, bint whole, bint checking,
+                       double[::1] seconds=None, bint define=False):
         """As evaluate.  While a stored graph is checked, guards are not looked at, since the inputs
         are made up; instead every value must be of the kind that the graph says."""
         cdef const uint16_t[::1] op = self.op
@@ -131,6 +166,9 @@ cdef class Nodes:
         cdef const uint8_t[::1] need
         cdef Py_ssize_t i, n = len(self.op), g = 0, n_guards = 0, last = max(wanted, default=-1)
         cdef int code
+        cdef fad_index start = 0
+        cdef bint placing = fad_trace_id != 0 and tape.placing and self.places is not None
+        cdef double began = 0.0
         cdef list values = [None] * n
         cdef list guards
         guards = [guard for guard in self.guards
@@ -147,6 +185,9 @@ cdef class Nodes:
                 continue
             if i & 0xffff == 0:
                 PyErr_CheckSignals()
+            if seconds is not None:
+                began = clock()
+            start = tape.n
             found = known.get(i)
             code = op[i]
             if found is not None:
@@ -157,7 +198,7 @@ cdef class Nodes:
                 found = self.constants[i] if i in self.arrays else number[i]
             elif code <= FAD_OP_LAST_OWNING:
                 try:
-                    found = self.call(i, values)
+                    found = self.defined(i, values) if define else self.call(i, values)
                 except np.linalg.LinAlgError:
                     if not checking:
                         raise
@@ -167,6 +208,10 @@ cdef class Nodes:
             else:
                 found = binary(code, values[args[i, 0]], values[args[i, 1]])
             values[i] = found
+            if placing and tape.n > start:
+                self.place_again(i, start)
+            if seconds is not None:
+                seconds[i] += clock() - began
             if checking:
                 self.check_kind(i, floating(found))
         while g < n_guards:
@@ -174,12 +219,44 @@ cdef class Nodes:
             g += 1
         return [floating(values[i]) for i in wanted]
 
+    cdef int place_again(self, Py_ssize_t i, fad_index start) except -1:
+        """What was recorded from `start` on stands where node i stood."""
+        cdef fad_index j
+        cdef int32_t place = self.places[i], again
+        if place & ~PLACE_DERIVED > 0:
+            code, at = self.spots[(place & ~PLACE_DERIVED) - 1]
+            again = fad_place_new(code, at)
+            for j in range(start, tape.n):
+                tape.place[j] = again | place & PLACE_DERIVED
+            tape.placed = max(tape.placed, tape.n)
+        return 0
+
     cdef object call(self, Py_ssize_t i, list values):
         rule, params, nodes = <tuple>self.calls[i]
-        kind = self.arrays.get(i)
         if rule is None:
             return elementwise(self.op[i], tuple([values[p] for p in <tuple>nodes]))
-        inputs = tuple([floating(values[p]) for p in <tuple>nodes])
+        return self.again(i, tuple([floating(values[p]) for p in <tuple>nodes]))
+
+    def has_definitions(self):
+        """Whether nodes of primitives that have a definition are there."""
+        return any([definition_of(call[0]) is not None for call in self.calls.values()])
+
+    cdef object defined(self, Py_ssize_t i, list values):
+        cdef Tensor t
+        rule, params, nodes = <tuple>self.calls[i]
+        definition = definition_of(rule)
+        if definition is None:
+            return self.call(i, values)
+        t = definition(*[floating(values[p]) for p in <tuple>nodes], **params)
+        if t is None:               # nothing that has a derivative
+            return self.call(i, values)
+        dtype = self.arrays[i][1] if i in self.arrays else F64
+        return t if t.dtype == dtype else astype(t, dtype)
+
+    def again(self, Py_ssize_t i, tuple inputs):
+        """The structured primitive of node i of other tensors."""
+        rule, params, nodes = <tuple>self.calls[i]
+        kind = self.arrays.get(i)
         if isinstance(rule, CoreRule):
             shape, dtype = (NO_SHAPE, F64) if kind is None else kind
             return (<CoreRule>rule).compute(inputs, params, shape, dtype)
@@ -214,9 +291,12 @@ cdef class Nodes:
             seen = look(x)
             same = seen.tobytes() == (np.float64(number) if array is None else array).tobytes()
         if not same:
-            raise GuardError(
-                f"graph: {self.described(guard)} when it was recorded, which does not hold for "
+            seen = self.described(guard)
+            error = GuardError(
+                f"graph: {seen} when it was recorded, which does not hold for "
                 "these inputs; record it again with them")
+            error.seen = seen
+            raise error
         return 0
 
     cdef int check_kind(self, Py_ssize_t i, Tensor t) except -1:
@@ -337,12 +417,19 @@ cdef class Nodes:
         return 0
 
     def described(self, guard):
-        """What Python saw, in words."""
+        """What Python saw, in words, and where."""
+        found = None
+        for k, other in enumerate(self.guards):
+            if other is guard:
+                found = self.guard_place(k)
+        return self.seen(guard) + (f" (at {found[0]}:{found[1]})" if found else "")
+
+    cdef str seen(self, guard):
         kind, wanted, a, b, at, number, array = guard
         what = f"node {a} ({self.primitive(a)})"
         if kind <= FAD_GUARD_GE:
-            right = number_text(self.number[b]) if self.op[b] == FAD_OP_CONST else f"node {b}"
-            left = number_text(self.number[a]) if self.op[a] == FAD_OP_CONST else what
+            right = self.side(b, f"node {b}")
+            left = self.side(a, what)
             sign = ("<", "<=", "==", "!=", ">", ">=")[kind]
             return f"{left} {sign} {right} was {bool(wanted)}"
         if kind == FAD_GUARD_TRUNC:
@@ -352,6 +439,11 @@ cdef class Nodes:
         if array is None:
             return f"{what} was {number_text(number)}"
         return f"{what} was {np.array2string(array, threshold=8)}"
+
+    cdef str side(self, int i, str what):
+        """A side of a comparison: a number, if it is one in every run."""
+        constant = self.op[i] == FAD_OP_CONST and i not in self.inputs
+        return number_text(self.number[i]) if constant else what
 
     def plan(self, list outer, hooks=None, bint plain=False):
         """A Plan of these nodes; `outer` are the tensors that it reads anew in each run.
@@ -442,11 +534,16 @@ def plain_plan(Plan plan not None):
     return other
 
 
+cdef object definition_of(rule):
+    return getattr(rule, "definition", None)
+
+
 cdef str number_text(double x):
     return repr(float(x))
 
 
 core_rules = CORE_RULES
+GUARD_TRUNC, GUARD_NO_NAN = FAD_GUARD_TRUNC, FAD_GUARD_NO_NAN
 
 
 def opcode_name(int op):
@@ -471,9 +568,9 @@ def partial_of(int op, int side):
     return partial_rule(op, side)
 
 
-cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_t n_given,
-                   const fad_index *out, Py_ssize_t n_out):
-    """What the running trace took down, as far as outputs, guards and names need it."""
+cdef Nodes capture(fad_index start, dict named, list looked, list where, const fad_index *src,
+                   Py_ssize_t n_in, Py_ssize_t n_given, const fad_index *out, Py_ssize_t n_out):
+    """What was taken down from node `start` on, as far as outputs, guards and names need it."""
     cdef uint8_t *state = <uint8_t *>calloc(tape.n + 1, 1)
     cdef fad_index *new = NULL      # the new number of a node
     cdef fad_index *before = NULL   # how many nodes stand before it
@@ -484,6 +581,8 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
     cdef uint16_t[::1] op
     cdef int32_t[:, ::1] args
     cdef double[::1] number
+    cdef int32_t[::1] place
+    cdef Nodes nodes
     cdef dict arrays = {}, constants = {}, calls = {}
     if state == NULL:
         fail(FAD_NOMEM, "program")
@@ -495,7 +594,7 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
         for k in range(n_in):
             state[src[k]] = STATE_VARIES | STATE_NEEDED
             low = min(low, src[k])
-        for i in range(trace.start, tape.n):
+        for i in range(start, tape.n):
             code = tape.op[i] & FAD_OPCODE
             if code < FAD_OP_CALL:
                 continue
@@ -509,9 +608,10 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                     state[i] |= state[tape.args[i].b] & STATE_VARIES
             if tape.op[i] & FAD_ARRAY and tape.value[i].arr.hollow:
                 state[i] |= STATE_VARIES    # what was changed in place is computed again
-        names = {name: i for name, i in trace.names.items() if i >= 0}
-        guards = [g for g in trace.guards
-                  if (state[g[2]] | (state[g[3]] if g[3] >= 0 else 0)) & STATE_VARIES]
+        names = {name: i for name, i in named.items() if i >= 0}
+        kept = [k for k, g in enumerate(looked)
+                if (state[g[2]] | (state[g[3]] if g[3] >= 0 else 0)) & STATE_VARIES]
+        guards, where = [looked[k] for k in kept], [where[k] for k in kept]
         for k in range(n_out):
             state[out[k]] |= STATE_NEEDED
         for g in guards:
@@ -537,6 +637,10 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                     state[tape.args[i].b] |= STATE_NEEDED
         ops, pairs, numbers = np.zeros(n, np.uint16), np.zeros((n, 2), np.int32), np.zeros(n)
         op, args, number = ops, pairs, numbers
+        places = None
+        if tape.placing:
+            places = np.zeros(n, np.int32)
+            place = places
         n = 0
         for i in range(tape.n):
             before[i] = n
@@ -547,6 +651,8 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                 new[i] = new[tape.args[i].a]        # a second name of the same value
                 continue
             new[i] = n
+            if places is not None and i >= start:
+                place[n] = tape.place[i]
             if tape.op[i] & FAD_ARRAY:
                 arrays[n] = kind_of(i)
             if not state[i] & STATE_VARIES or code < FAD_OP_CALL:
@@ -571,12 +677,16 @@ cdef Nodes capture(Trace trace, const fad_index *src, Py_ssize_t n_in, Py_ssize_
                         args[n, 1] = new[tape.args[i].b]
             n += 1
         before[tape.n] = n
-        return Nodes(
+        nodes = Nodes(
             ops, pairs, numbers, arrays, constants, calls, [new[src[k]] for k in range(n_in)],
             <int>n_given, [new[out[k]] for k in range(n_out)],
             [(kind, wanted, new[<fad_index>a], new[<fad_index>b] if b >= 0 else -1,
               before[<fad_index>at], x, array) for kind, wanted, a, b, at, x, array in guards],
             {name: new[<fad_index>i] for name, i in names.items()})
+        if places is not None:
+            nodes.places, nodes.guard_places = places, where
+            nodes.spots = list(<list>fad_place_list)
+        return nodes
     finally:
         free(state)
         free(new)

@@ -46,6 +46,7 @@ _NUMBER = Kind((), np.dtype(np.float64))
 _GRADIENT = "grad:"
 _MOST_RUNS = 64
 _LISTED = 200
+_DEEPEST = 16
 
 
 class Graph:
@@ -267,6 +268,13 @@ class Graph:
 
         return run
 
+    def to_sympy(self, *examples: Any, limit: int = 10_000) -> Any:
+        """Value and gradient as SymPy expressions; see `fastad.to_sympy`.
+
+        Examples are needed where the recording saw values that do not fit to made-up ones.
+        """
+        return program.ABOVE["to_sympy"](self, *examples, limit=limit)
+
     # Keeping it.
 
     def _stored(self) -> bytes:
@@ -391,6 +399,29 @@ def record(function: Callable[..., Any], *examples: Any, **named: Any) -> Graph:
     plan = replay.plans[key][0]
     return Graph(getattr(source, "__name__", type(source).__name__), plan.nodes, plan.outer, key,
                  plan.result, _input_names(source, examples, named))
+
+
+def defined(g: Graph, leaves: list[Any]) -> Graph:
+    """The graph with its primitives written in others, where they have definitions.
+
+    It is recorded again with inputs like `leaves`; lines are those of `g`.
+    """
+    for _ in range(_DEEPEST):
+        if not g._nodes.has_definitions():
+            break
+        g = _defined_once(g, leaves)
+    return g
+
+
+def _defined_once(g: Graph, leaves: list[Any]) -> Graph:
+    def function(*inputs: Any) -> Any:
+        tensors = [_core.as_tensor(x) for x in (*inputs, *g._outer)]
+        nodes = g._nodes
+        return nodes.evaluate(dict(zip(nodes.inputs, tensors)), nodes.outputs, define=True)
+
+    again = record(function, *leaves)
+    result = transforms.mapped(g._result, lambda x: again._result[x] if type(x) is int else x)
+    return Graph(g.name, again._nodes, again._outer, None, result, g._input_names)
 
 
 def _input_names(function: Any, examples: tuple[Any, ...], named: dict[str, Any]) -> list[str]:

@@ -858,7 +858,7 @@ class _Recording:
 
     def ties(self, step: dict[str, Any]) -> str:
         """Where elements are the extremum: weights with the sum 1."""
-        out, (_, x), (is_array, y) = step["out"][1], *step["args"]
+        out, ((_, x), (is_array, y)) = step["out"][1], step["args"]
         outer, n, inner = self.folded(x, step["ta"], step["tb"])
         if not self.size(x):
             return ""

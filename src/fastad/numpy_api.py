@@ -2252,6 +2252,19 @@ take_out(globals())
 amax, amin, around = max, min, round
 
 
+def _writer(function):
+    """Return a function that writes into its first argument, for arrays too."""
+
+    @functools.wraps(function)
+    def write(*args, **kwargs):
+        target = args[0] if args else next(iter(kwargs.values()), None)
+        if type(target) is Tensor:
+            return function(*args, **kwargs)
+        return without_gradient(getattr(np, function.__name__), args, kwargs)
+
+    return write
+
+
 # Functions that are not NumPy's own even where no gradient is needed.
 OWN_WAY: set = {getattr(np, name) for name in TARGETS}
 
@@ -2358,7 +2371,7 @@ def _named_by_tables():
         if isinstance(candidate, np.ufunc) and candidate in UFUNCS:
             named[name] = UFUNCS[candidate]
     named.update(_core.elementwise)
-    named.update(TARGETS)
+    named.update({name: _writer(f) for name, f in TARGETS.items()})
     # `where` and `clip` above take what NumPy's take
     for name in _OWN_NAMES:
         named.pop(name, None)

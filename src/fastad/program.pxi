@@ -22,6 +22,7 @@ cdef class Trace:
     cdef int was_off
     cdef fad_index start
     cdef list guards                # (kind, wanted, a, b, at, number, array or None)
+    cdef list guard_places          # where Python looked
     cdef set seen                   # of guards
     cdef dict shadows               # id(tensor) -> (tensor, its shadow)
     cdef list inputs                # tensors
@@ -31,6 +32,7 @@ cdef class Trace:
 
     def __cinit__(self):
         self.guards = []
+        self.guard_places = []
         self.seen = set()
         self.shadows = {}
         self.inputs = []
@@ -41,6 +43,7 @@ cdef class Trace:
         if fad_trace_id:
             raise RuntimeError("trace: this thread records a trace already")
         reserve(1)
+        begin_places()
         last_trace = last_trace + 1 if last_trace < 0x7fffffff else 1
         self.id = last_trace
         self.was_off = fad_grad_off
@@ -77,6 +80,7 @@ cdef class Trace:
             h = after
         self.inputs = []
         self.shadows = {}
+        fad_places_end(&tape)
         let_tape_move()
         return 0
 
@@ -94,10 +98,20 @@ cdef class Trace:
         self.place(t, is_float(t))
         self.inputs.append(t)
         if is_float(t):
-            return unary(FAD_OP_positive, t)
+            return self.second(t)
         own = bare(t)
         follow(own, t)
         return own
+
+    cdef Tensor second(self, Tensor t):
+        """Another tensor of an input, which comes from no place in the function."""
+        global fad_quiet
+        cdef int was_quiet = fad_quiet
+        fad_quiet = 1
+        try:
+            return unary(FAD_OP_positive, t)
+        finally:
+            fad_quiet = was_quiet
 
     def reads_gradients(self):
         """Whether a caller may want gradients of tensors that the function found outside."""
@@ -122,6 +136,7 @@ cdef class Trace:
             return 0
         self.seen.add(key)
         self.guards.append((kind, wanted, a, b, tape.n, number, array))
+        self.guard_places.append(fad_here())
         return 0
 
 
@@ -200,9 +215,26 @@ cdef Tensor shadow_of(Tensor t):
     return shadow
 
 
-cdef inline void note(Tensor t) noexcept:
-    """Complete the node of a result that was recorded in a trace."""
-    fad_note(&tape, t.h.idx, fad_grad_off == 3)
+cdef inline int note(Tensor t) except -1:
+    """Complete the node of a result that was recorded in a trace, or while a thread watches."""
+    if fad_grad_off & 2:
+        fad_note(&tape, t.h.idx, fad_grad_off == 3)
+    if not fad_quiet:
+        take_place(t)
+    return 0
+
+
+cdef inline int note_written(Tensor t) except -1:
+    """As note, of a tensor that something was written into; what is there was looked at before."""
+    global fad_quiet
+    cdef int was_quiet = fad_quiet
+    if not was_quiet:
+        put_place(t)
+    fad_quiet = 1
+    try:
+        return note(t)
+    finally:
+        fad_quiet = was_quiet
 
 
 cdef Tensor bare(Tensor t):
@@ -566,7 +598,7 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
     cdef GraphSweep sweeper = GraphSweep()
     cdef fad_index *bar
     cdef fad_index parent[3]
-    cdef fad_index i, low, top = -1, n, g
+    cdef fad_index i, low, top = -1, n, g, before = tape.n, last = -1
     cdef fad_call *call
     cdef fad_status status
     cdef HookList hooks
@@ -578,8 +610,8 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
     cdef const fad_goals *goals
     cdef bint mine, ends
     cdef int k, op, arity
-    global fad_grad_off
-    cdef int was_off = fad_grad_off
+    global fad_grad_off, fad_quiet
+    cdef int was_off = fad_grad_off, was_quiet = fad_quiet
     if not FORMULA_KNOWN:
         hand_over_formulas()
     reserve(<fad_index>(2 * len(outputs) + len(inputs)))
@@ -593,6 +625,7 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
     if bar == NULL:
         fail(FAD_NOMEM, "backward")
     fad_grad_off &= 2
+    fad_quiet = 1
     try:
         found_goals = goals_of(outputs, inputs)
         goals = &found_goals.found
@@ -602,8 +635,11 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
             add_node(bar, &low, y.h.idx, parent_of(gt, True))
         i = top + 1
         while i > low:
+            if last >= 0:
+                derive_places(before, last)
             i -= 1
             mine = bool(alone) and alone.pop(i, -1) == bar[i]
+            before, last = tape.n, i
             if not leads_on(goals, i):
                 continue
             if picked and i in picked:
@@ -685,6 +721,8 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
                     t = sweeper.times(gt, sweeper.partial(op, k, parent, arity, i), parent[k])
                     reserve(1)
                     add_node(bar, &low, parent[k], parent_of(t, True))
+        if last >= 0:
+            derive_places(before, last)
         results = []
         for t in inputs:
             if t.h.slot < 0:
@@ -700,6 +738,7 @@ cdef list trace_sweep(list outputs, list seeds, list inputs):
         return results
     finally:
         fad_grad_off = was_off
+        fad_quiet = was_quiet
         free(bar)
 
 
@@ -708,16 +747,18 @@ cdef list trace_forward(list outputs, list inputs, list tangents, fad_index low,
     cdef GraphSweep sweeper = GraphSweep()
     cdef fad_index *dot
     cdef fad_index parent[3]
-    cdef fad_index i, p, lowest = low
+    cdef fad_index i, p, lowest = low, before = tape.n, last = -1
     cdef fad_call *call
     cdef fad_status status
     cdef Tensor t, d, y
-    cdef int k, n, op
+    cdef int k, n, op, was_quiet = fad_quiet
+    global fad_quiet
     if not FORMULA_KNOWN:
         hand_over_formulas()
     dot = <fad_index *>calloc(top + 1, sizeof(fad_index))
     if dot == NULL:
         fail(FAD_NOMEM, "jvp")
+    fad_quiet = 1
     try:
         for i in range(top + 1):
             dot[i] = -1
@@ -726,6 +767,9 @@ cdef list trace_forward(list outputs, list inputs, list tangents, fad_index low,
                 reserve(1)
                 add_node(dot, &lowest, t.h.idx, parent_of(d, True))
         for i in range(low, top + 1):
+            if last >= 0:
+                derive_places(before, last)
+            before, last = tape.n, i
             if i & 0xffff == 0:
                 PyErr_CheckSignals()
             op = tape.op[i] & FAD_OPCODE
@@ -759,8 +803,10 @@ cdef list trace_forward(list outputs, list inputs, list tangents, fad_index low,
                                      sweeper.partial(op, k, parent, n, i), i)
                     reserve(1)
                     add_node(dot, &lowest, i, parent_of(d, True))
+        derive_places(before, last)
         return [sweeper.tensor_of(dot[y.h.idx]) if dot[y.h.idx] >= 0 else None for y in outputs]
     finally:
+        fad_quiet = was_quiet
         free(dot)
 
 
@@ -986,7 +1032,8 @@ cdef void axes_kept(fad_vm_call *what, fad_array *x, fad_array *y, object params
         what.axes[k] = params is None or params[0] is None or k in params[0]
 
 
-cdef int mask(fad_vm_call *what, ByNumpy rule, fad_call *call, fad_array *x, fad_array *y) except -1:
+cdef int mask(fad_vm_call *what, ByNumpy rule, fad_call *call, fad_array *x,
+              fad_array *y) except -1:
     """Comparisons and logical operations of float64, bools and numbers; bools as numbers."""
     cdef double number = 0.0
     cdef fad_array *z
@@ -1042,7 +1089,8 @@ cdef int written(BuildState state, fad_vm_call *what, fad_call *call, dict param
             np.arange(x.size)[first:], shape, [8 * s for s in steps])[params["index"]]
         if broadcast_steps(have, cells.shape) is None:
             return 0
-        source = np.broadcast_to(np.arange(np.prod(have, dtype=np.int64)).reshape(have), cells.shape)
+        source = np.arange(np.prod(have, dtype=np.int64)).reshape(have)
+        source = np.broadcast_to(source, cells.shape)
         if params["kept"] is not None:
             cells, source = cells[params["kept"]], source[params["kept"]]
         how = [1, cells.size, *cells.ravel().tolist(), *source.ravel().tolist()]
@@ -1053,7 +1101,7 @@ cdef int written(BuildState state, fad_vm_call *what, fad_call *call, dict param
 
 
 cdef list broadcast_steps(tuple have, tuple shape):
-    """The steps through an array of one shape that is seen as another; None where it does not fit."""
+    """Steps through an array of one shape that is seen as another; None where it does not fit."""
     while len(have) > len(shape) and have[0] == 1:
         have = have[1:]
     steps, step = [0] * len(shape), 1
@@ -1314,7 +1362,9 @@ def finish_trace(Trace trace not None, list outputs, hooks=None):
         n_given = len(trace.inputs)
         return build_plan(
             BuildState(), trace.start, nodes, n_in, n_out, trace.guards, n_given,
-            [t for t, _ in shadows], capture(trace, nodes, n_in, n_given, nodes + n_in, n_out),
+            [t for t, _ in shadows], capture(
+                trace.start, trace.names, trace.guards, trace.guard_places, nodes, n_in, n_given,
+                nodes + n_in, n_out),
             hooks)
     finally:
         free(nodes)
@@ -1788,6 +1838,8 @@ cdef class Replay:
     def __call__(self, *args, **kwargs):
         cdef Plan plan = self.last
         cdef list result = []
+        if fad_watch and not fad_trace_id and self.hooks is not None:
+            return self.hooks.watched(self, args, kwargs)
         if kwargs and "out" in kwargs and not self.takes_out:
             out = kwargs.pop("out")
             if out is not None:

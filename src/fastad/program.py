@@ -414,6 +414,15 @@ def _sweep(
 # The public class.
 
 
+# What the floors above know of programs, by name: methods of `Program` end here.
+ABOVE: dict[str, Callable[..., Any]] = {}
+
+
+def watched(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call while somebody looks for nan and inf; a hook of Replay."""
+    return ABOVE["watched"](replay, args, kwargs)
+
+
 def _new_replay(
     function: Callable[..., Any], source: Any, argnums: tuple[int, ...] = ()
 ) -> Replay:
@@ -453,6 +462,7 @@ class Program(Replay):
         self.source = function
         self._derived: dict[Any, Any] = {}
         self._calls: dict[Any, Any] = {}
+        self.reports: dict[int, Any] = {}       # what `report` keeps, by recording
         self._long: dict[str, bool] = {}        # fastad.scipy: which Jacobians are, and are tall
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -817,6 +827,71 @@ class Program(Replay):
             with open(path, "w") as file:
                 file.write(text)
         return text
+
+    def blame(self, *args: Any) -> Any:
+        """Return what the first nan or inf in value or gradient comes from, or None.
+
+        Returns
+        -------
+        AnomalyError or None
+            Not raised; with ``primitive``, ``inputs``, ``file``, ``line``, ``function`` and
+            ``gradient``.
+
+        Raises
+        ------
+        ValueError
+            If no program can be made of the function.
+
+        Examples
+        --------
+        >>> import fastad as ad
+        >>> f = ad.compile(lambda x, y: ad.exp(x) * ad.log(y))
+        >>> error = f.blame(1.0, -1.0)
+        >>> error.primitive, error.inputs, error.gradient
+        ('log', (-1.0,), False)
+        >>> f.blame(1.0, 1.0) is None
+        True
+        """
+        return ABOVE["blame"](self, *args)
+
+    def profile(self, *args: Any, repeats: int = 5) -> Any:
+        """Return time and memory by the lines of the user's code, for these arguments.
+
+        The recording of value and gradient (of the value alone, where it is no single number) is
+        computed operation by operation, `repeats` times, of which the fastest counts.  A replay
+        fuses operations and is faster: read this as shares.
+
+        Returns
+        -------
+        Profile
+            With ``lines``, the costliest first; printed, it is a table.
+
+        Raises
+        ------
+        ValueError
+            If no program can be made of the function.
+
+        Examples
+        --------
+        >>> import fastad as ad
+        >>> import numpy as np
+        >>> f = ad.compile(lambda x: (ad.sin(x) * x).sum())
+        >>> found = f.profile(np.ones(1000))
+        >>> found.lines[0].operations > 3, found.lines[0].bytes > 16000
+        (True, True)
+        """
+        return ABOVE["profile"](self, *args, repeats=repeats)
+
+    def report(self, *args: Any) -> Any:
+        """Return value and gradient with what they are worth; see `fastad.report`."""
+        return ABOVE["report"](self, *args)
+
+    def to_sympy(self, *examples: Any, limit: int = 10_000) -> Any:
+        """Value and gradient as SymPy expressions; see `fastad.to_sympy`.
+
+        Without example arguments, those of the recording that was used last.
+        """
+        return ABOVE["to_sympy"](self, *examples, limit=limit)
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__qualname__", repr(self.function))

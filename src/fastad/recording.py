@@ -71,9 +71,10 @@ def record(
     if in_a_row > _most_recordings or (
         in_a_row >= _long_recordings and in_a_row * plan.figures()["instructions"] > _long
     ):
+        flipped = _flipped(replay, key, leaves)
         _give_up(
             replay, key, "a guard fails in every call, or what the function finds outside changes: "
-            "choose with where, maximum or clip instead of if"
+            f"choose with where, maximum or clip instead of if{flipped and f' ({flipped})'}"
         )
     elif len(replay.plans) >= _most_keys and not replay.warned:
         replay.warned = True
@@ -86,6 +87,17 @@ def record(
 # long ones, which take as long as ten calls of the function, a few that hold so many instructions.
 _most_recordings, _most_keys = 12, 32
 _long_recordings, _long = 3, 200_000
+
+
+def _flipped(replay: Replay, key: Any, leaves: list[Any]) -> str:
+    """What Python saw otherwise in the recording before the newest one, and where."""
+    for plan in replay.plans.get(key, [])[1:2]:
+        inputs = [_core.wrap(x) for x in leaves] + plan.outer
+        try:
+            plan.nodes.evaluate(dict(zip(plan.nodes.inputs, inputs)), plan.nodes.outputs)
+        except _core.GuardError as error:
+            return error.seen
+    return ""
 
 
 def _difference(keys: list[Any]) -> str:

@@ -370,6 +370,7 @@ def _by_programs(
     results = _Results(rows.count)
     pending = np.arange(rows.count)
     tried: list[Any] = []
+    computed: dict[int, Any] = {}       # by an ordinary call
     # Where tensors from outside are differentiated too, results have a history.
     if _core.is_grad_enabled() and any(plan.outer_active() for plan in replay.current(key)):
         return _one_by_one(replay, rows, progress)
@@ -386,15 +387,22 @@ def _by_programs(
             if not bad.all():
                 done = slice(None) if everything and not bad.any() else pending[~bad]
                 results.put_run(done, plan.result, outputs)
-                replay.served(key, plan, int(np.count_nonzero(~bad)))
+                others = ~bad & ~np.isin(pending, list(computed))
+                if others.any():        # than the one that it was recorded from
+                    replay.served(key, plan, int(np.count_nonzero(others)))
             pending = pending[bad]
             if not pending.size:
                 break
         else:
-            row, pending = int(pending[0]), pending[1:]
-            result = replay(*rows.row(row))
-            if any(isinstance(x, Tensor) and x.requires_grad for x in _flat(result)):
-                return _one_by_one(replay, rows, progress)
-            results.put_one(row, result)
+            row = int(pending[0])
+            if row not in computed:
+                result = replay(*rows.row(row))
+                if any(isinstance(x, Tensor) and x.requires_grad for x in _flat(result)):
+                    return _one_by_one(replay, rows, progress)
+                computed = {row: result}
+                if any(all(plan is not other for other in tried) for plan in replay.current(key)):
+                    continue    # it gets the bits that it has when the program is there already
+            pending = pending[1:]
+            results.put_one(row, computed.pop(row))
             progress.add(1)
     return results.nested(bool(tensors) or rows.tensors)

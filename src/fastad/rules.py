@@ -41,11 +41,14 @@ class Primitive:
         The result is linear in all inputs jointly.
     reads_inputs, reads_output : bool
         Whether VJP or JVP read the values, beyond shape and dtype, of the inputs or the result.
+    definition : callable or None
+        The same in other primitives, as a function of the inputs as tensors and the parameters.
     """
 
     __slots__ = (
         "name",
         "forward",
+        "definition",
         "vjp",
         "jvp",
         "accumulate",
@@ -72,6 +75,7 @@ def primitive(name, *, linear=False, reads_inputs=False, reads_output=False):
         rule.vjp = functions["vjp"]
         rule.jvp = functions.get("jvp")
         rule.accumulate = functions.get("accumulate")
+        rule.definition = functions.get("definition")
         rule.linear = linear
         rule.reads_inputs = reads_inputs
         rule.reads_output = reads_output

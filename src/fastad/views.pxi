@@ -799,8 +799,8 @@ cdef int write(Tensor root, Tensor value, dict params, str symbol) except -1:
     elif i >= 0:
         leave_node(root)
         fad_link(&tape, &root.h, i)
-        if fad_grad_off & 2:
-            note(root)
+        if fad_grad_off > 1:
+            note_written(root)
     views_are_stale(root)
     tidy()
     return 0
@@ -1068,6 +1068,6 @@ cdef bint set_number_at(Tensor t, object index, object value) except -1:
         fad_unlink(&tape, &root.h)
     fad_link(&tape, &root.h, new)
     if fad_grad_off:
-        note(root)
+        note_written(root)
     views_are_stale(root)
     return True

@@ -20,7 +20,14 @@ typedef struct {
 
 /* `group` numbers the elementwise steps that run together, tile by tile; -1: none.  Steps that are
  * compared with later ones have 0 for the arguments that are not there. */
-enum { STEP_ROW, STEP_CALL, STEP_GUARD, STEP_MULADD, STEP_ZMULADD, STEP_FUSED, STEP_NONE };
+enum { STEP_ROW, STEP_CALL, STEP_GUARD, STEP_MULADD, STEP_ZMULADD, STEP_ABSADD, STEP_FUSED,
+       STEP_NONE };
+/* Sums with a product: the words of a step, and where the product or the sum is the latest. */
+static const struct { uint16_t plain, product, sum; } sums_with_product[] = {
+    [STEP_MULADD - STEP_MULADD] = {VM_MULADD, VM_MULADD_PRODUCTL, VM_MULADD_SUML},
+    [STEP_ZMULADD - STEP_MULADD] = {VM_ZMULADD, VM_ZMULADD_PRODUCTL, VM_ZMULADD_SUML},
+    [STEP_ABSADD - STEP_MULADD] = {VM_ABSADD, VM_ABSADD_PRODUCTL, VM_ABSADD_SUML},
+};
 typedef struct {
     uint8_t kind;
     uint16_t op;
@@ -482,24 +489,40 @@ static void count_uses(builder *u)
     }
 }
 
-/* A sum with a product that nobody else reads becomes one step. */
+/* The row of numbers that computes a value which only one step reads, or NULL. */
+static step *only_read(builder *u, int32_t at)
+{
+    const value *v = &u->values[at];
+    if (v->uses != 1 || v->pinned || v->step < 0) return NULL;
+    step *s = &u->steps[v->step];
+    return s->kind == STEP_ROW ? s : NULL;
+}
+
+/* A sum with a product that nobody else reads, or with the absolute value of one as in bounds of
+ * rounding errors, becomes one step. */
 static void fuse(builder *u)
 {
     for (int32_t k = 0; k < u->n_steps; k++) {
         step *s = &u->steps[k];
         if (s->kind != STEP_ROW || s->op != FAD_OP_add || u->values[s->out].is_array) continue;
         for (int side = 1; side >= 0; side--) {
-            value *v = &u->values[s->arg[side]];
-            if (v->uses != 1 || v->pinned || v->step < 0) continue;
-            step *m = &u->steps[v->step];
-            if (m->kind != STEP_ROW || (m->op != FAD_OP_multiply && m->op != FAD_OP_zmul)) continue;
+            step *m = only_read(u, s->arg[side]), *size = NULL;
+            if (m && m->op == FAD_OP_absolute) {
+                size = m;
+                m = only_read(u, m->arg[0]);
+            }
+            if (!m || (m->op != FAD_OP_zmul && (size || m->op != FAD_OP_multiply))) continue;
+            if (size) {
+                size->kind = STEP_NONE;
+                u->values[size->out].uses = 0;
+            }
             s->arg[2] = s->arg[1 - side];
-            s->kind = m->op == FAD_OP_zmul ? STEP_ZMULADD : STEP_MULADD;
+            s->kind = size ? STEP_ABSADD : m->op == FAD_OP_zmul ? STEP_ZMULADD : STEP_MULADD;
             s->arg[0] = m->arg[0];
             s->arg[1] = m->arg[1];
             s->n = 3;
             m->kind = STEP_NONE;
-            v->uses = 0;
+            u->values[m->out].uses = 0;
             break;
         }
     }
@@ -964,8 +987,9 @@ static int emit_numbers(emitter *e, const step *s, int32_t k)
 {
     const value *values = e->u->values;
     int32_t a = s->arg[0], b = s->n > 1 ? s->arg[1] : a, c = s->n > 2 ? s->arg[2] : a;
-    const int product = s->kind == STEP_MULADD || s->kind == STEP_ZMULADD;
-    unsigned op = s->kind == STEP_MULADD ? VM_MULADD : s->kind == STEP_ZMULADD ? VM_ZMULADD : s->op;
+    const int product = s->kind >= STEP_MULADD && s->kind <= STEP_ABSADD;
+    const int which = product ? s->kind - STEP_MULADD : 0;
+    unsigned op = product ? sums_with_product[which].plain : s->op;
     if (e->latest >= 0 && (product || op == FAD_OP_add || op == FAD_OP_multiply
                            || op == FAD_OP_zmul)) {
         if (a == e->latest) {           /* these do not mind the order */
@@ -973,10 +997,10 @@ static int emit_numbers(emitter *e, const step *s, int32_t k)
             b = e->latest;
         }
         if (b == e->latest && a != b)
-            op = op == VM_MULADD ? VM_MULADD_PRODUCTL : op == VM_ZMULADD ? VM_ZMULADD_PRODUCTL
+            op = product ? sums_with_product[which].product
                 : op == FAD_OP_add ? VM_ADDL : op == FAD_OP_multiply ? VM_MULTIPLYL : VM_ZMULL;
         else if (product && c == e->latest)
-            op = op == VM_MULADD ? VM_MULADD_SUML : VM_ZMULADD_SUML;
+            op = sums_with_product[which].sum;
     }
     a = values[a].where;
     b = values[b].where;

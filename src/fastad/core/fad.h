@@ -223,6 +223,9 @@ typedef struct fad_tape {
     fad_hook *hook;
     int32_t hook_n, hook_cap;
     fad_index due;          /* compact when the tape is this long */
+    int32_t *place;         /* where nodes were recorded, while somebody wants to know */
+    int placing;            /* how many do */
+    fad_index placed;       /* from here on `place` holds zeros */
     int64_t bytes, bytes_limit;     /* array bytes that nodes keep; when to compact for them */
     fad_index cache[FAD_CONST_CACHE];
 } fad_tape;
@@ -439,6 +442,9 @@ int fad_set_formula(int op, int side, int n, const fad_formula_step *step, int n
 /* Push and note a row over numbers.  Reserve first. */
 fad_index fad_push_row(fad_tape *t, int op, fad_index a, fad_index b);
 void fad_note(fad_tape *t, fad_index i, int passive);
+fad_status fad_places_begin(fad_tape *t);
+void fad_places_end(fad_tape *t);
+void fad_places_free(fad_tape *t);
 fad_status fad_expand(fad_tape *t, fad_index i, fad_index g, fad_index *bar, fad_index *low);
 fad_status fad_expand_forward(fad_tape *t, fad_index i, fad_index *dot);
 /* out = the partial of a row to its operand `side`, elementwise over operands a, b, c and y that

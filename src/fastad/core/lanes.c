@@ -79,6 +79,8 @@ static word from_registers(word i, int32_t latest)
     case VM_MULADD_SUML: return (word){VM_MULADD, 0, i.d, i.a, i.b, latest};
     case VM_ZMULADD_PRODUCTL: return (word){VM_ZMULADD, 0, i.d, i.a, latest, i.c};
     case VM_ZMULADD_SUML: return (word){VM_ZMULADD, 0, i.d, i.a, i.b, latest};
+    case VM_ABSADD_PRODUCTL: return (word){VM_ABSADD, 0, i.d, i.a, latest, i.c};
+    case VM_ABSADD_SUML: return (word){VM_ABSADD, 0, i.d, i.a, i.b, latest};
     }
     return i;
 }
@@ -113,7 +115,7 @@ static int spread(analysis *u, int32_t r)
 
 static int take_number(analysis *u, word i)
 {
-    const int product = i.op == VM_MULADD || i.op == VM_ZMULADD;
+    const int product = i.op == VM_MULADD || i.op == VM_ZMULADD || i.op == VM_ABSADD;
     const int varying = u->reg[i.a] | u->reg[i.b] | u->reg[i.c];
     u->latest = i.d;
     if (varying && (!spread(u, i.a) || !spread(u, i.b) || !spread(u, i.c))) return 0;
@@ -459,6 +461,13 @@ FAD_CLONES static void zero_product_of_lanes(const double *a, const double *b, c
     for (int32_t i = 0; i < n; i++) out[i] = c[i] + zmul(a[i], b[i]);
 }
 
+FAD_CLONES static void product_sizes_of_lanes(const double *a, const double *b, const double *c,
+                                              double *out, int32_t n)
+{
+    FAD_IVDEP
+    for (int32_t i = 0; i < n; i++) out[i] = c[i] + fabs(zmul(a[i], b[i]));
+}
+
 /* A row that is one operation, or a sum with a product, over a single vector of lanes, as when a
  * sweep runs for the columns of a Jacobian: here a call and a loop would take most of the time.
  * 0: another row. */
@@ -476,6 +485,7 @@ static inline int single_vector(int op, const double *a, const double *b, const 
     case FAD_OP_zmul: EACH(zmul(a[k], b[k]));
     case VM_MULADD: EACH(a[k] * b[k] + c[k]);
     case VM_ZMULADD: EACH(c[k] + zmul(a[k], b[k]));
+    case VM_ABSADD: EACH(c[k] + fabs(zmul(a[k], b[k])));
     default: return 0;
     }
 #undef EACH
@@ -598,7 +608,8 @@ FAD_CLONES static fad_status run(const fad_lanes *l, fad_lane_workspace *w, int3
                 && single_vector(i->op, reg + (size_t)i->a * width, reg + (size_t)i->b * width,
                                  reg + (size_t)i->c * width, reg + (size_t)i->d * width))
                 break;
-            (i->op == VM_MULADD ? product_of_lanes : zero_product_of_lanes)(
+            (i->op == VM_MULADD ? product_of_lanes : i->op == VM_ZMULADD ? zero_product_of_lanes
+             : product_sizes_of_lanes)(
                 reg + (size_t)i->a * width, reg + (size_t)i->b * width,
                 reg + (size_t)i->c * width, reg + (size_t)i->d * width, n);
             break;

@@ -68,6 +68,11 @@ static fad_status set_capacity(fad_tape *t, fad_index cap)
 {
     const size_t c = (size_t)cap;
     void *p;
+    if (t->place) {
+        if (!(p = fad_realloc(t->place, c * sizeof *t->place))) return FAD_NOMEM;
+        t->place = p;
+        memset(t->place + t->cap, 0, (c - (size_t)t->cap) * sizeof *t->place);
+    }
     if (!(p = fad_realloc(t->op, c * sizeof *t->op))) return FAD_NOMEM;
     t->op = p;
     if (!(p = fad_realloc(t->args, c * sizeof *t->args))) return FAD_NOMEM;
@@ -79,6 +84,32 @@ static fad_status set_capacity(fad_tape *t, fad_index cap)
     t->cap = cap;
     t->room = cap;
     return FAD_OK;
+}
+
+/* From now on, and until as many calls of fad_places_end, `place` has room for every node, and holds
+ * a zero where nobody has written.  It is kept until fad_places_free. */
+fad_status fad_places_begin(fad_tape *t)
+{
+    if (!t->place) {
+        const size_t c = t->cap ? (size_t)t->cap : 1;
+        if (allocation_fails() || !(t->place = calloc(c, sizeof *t->place))) return FAD_NOMEM;
+        t->placed = 0;
+    }
+    if (!t->placing) {
+        memset(t->place, 0, (size_t)t->placed * sizeof *t->place);
+        t->placed = 0;
+    }
+    t->placing++;
+    return FAD_OK;
+}
+
+void fad_places_end(fad_tape *t) { t->placing--; }
+
+void fad_places_free(fad_tape *t)
+{
+    if (t->placing) return;
+    fad_free(t->place);
+    t->place = NULL;
 }
 
 /* A compaction that found little makes the next one wait until the tape is four times as long:
@@ -357,6 +388,7 @@ void fad_compact(fad_tape *t)
         op[kept] = (uint16_t)(w & ~FAD_MARK);
         t->args[kept] = args;
         t->value[kept] = t->value[i];
+        if (t->place) t->place[kept] = t->place[i];
         moved[i].bits = (uint64_t)kept;
         kept++;
     }
@@ -383,6 +415,7 @@ void fad_tape_clear(fad_tape *t)
     fad_free(t->bar);
     fad_free(t->leaf);
     fad_free(t->hook);
+    fad_free(t->place);
     fad_tape_init(t);
 }
 

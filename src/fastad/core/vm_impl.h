@@ -20,7 +20,10 @@ typedef struct { uint16_t op, spare; int32_t d, a, b, c; } word;
     _(MULADD_SUML, value = reg[ip->a] * reg[ip->b] + value) \
     _(ZMULADD, value = reg[ip->c] + zmul(reg[ip->a], reg[ip->b])) \
     _(ZMULADD_PRODUCTL, value = reg[ip->c] + zmul(reg[ip->a], value)) \
-    _(ZMULADD_SUML, value = value + zmul(reg[ip->a], reg[ip->b]))
+    _(ZMULADD_SUML, value = value + zmul(reg[ip->a], reg[ip->b])) \
+    _(ABSADD, value = reg[ip->c] + fabs(zmul(reg[ip->a], reg[ip->b]))) \
+    _(ABSADD_PRODUCTL, value = reg[ip->c] + fabs(zmul(reg[ip->a], value))) \
+    _(ABSADD_SUML, value = value + fabs(zmul(reg[ip->a], reg[ip->b])))
 
 /* Guards on two numbers, held and not held: reg[d] and reg[b] are compared, `a` is the guard. */
 #define GUARD_OPS(_) \
