@@ -98,7 +98,8 @@ FUNCTIONS = {
                      (np.linspace(-1.0, 1.0, 9001),)),
     "constant arrays": (lambda x: (x * np.array([1.0, -0.0, np.inf])).sum() + X @ x, (X,)),
     "sums over axes": (lambda m: (ad.sum(m, axis=0) ** 2).sum()
-                       + (m.sum(1, keepdims=True) * m).sum() + ad.var(m) + (ad.mean(m, axis=1) ** 3).sum(), (M,)),
+                       + (m.sum(1, keepdims=True) * m).sum() + ad.var(m)
+                       + (ad.mean(m, axis=1) ** 3).sum(), (M,)),
     "sums over long axes": (lambda t: (ad.sum(t, axis=(0, 2)) ** 2).sum()
                             + (ad.sum(t, axis=1) ** 2).sum(), (TALL,)),
     "rows by number": (lambda m: (m[[0, 1, 0]] * m[1]).sum()
