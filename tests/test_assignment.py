@@ -676,6 +676,26 @@ def counted(x):
     return (x * k).sum()
 
 
+@pytest.mark.parametrize("name", [r["name"] for r in _core.table() if r["name"] != "where"])
+def test_programs_differentiate_rows_whose_result_was_changed_in_place(name):
+    row = next(r for r in _core.table() if r["name"] == name)
+    of = getattr(ad, name)
+    at = [np.array([0.3, 0.6]) * (hi - lo) + lo for lo, hi in row["intervals"]]
+
+    def f(*xs):
+        y = of(*xs)
+        view = y[::-1]
+        view += 1.0
+        return (view * xs[0]).sum()
+
+    every = tuple(range(len(at)))
+    want = ad.grad(f, every)(*at)
+    program = ad.compile(f)
+    for _ in range(2):
+        np.testing.assert_allclose(program.derived("grad", every)(*at), want, rtol=1e-12)
+
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs_assign_as_the_function_does(name):
     f = PROGRAMS[name]

@@ -247,8 +247,9 @@ def test_structured_operations_have_numpys_bits(name, dtype):
     f = STRUCTURED[name]
     x = draw((4, 5)).astype(dtype)
     x[0, :3] = [np.nan, -0.0, np.inf]
-    value, figures = replayed(f, x)
-    want = f(ad.tensor(x))
+    with np.errstate(all="ignore"):
+        value, figures = replayed(f, x)
+        want = f(ad.tensor(x))
     if not isinstance(want, tuple):
         value, want = (value,), (want,)
     for have, one in zip(value, want, strict=True):

@@ -65,7 +65,7 @@ GRAMMAR = {
         NEW = matrix * 1.0|NEW[..., -1] = NEW[..., 0] * scalar
         NEW = matrix * 1.0|NEW[[0, 0]] = matrix[-1]
         NEW = ad.zeros((2, 3))|NEW[1] = tensor|NEW[:, 1:] -= scalar
-        NEW = tensor * 1.0|row = NEW[..., ::2]|row *= scalar
+        NEW = tensor * 1.0|part = NEW[..., ::2]|part *= scalar
         NEW = ad.grad(lambda t: (expr * t).sum())(tensor)
         NEW = ad.grad(lambda t: ad.sum(ad.sin(t) op tensor))(tensor)
         NEW = ad.grad(lambda t: scalar * t if t > const else t * t)(scalar)
@@ -179,7 +179,7 @@ GRAMMAR = {
         lib.where(tensor > 0, ad.sqrt(tensor), 0.0)
         lib.where(array > 0, tensor, const)
         lib.where((tensor cmp const) & (tensor cmp const), tensor, 0.0)
-        lib.where((tensor > const) | ~(tensor cmp tensor), const, tensor)
+        lib.where(np.bitwise_or(tensor > const, ~(tensor cmp tensor)), const, tensor)
         lib.where(lib.logical_xor(tensor cmp array, tensor), tensor, const)
         lib.where(lib.isfinite(tensor) & lib.logical_not(tensor), const, tensor)
         lib.where(array cmp tensor, tensor, const)

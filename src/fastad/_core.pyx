@@ -3505,6 +3505,9 @@ cdef class GraphSweep:
         for k in range(3):
             inputs[k] = self.tensor_of(parent[k]) if k < arity else scalar_constant(0.0)
         inputs[3] = self.tensor_of(i)
+        for k in range(4):          # what the formula does not read may be gone, but for its shape
+            if (<Tensor>inputs[k]).arr != NULL and (<Tensor>inputs[k]).arr.hollow:
+                inputs[k] = zeros_like(<Tensor>inputs[k])
         return apply_partial(partial_rule(op, side), tuple(inputs))
 
     cdef Tensor times(self, Tensor g, object partial, fad_index p):

@@ -172,11 +172,11 @@ cdef tuple as_place(fad_place at):
 
 
 cdef object contents_of(fad_array *arr, tuple shape):
-    """A copy of a float64 array; None of others."""
+    """A copy of an array of float64 or bool; None of others."""
     cdef cnp.ndarray v
-    if arr.dtype != FAD_F64:
+    if arr.dtype != FAD_F64 and arr.dtype != FAD_BOOL:
         return None
-    v = np.empty(shape)
+    v = np.empty(shape, float if arr.dtype == FAD_F64 else bool)
     memcpy(cnp.PyArray_DATA(v), arr.data, cnp.PyArray_NBYTES(v))
     return v
 
@@ -229,26 +229,30 @@ def describe_code(Plan plan not None):
              OUT_SUM: "sum"}
     for k in range(p.n_code - 1):           # the last one ends the run
         w = &p.code[k]
-        op = VM_ARRAY if w.op == VM_GET else VM_GUARD if w.op >= VM_GUARD else w.op
-        code.append((op, w.d, w.a, w.b, w.c))
+        code.append((VM_ARRAY if w.op == VM_GET else VM_GUARD if w.op >= VM_GUARD else w.op,
+                     w.d, w.a, w.b, w.c))
     for k in range(p.n_array):
         at = &p.array[k]
         shape = dims_of(at.like)
         arrays.append({
             "from": origins[at.origin], "root": at.root, "offset": at.offset, "shape": shape,
-            "float64": at.like.dtype == FAD_F64,
+            "type": {FAD_F64: "double", FAD_BOOL: "unsigned char"}.get(at.like.dtype),
             "contents": contents_of(at.like, shape) if at.origin == FROM_CONSTANT else None})
     for k in range(p.n_arrays_code):
         ins = &p.arrays_code[k]
         name = fad_array_ins_name(ins.kind).decode()
         args = [] if name == "tiles" else [
             as_place(p.arglist[ins.first_in + j]) for j in range(ins.n_in)]
-        ndim = p.array[ins.inputs[0].where].like.ndim if name == "transpose" else 0
+        ndim = p.array[ins.inputs[0].where].like.ndim if name in ("transpose", "sum_axes") else 0
         places = (ins.n_in if name == "assemble"
                   else 1 + p.array[ins.out.where].like.ndim if name == "slice"
-                  else 1 + p.array[ins.inputs[0].where].like.ndim if name == "scatter" else 0)
+                  else 1 + p.array[ins.inputs[0].where].like.ndim if name == "scatter"
+                  else p.array[ins.out.where].like.size if name == "take"
+                  else p.array[ins.inputs[0].where].like.size if name == "give"
+                  else p.offset[ins.offset] if name == "write" else 0)
         steps.append({
-            "name": name, "op": ins.op, "side": ins.side, "ta": ins.ta, "tb": ins.tb, "args": args,
+            "name": name, "op": ins.op, "side": ins.side, "ta": ins.ta, "tb": ins.tb,
+            "exact": ins.exact, "args": args,
             "out": as_place(ins.out), "offset": ins.offset,
             "first": ins.first_in, "count": ins.n_in,
             "axes": [p.axes[ins.axes + j] for j in range(ndim)],

@@ -247,16 +247,36 @@ static double NAME_sum(const double *x, ptrdiff_t n)
     return total;
 }
 """,
-    "sum4": """\
-/* Four sums side by side. */
-static inline double NAME_sum4(const double *x, ptrdiff_t n)
+    "largest": """\
+/* nan where there is one. */
+static double NAME_largest(const double *x, ptrdiff_t step, ptrdiff_t n)
 {
-    double s[4] = {0.0, 0.0, 0.0, 0.0};
-    ptrdiff_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (int k = 0; k < 4; k++) s[k] += x[i + k];
-    for (; i < n; i++) s[0] += x[i];
-    return (s[0] + s[1]) + (s[2] + s[3]);
+    double best = x[0];
+    for (ptrdiff_t k = 1; k < n; k++)
+        if (!(best >= x[k * step]) && best == best) best = x[k * step];
+    return best;
+}
+""",
+    "smallest": """\
+/* nan where there is one. */
+static double NAME_smallest(const double *x, ptrdiff_t step, ptrdiff_t n)
+{
+    double best = x[0];
+    for (ptrdiff_t k = 1; k < n; k++)
+        if (!(best <= x[k * step]) && best == best) best = x[k * step];
+    return best;
+}
+""",
+    "ties": """\
+static void NAME_ties(const double *x, double best, ptrdiff_t step, ptrdiff_t n, double *out)
+{
+    double ties = 0.0;
+    for (ptrdiff_t k = 0; k < n; k++) {
+        const double v = x[k * step];
+        out[k * step] = v == best || (v != v && best != best);
+        ties += out[k * step];
+    }
+    for (ptrdiff_t k = 0; k < n; k++) out[k * step] /= ties;
 }
 """,
     "dot": """\
@@ -423,11 +443,13 @@ class _Recording:
         self.contents: dict[int, Any] = {}  # of arrays that become tables, where they are read
         self.outputs: list[str] = []
         for k, array in enumerate(self.arrays):
-            if not array["float64"]:
+            if array["type"] is None:
                 raise TypeError("to_c: the program computes with float32 or complex arrays, "
                                 "which C source cannot hold; convert its inputs to float64")
             if array["from"] == "arena":
                 self.pointers[k] = f"work + {array['offset'] // 8}"
+                if array["type"] != "double":
+                    self.pointers[k] = f"({array['type']} *)({self.pointers[k]})"
             elif array["from"] == "constant":
                 self.contents[k] = array["contents"]
         self.tabled = len(self.code["code"]) > _PIECES_AS_STATEMENTS
@@ -476,6 +498,8 @@ class _Recording:
         self.n_value, self.n_gradient = at["value"], at["gradient"]
 
     def numbers(self, v: Any) -> str:
+        if isinstance(v, np.ndarray) and v.dtype == bool:
+            return self.source.table([str(int(x)) for x in v.flat] or ["0"], "unsigned char")
         return self.source.table([_literal(x) for x in np.ravel(v).tolist()] or ["0.0"], "double")
 
     def size(self, array: int) -> int:
@@ -562,9 +586,14 @@ class _Recording:
             if name == "no_nan":
                 fails = f"{helper('has_nan')}(a{a}, {self.size(a)})"
             elif name == "bytes":
-                bits = np.frombuffer(guard["bytes"], np.uint64)
-                table = self.source.table([f"UINT64_C({w:#x})" for w in bits] or ["0"], "uint64_t")
-                fails = f"memcmp(a{a}, {table}, {8 * len(bits)})"
+                n = len(guard["bytes"])
+                if self.arrays[a]["type"] == "double":
+                    bits = np.frombuffer(guard["bytes"], np.uint64)
+                    table = self.source.table([f"UINT64_C({w:#x})" for w in bits] or ["0"],
+                                              "uint64_t")
+                else:
+                    table = self.numbers(np.frombuffer(guard["bytes"], bool))
+                fails = f"memcmp(a{a}, {table}, {n})"
             else:
                 raise RuntimeError(f"internal: to_c knows no guard {name} of arrays")
             return _Piece(None, f"if ({fails}) return {status};")
@@ -649,27 +678,41 @@ class _Recording:
         return _loops(shape, operands, lambda e: f"{e[0]} = {e[1]};")
 
     def sum_to(self, step: dict[str, Any]) -> str:
+        """A sum over the axes in which the result is shorter."""
+        shape = self.arrays[step["args"][0][1]]["shape"]
+        is_array, out = step["out"]
+        kept = self.arrays[out]["shape"] if is_array else ()
+        kept = (None,) * (len(shape) - len(kept)) + tuple(kept)
+        return self.summed(step, [n != m for n, m in zip(shape, kept)])
+
+    def sum_axes(self, step: dict[str, Any]) -> str:
+        return self.summed(step, step["axes"])
+
+    def summed(self, step: dict[str, Any], over: Sequence[Any]) -> str:
+        """Sums in the order of the core's (core/array.c)."""
         (is_array, out), (_, x) = step["out"], step["args"][0]
         shape = self.arrays[x]["shape"]
+        pairwise = self.source.helper("sum") if self.size(x) else ""
         if not is_array:
-            if not self.size(x):
-                return "0.0"
-            return f"0.0 + {self.source.helper('sum4')}(a{x}, {self.size(x)})"
+            return f"0.0 + {pairwise}(a{x}, {self.size(x)})" if pairwise else "0.0"
         clear = f"memset(a{out}, 0, {self.size(out)} * sizeof(double));"
-        if not self.size(x):
+        if not pairwise:
             return clear if self.size(out) else ""
-        lengths, strides = _merged(shape, [self.operand(p, shape)[1]
-                                           for p in (step["args"][0], step["out"])])
+        to, at = [0] * len(shape), 1
+        for k in range(len(shape) - 1, -1, -1):
+            if not over[k]:
+                to[k] = at
+                at *= shape[k]
+        lengths, strides = _merged(shape, [self.operand(step["args"][0], shape)[1], to])
         if strides[1][-1]:
             return clear + "\n" + _nest(lengths, strides, [f"a{x}", f"a{out}"],
                                         lambda e: f"{e[1]} += {e[0]};")
         # whole runs at a time
-        sum4 = self.source.helper("sum4")
         n = lengths.pop()
         for s in strides:
             s.pop()
         return clear + "\n" + _nest(lengths, strides, [f"a{x}", f"a{out}"],
-                                    lambda e: f"{e[1]} += {sum4}(&{e[0]}, {n});")
+                                    lambda e: f"{e[1]} += {pairwise}(&{e[0]}, {n});")
 
     def transpose(self, step: dict[str, Any]) -> str:
         (_, out), (_, x) = step["out"], step["args"][0]
@@ -680,25 +723,47 @@ class _Recording:
                       lambda e: f"{e[0]} = {e[1]};")
 
     def cast(self, step: dict[str, Any]) -> str:
-        raise TypeError("to_c: the program converts between float64 and float32, which C source "
-                        "cannot hold; leave the conversion out")
+        """Bools as numbers."""
+        (is_array, out), (from_array, x) = step["out"], step["args"][0]
+        if not from_array or self.arrays[x]["type"] != "unsigned char":
+            raise TypeError("to_c: the program converts between float64 and float32, which C "
+                            "source cannot hold; leave the conversion out")
+        if not is_array:
+            return f"a{x}[0]"
+        return f"for (ptrdiff_t i = 0; i < {self.size(out)}; i++) a{out}[i] = a{x}[i];"
 
     def matmul(self, step: dict[str, Any]) -> str:
         (_, a), (_, b) = step["args"]
-        left, right = self.arrays[a]["shape"], self.arrays[b]["shape"]
-        rows, n = (1, left[0]) if len(left) == 1 else left[::-1] if step["ta"] else left
-        a_row, a_step = (1, rows) if step["ta"] and len(left) > 1 else (n, 1)
-        columns = 1 if len(right) == 1 else right[0] if step["tb"] else right[1]
-        b_column, b_step = (n, 1) if step["tb"] and len(right) > 1 else (1, columns)
+        *stack_a, _, _ = left = (1, 1, *self.arrays[a]["shape"])
+        *stack_b, _, _ = right = (1, 1, *self.arrays[b]["shape"])
+        vector_a, vector_b = len(left) == 3, len(right) == 3
+        rows, n = (1, left[-1]) if vector_a else left[:-3:-1] if step["ta"] else left[-2:]
+        a_row, a_step = (1, rows) if step["ta"] and not vector_a else (n, 1)
+        columns = 1 if vector_b else right[-2] if step["tb"] else right[-1]
+        b_column, b_step = (n, 1) if step["tb"] and not vector_b else (1, columns)
         dot = self.source.helper("dot")
         is_array, out = step["out"]
         if not is_array:
             return f"{dot}(a{a}, {a_step}, a{b}, {b_step}, {n})"
-        return (f"for (ptrdiff_t i = 0; i < {rows}; i++)\n"
-                f"    for (ptrdiff_t j = 0; j < {columns}; j++)\n"
-                f"        a{out}[i * {columns} + j] =\n"
-                f"            {dot}(a{a} + i * {a_row}, {a_step}, a{b} + j * {b_column}, {b_step}, "
-                f"{n});")
+
+        def product(e: list[str]) -> str:
+            return (f"for (ptrdiff_t row = 0; row < {rows}; row++)\n"
+                    f"    for (ptrdiff_t column = 0; column < {columns}; column++)\n"
+                    f"        (&{e[2]})[row * {columns} + column] =\n"
+                    f"            {dot}(&{e[0]} + row * {a_row}, {a_step}, "
+                    f"&{e[1]} + column * {b_column}, {b_step}, {n});")
+
+        if not self.size(out):
+            return ""
+        own = self.arrays[out]["shape"]
+        stack = own[:len(own) - (not vector_a) - (not vector_b)]
+        lengths, strides = _merged(stack, [
+            _steps((1,) if vector_a else stack_a[2:], stack, rows * n),
+            _steps((1,) if vector_b else stack_b[2:], stack, n * columns),
+            _steps(stack, stack, rows * columns)])
+        if lengths == [1]:
+            lengths, strides = [], [[], [], []]
+        return _nest(lengths, strides, [f"a{a}", f"a{b}", f"a{out}"], product)
 
     def get(self, step: dict[str, Any]) -> str:
         return f"a{step['args'][0][1]}[{step['offset']}]"
@@ -717,6 +782,113 @@ class _Recording:
         sign = "+=" if step["side"] else "="
         return (f"if (a{out} != a{x}) memcpy(a{out}, a{x}, {self.size(out)} * sizeof(double));\n"
                 f"a{out}[{step['offset']}] {sign} @{r};")
+
+    def write(self, step: dict[str, Any]) -> str:
+        """An array with values at places, or added there; the result may have its bytes."""
+        out, ((_, x), value) = step["out"][1], step["args"]
+        sign = "+=" if step["side"] else "="
+        copy = f"if (a{out} != a{x}) memcpy(a{out}, a{x}, {self.size(out)} * sizeof(double));\n"
+        _, one_by_one, first, n, *rest = step["places"]
+        if one_by_one:
+            cells = step["places"][3:]
+            if not first:
+                return copy
+            to = self.places(cells[:first])
+            given = f"a{value[1]}[{self.places(cells[first:])}[i]]" if value[0] else f"@{value[1]}"
+            return copy + f"for (int i = 0; i < {first}; i++) a{out}[{to}[i]] {sign} {given};"
+        shape, steps, of_value = rest[:n], rest[n:2 * n], rest[2 * n:]
+        operands = [(f"(a{out} + {first})", steps),
+                    (f"a{value[1]}", of_value) if value[0] else (f"@{value[1]}", [])]
+        return copy + _loops(shape, operands, lambda e: f"{e[0]} {sign} {e[1]};")
+
+    def places(self, numbers: Sequence[int]) -> str:
+        return self.source.table([str(k) for k in numbers] or ["0"], "ptrdiff_t")
+
+    def take(self, step: dict[str, Any]) -> str:
+        """Elements one by one."""
+        out, x, n = step["out"][1], step["args"][0][1], len(step["places"])
+        if not n:
+            return ""
+        return (f"for (ptrdiff_t i = 0; i < {n}; i++) "
+                f"a{out}[i] = a{x}[{self.places(step['places'])}[i]];")
+
+    def give(self, step: dict[str, Any]) -> str:
+        """Zeros, with the operand's elements at places or added up there."""
+        out, x, n = step["out"][1], step["args"][0][1], len(step["places"])
+        clear = f"memset(a{out}, 0, {self.size(out)} * sizeof(double));\n"
+        if not n:
+            return clear
+        return clear + (f"for (ptrdiff_t i = 0; i < {n}; i++) a{out}[{self.places(step['places'])}"
+                        f"[i]] {'=' if step['exact'] else '+='} a{x}[i];")
+
+    def folded(self, x: int, first: int, end: int) -> tuple[int, int, int]:
+        """How many elements lie before, along and behind these axes, as in core/picks.c."""
+        shape = self.arrays[x]["shape"]
+        return math.prod(shape[:first]), math.prod(shape[first:end]), math.prod(shape[end:])
+
+    def cumsum(self, step: dict[str, Any]) -> str:
+        out, x = step["out"][1], step["args"][0][1]
+        outer, n, inner = self.folded(x, step["ta"], step["ta"] + 1)
+        if not self.size(x):
+            return ""
+        if step["side"]:
+            of = f"(outer * {n} + {n - 1} - k) * {inner} + i"
+        else:
+            of = f"(outer * {n} + k) * {inner} + i"
+        return (f"for (ptrdiff_t outer = 0; outer < {outer}; outer++)\n"
+                f"    for (ptrdiff_t i = 0; i < {inner}; i++) {{\n"
+                "        double total = -0.0;\n"
+                f"        for (ptrdiff_t k = 0; k < {n}; k++)\n"
+                f"            a{out}[{of}] = total = total + a{x}[{of}];\n"
+                "    }")
+
+    def extremum(self, step: dict[str, Any]) -> str:
+        (is_array, out), (_, x) = step["out"], step["args"][0]
+        outer, n, inner = self.folded(x, step["ta"], step["tb"])
+        row = self.source.rows[step["op"]]["name"]
+        best = self.source.helper({"maximum": "largest", "minimum": "smallest"}[row])
+        if not is_array:
+            return f"{best}(a{x}, 1, {n})"
+        if not self.size(out):
+            return ""
+        return (f"for (ptrdiff_t outer = 0; outer < {outer}; outer++)\n"
+                f"    for (ptrdiff_t i = 0; i < {inner}; i++)\n"
+                f"        a{out}[outer * {inner} + i] =\n"
+                f"            {best}(a{x} + outer * {n * inner} + i, {inner}, {n});")
+
+    def ties(self, step: dict[str, Any]) -> str:
+        """Where elements are the extremum: weights with the sum 1."""
+        out, ((_, x), (is_array, y)) = step["out"][1], step["args"]
+        outer, n, inner = self.folded(x, step["ta"], step["tb"])
+        if not self.size(x):
+            return ""
+        best = f"a{y}[outer * {inner} + i]" if is_array else f"@{y}"
+        return (f"for (ptrdiff_t outer = 0; outer < {outer}; outer++)\n"
+                f"    for (ptrdiff_t i = 0; i < {inner}; i++)\n"
+                f"        {self.source.helper('ties')}(a{x} + outer * {n * inner} + i, {best}, "
+                f"{inner}, {n},\n            a{out} + outer * {n * inner} + i);")
+
+    def mask(self, step: dict[str, Any]) -> str:
+        """Bools for elements, of comparisons and logical operations."""
+        out, args = step["out"][1], step["args"]
+        text = _MASKS[step["op"]]
+        if not self.size(out):
+            return ""
+        if text in ("any", "all"):
+            is_array, x = args[0]
+            n, found = (self.size(x), f"a{x}[i]") if is_array else (1, f"@{x}")
+            return (f"a{out}[0] = {int(text == 'all')};\n"
+                    f"for (ptrdiff_t i = 0; i < {n}; i++) if ({found} "
+                    f"{'==' if text == 'all' else '!='} 0) a{out}[0] = {int(text == 'any')};")
+        shape = self.arrays[out]["shape"]
+        literal = _literal(float(np.int64(step["offset"]).view(np.float64)))
+
+        def statement(e: list[str]) -> str:
+            given = [*e[1:], literal] if step["side"] == 1 else [literal, *e[1:]] \
+                if step["side"] == 2 else e[1:]
+            return f"{e[0]} = (unsigned char)({text.format(*given)});"
+
+        return _loops(shape, [self.operand(p, shape) for p in (step["out"], *args)], statement)
 
     def slice(self, step: dict[str, Any]) -> str:
         """Elements at regular steps."""
@@ -872,8 +1044,8 @@ class _Recording:
             lines.append(f"work[{base + r}] = {now[r]};")
             self.home[r] = f"work[{base + r}]"
         arrays = sorted({int(k) for line in lines for k in _ARRAY.findall(line)})
-        head = [f"{'const ' if self.is_constant(k) else ''}double *const a{k} = {self.pointer(k)};"
-                for k in arrays]
+        head = [f"{'const ' if self.is_constant(k) else ''}{self.arrays[k]['type']} *const a{k} = "
+                f"{self.pointer(k)};" for k in arrays]
         lines = head + lines
         body = "\n".join(lines)
         lines += [f"(void){parameter};" for parameter in ("in", *self.results, "work")
@@ -891,10 +1063,30 @@ _INSTRUCTIONS: dict[str, Callable[[_Recording, dict[str, Any]], str]] = {
     "get": _Recording.get, "put": _Recording.put, "assemble": _Recording.assemble,
     "alias": _Recording.alias,
     "foreign": _Recording.foreign, "slice": _Recording.slice, "scatter": _Recording.scatter,
-    "join": _Recording.join, **dict.fromkeys(_core.UNWRITTEN, _Recording.missing),
+    "join": _Recording.join, "sum_axes": _Recording.sum_axes, "mask": _Recording.mask,
+    "write": _Recording.write, "take": _Recording.take, "give": _Recording.give,
+    "cumsum": _Recording.cumsum, "extremum": _Recording.extremum, "ties": _Recording.ties,
     "complex_row": _Recording.missing, "part": _Recording.missing,
     "tiles": lambda self, step: self.tiles(step["first"], step["count"], step["offset"]),
 }
+
+
+# In the order of the core's enumeration; a test compares what they give.
+_MASKS = (
+    "{} < {}", "{} <= {}", "{} == {}", "{} != {}", "{} > {}", "{} >= {}",
+    "({} != 0) & ({} != 0)", "({} != 0) | ({} != 0)", "({} != 0) ^ ({} != 0)", "{} == 0",
+    "{0} != {0}", "fabs((double){}) == INFINITY", "fabs((double){}) < INFINITY",
+    "signbit((double){}) != 0", "any", "all",
+)
+
+
+def _steps(own: Sequence[int], shape: Sequence[int], step: int) -> list[int]:
+    """Steps along the axes of a stack that is seen as another; 0 where it is broadcast."""
+    steps = [0] * len(shape)
+    for k in range(1, min(len(own), len(shape)) + 1):
+        steps[-k] = step if own[-k] != 1 else 0
+        step *= own[-k]
+    return steps
 
 
 def _merged(shape: Sequence[int], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
@@ -974,7 +1166,8 @@ _NOTES = """\
  * Numbers have the bits that fastad computes, as long as the compiler keeps to IEEE (with GCC: no
  * -ffast-math, and -std=c99 or -ffp-contract=off where there are fused multiply-adds).  In arrays,
  * last bits of functions like exp may differ from NumPy's vector code, and those of products from
- * BLAS, which adds in another order; so a guard that wants every bit of such a number may fail.
+ * BLAS, which adds in another order, and so may the sign of a zero that is the maximum or minimum
+ * of zeros of both signs; so a guard that wants every bit of such a number may fail.
 """
 
 

@@ -690,6 +690,9 @@ def std(
     [0.0, 0.0]
     """
     options = {"where": where, "mean": mean, "correction": correction}
+    if axis is not None:
+        a = _tensor(a)
+        _count("std", a.shape, axis)        # refuses in its own name what is no axis
     return root_or_zero(var(a, axis, dtype, None, ddof, keepdims, **options), _sqrt)
 
 

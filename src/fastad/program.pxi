@@ -974,10 +974,6 @@ cdef int keep_places(BuildState state, fad_vm_call *what, object places) except 
     return 0
 
 
-# Array instructions that native.py has no text for.
-UNWRITTEN = ("sum_axes", "mask", "write", "take", "give", "cumsum", "extremum", "ties")
-
-
 cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_call *what) except -1:
     cdef object rule = rule_of(call), params
     cdef fad_index p = call.parent[0] if call.n else 0
@@ -1031,6 +1027,11 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
         axes_kept(what, x, y, params)
     elif type(rule) is ByNumpy:
         mask(what, <ByNumpy>rule, call, x, y)
+    elif rule in FORMS and x == NULL and y != NULL:
+        if FORMS[rule] == "scatter" and y.dtype == FAD_F64:
+            cells = np.arange(y.size).reshape(dims_of(y))[params["index"]]
+            keep_places(state, what, [int(cells)])
+            what.kind = FAD_VM_ASSEMBLE
     elif rule in FORMS and x != NULL:
         form = FORMS[rule]
         if form == "put":
@@ -1038,10 +1039,12 @@ cdef int classify_call(BuildState state, fad_index i, fad_call *call, fad_vm_cal
                 written(state, what, call, params, x, y)
         elif form in ("max", "min", "ties"):
             extremum(what, form, call, params["axis"], x, y)
-        elif y != NULL:
+        elif y == NULL:
+            if form == "slice" and x.dtype == FAD_F64:
+                what.kind = FAD_VM_GET
+                what.offset = int(np.arange(x.size).reshape(dims_of(x))[params["index"]])
+        else:
             regular(state, what, form, call, params, x, y)
-    if state.plain and fad_array_ins_name(what.kind).decode() in UNWRITTEN:
-        what.kind = FAD_VM_FOREIGN
     if what.kind == FAD_VM_FOREIGN:
         what.foreign = <int32_t>len(state.foreign)
         kind = kind_of(i) if state.kinds is None else state.kinds[i]
@@ -1130,7 +1133,7 @@ cdef int written(BuildState state, fad_vm_call *what, fad_call *call, dict param
 
 
 cdef list broadcast_steps(tuple have, tuple shape):
-    """The steps through an array of one shape that is seen as another; None if it does not fit."""
+    """Steps through an array of one shape that is seen as another; None where it does not fit."""
     while len(have) > len(shape) and have[0] == 1:
         have = have[1:]
     steps, step = [0] * len(shape), 1
