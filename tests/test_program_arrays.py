@@ -8,7 +8,7 @@ import pytest
 import fastad as ad
 
 TILED = 4096            # elements from which rows run tile by tile
-TILE = 1024
+TILE = 512
 
 
 def described(program):

@@ -565,15 +565,14 @@ def plain(tree):
 class Raised(str):
     """The class and the text of an exception.
 
-    Equal are those of one class from one primitive: where no gradient is asked for, NumPy's words
-    stand behind its name.
+    Equal are those of one class: where no gradient is asked for, the words are NumPy's.
     """
 
     def __eq__(self, other):
-        return isinstance(other, Raised) and self.split(":")[:2] == other.split(":")[:2]
+        return isinstance(other, Raised) and self.split(":")[0] == other.split(":")[0]
 
     def __hash__(self):
-        return hash(tuple(self.split(":")[:2]))
+        return hash(self.split(":")[0])
 
 
 def outcome(function, args):
@@ -864,7 +863,7 @@ def test_the_comparison_fails_where_a_function_reads_a_hidden_clock(text):
         ((1.0, 2.0), (1.0, 2.0, 3.0), 0.0),
         ({"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}, 0.0),
         ({"a": (1.0, [2.0])}, {"a": (1.0, [3.0])}, 0.0),
-        (Raised("ValueError: a"), Raised("ValueError: b"), 0.0),
+        (Raised("ValueError: a"), Raised("TypeError: a"), 0.0),
         (Raised("ValueError: a"), "ValueError: a", 0.0),
         (None, "None", 0.0),
     ],

@@ -73,7 +73,7 @@ typedef struct {
 } tile_step;
 /* Scratch blocks stand apart by a little more than a tile: at a distance of 4096 bytes a store
  * holds up the loads of other blocks, whose addresses end alike. */
-enum { TILE = 1024, STRIDE = TILE + 40, TILED_ABOVE = 4 * TILE };
+enum { TILE = 512, STRIDE = TILE + 40, TILED_ABOVE = 8 * TILE };
 enum { GROUP_SUMS = 8 };        /* at most so many sums run in one group */
 static const int64_t FAR_ABOVE = 16 << 20;      /* bytes of a group's arrays */
 
