@@ -547,6 +547,37 @@ def test_a_long_map_can_be_interrupted(fresh_python, threads):
     )
 
 
+def test_interrupts_at_any_moment_leave_no_thread_waiting(fresh_python):
+    fresh_python(
+        """
+        import random, signal
+        import numpy as np
+        import fastad as ad
+
+        def f(x):
+            y = x
+            for _ in range(200):
+                y = ad.sin(y) + x
+            return y
+
+        p = ad.compile(f)
+        x = np.linspace(0.0, 1.0, 20_000)
+        want = p.map(x)
+        met = 0
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        for k in range(100):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 0.015))
+                p.map(x, threads=2 + k % 2)
+                signal.setitimer(signal.ITIMER_REAL, 0.0)
+            except KeyboardInterrupt:
+                met += 1
+        assert met > 10
+        assert np.array_equal(p.map(x, threads=2)[0], want[0])
+        """
+    )
+
+
 def test_a_failed_allocation_is_a_memory_error_and_the_program_usable(tape_unchanged):
     x = RNG.normal(size=(20, 3))
     p = want = None

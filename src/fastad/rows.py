@@ -7,7 +7,10 @@ such row is computed by an ordinary call, which records the way that this row ta
 
 from __future__ import annotations
 
+import _thread
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -211,26 +214,56 @@ class _Results:
 def _in_shards(
     work: Callable[[int, int], int], count: int, step: int, threads: int, progress: Progress
 ) -> None:
-    """Call ``work(start, stop)``, which tells how many rows are done, over all rows."""
-    shards = [(k, min(k + step, count)) for k in range(0, count, step)]
-    if threads == 1 or len(shards) == 1:
-        for start, stop in shards:
-            progress.add(work(start, stop))
-        return
-    import concurrent.futures  # takes milliseconds to import, for threads alone
+    """Call ``work(start, stop)``, which tells how many rows are done, over all rows.
 
-    over = threading.Event()
+    This thread takes part.  There are no locks: an interrupt that comes while one is held could
+    leave it so, for ever.
+    """
+    todo = deque([(k, min(k + step, count)) for k in range(0, count, step)])
+    others = min(threads, len(todo)) - 1
+    done: deque[int] = deque()
+    ended: list[BaseException | None] = []
+    started = 0
 
-    def some(start: int, stop: int) -> int:
-        return 0 if over.is_set() else work(start, stop)
+    def take() -> None:
+        while todo:
+            try:
+                shard = todo.popleft()
+            except IndexError:      # another thread had the last one
+                return
+            done.append(work(*shard))
+            if threading.get_ident() == own:
+                tell()
 
-    with concurrent.futures.ThreadPoolExecutor(min(threads, len(shards))) as pool:
+    def tell() -> None:
+        while done:
+            progress.add(done.popleft())
+
+    def help_out() -> None:
+        error = None
         try:
-            running = [pool.submit(some, *shard) for shard in shards]
-            for future in concurrent.futures.as_completed(running):
-                progress.add(future.result())
-        finally:
-            over.set()
+            take()
+        except BaseException as e:
+            todo.clear()
+            error = e
+        ended.append(error)
+
+    own = threading.get_ident()
+    try:
+        for _ in range(others):
+            _thread.start_new_thread(help_out, ())
+            started += 1
+        take()
+    finally:
+        todo.clear()                # an error or an interrupt ends the others too
+        pause = 2e-5
+        while len(ended) < started:
+            time.sleep(pause)
+            pause = min(2.0 * pause, 2e-3)
+    tell()
+    for error in ended:
+        if error is not None:
+            raise error
 
 
 def _run(
