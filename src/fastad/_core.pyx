@@ -1588,7 +1588,7 @@ cdef Tensor c_sum(Tensor x, object axis, bint keepdims):
         if axis is not None:
             np.add.reduce(x.value, axis=axis)       # refuses what is no axis
         return binary(FAD_OP_add, x, 0.0)           # as NumPy, whose sums begin with 0.0
-    if axis is None and not keepdims and x.arr.dtype == FAD_F64 and x.arr.size < 8192:
+    if axis is None and not keepdims and x.arr.dtype == FAD_F64:
         if x.arr.hollow:
             view_of(x.arr)
         fad_sum_all(x.arr, &total)
