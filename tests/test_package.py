@@ -26,7 +26,7 @@ FLOORS = [
     "numpy_statistics", "numpy_signal", "numpy_arrangement", "numpy_polynomials", "numpy_ufuncs",
     "numpy_scimath", "numpy_creation", "numpy_methods", "numpy_coverage", "adapt", "storage", "fft",
     "modes", "progress", "autograd", "transforms", "native", "rows", "watching", "arguments",
-    "recording", "program", "blame", "graph", "tables", "summary", "sympy", "trust", "formulas",
+    "recording", "program", "tables", "blame", "graph", "summary", "sympy", "trust", "formulas",
     "labels", "folding", "layout", "canvas", "pictures", "scipy", "__init__",
 ]
 SHIPPED = [

@@ -445,6 +445,14 @@ def test_the_points_of_an_interpolation_are_kinks_and_lines_are_those_of_the_use
     assert kink.line == f.__code__.co_firstlineno + 2
 
 
+def test_a_definition_whose_value_numpy_makes_real_is_bounded():
+    def f(a):
+        return np.poly(np.stack([a * (1 + 1j), a * (1 - 1j)]))[1]
+
+    found = ad.report(f, 2.0)
+    assert (found.value, found.gradient, found.agree) == (-4.0, {"a": -2.0}, True)
+
+
 def test_what_nobody_has_bounded_is_named_and_nothing_is_claimed():
     found = ad.report(lambda a: np.linalg.svd(a, compute_uv=False).sum(), np.eye(2) + 0.25)
     assert found.unknown == ("svdvals",) and math.isnan(found.bound)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from . import _core
-from ._core import Replay, Rows, Tensor
+from ._core import Nodes, Replay, Rows, Tensor
 from .transforms import _is_numbers, mapped
 from .watching import _of_library
 
@@ -153,6 +153,11 @@ def _prepared(replay: Replay, args: tuple[Any, ...]) -> tuple[Any, ...]:
             x = x.astype(np.float64)
         new[k] = x
     return tuple(new)
+
+
+def by_node(nodes: Nodes, inputs: Iterable[Any], outer: Iterable[Tensor]) -> dict[int, Tensor]:
+    """Tensors for the inputs of a recording, by node; `outer` are those that it finds outside."""
+    return dict(zip(nodes.inputs, [_core.as_tensor(x) for x in (*inputs, *outer)]))
 
 
 def flatten(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

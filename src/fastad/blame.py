@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _core, modes, program, transforms
+from . import _core, arguments, modes, program, transforms
 from ._core import AnomalyError, Nodes, Replay, Tensor
 from .program import Program
 
@@ -28,8 +28,8 @@ __all__ = ["Line", "Profile"]
 
 def recording(
     replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any], who: str
-) -> tuple[Nodes, dict[int, Tensor]]:
-    """The nodes of the recording that holds for these arguments, and its inputs.
+) -> tuple[Any, dict[int, Tensor]]:
+    """The Plan of the recording that holds for these arguments, and its inputs by node.
 
     Raises
     ------
@@ -39,13 +39,12 @@ def recording(
     key, leaves, _, _ = program.flatten(replay, args, kwargs)
     for attempt in range(2):
         for plan in replay.current(key):
-            nodes = plan.nodes
-            known = dict(zip(nodes.inputs, [_core.wrap(x) for x in leaves] + plan.outer))
+            known = arguments.by_node(plan.nodes, leaves, plan.outer)
             try:
-                nodes.evaluate(known, nodes.outputs)
+                plan.nodes.evaluate(known, plan.nodes.outputs)
             except _core.GuardError:
                 continue
-            return nodes, known
+            return plan, known
         if key in replay.given_up:
             raise ValueError(f"{who}: there is no program of it: {replay.given_up[key]}")
         if not attempt:
@@ -103,10 +102,6 @@ def origin(nodes: Nodes, values: list[Tensor], name: str) -> AnomalyError | None
                          nodes.place(first), derived, about)
 
 
-def _name(replay: Replay) -> str:
-    return str(getattr(replay.source, "__qualname__", type(replay.source).__name__))
-
-
 def _is_finite(x: Any) -> bool:
     if isinstance(x, Tensor):
         return bool(_core.is_finite(x))
@@ -118,8 +113,8 @@ def _is_finite(x: Any) -> bool:
 def found(replay: Replay, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AnomalyError | None:
     """Who gave the nan or inf in the result of a program; None where all of it is finite."""
     with _unwatched():
-        nodes, known = recording(replay, args, kwargs, "blame")
-        error = origin(nodes, _all_values(nodes, known), _name(replay))
+        plan, known = recording(replay, args, kwargs, "blame")
+        error = origin(plan.nodes, _all_values(plan.nodes, known), program.name_of(replay))
     if error is not None:
         error.primitive = error.primitive.rpartition(": ")[2]
     return error
@@ -288,16 +283,16 @@ class Profile(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
-        rows = [("value", "gradient", "bytes", "operations", "line", "")]
+        from .tables import Table
+
+        rows = []
         for x in self.lines:
             where = "?" if x.file is None else f"{x.file.rpartition('/')[2]}:{x.line}"
             rows.append((f"{100 * x.seconds / self.seconds:.1f} %",
                          f"{100 * x.gradient_seconds / self.seconds:.1f} %", str(x.bytes),
                          str(x.operations), where, x.text))
-        widths = [max(len(row[k]) for row in rows) for k in range(5)]
-        return "\n".join([
-            "  ".join([*[row[k].rjust(widths[k]) for k in range(4)], row[4].ljust(widths[4]),
-                       row[5]]).rstrip() for row in rows])
+        head = ("value", "gradient", "bytes", "operations", "line", "")
+        return Table("", head, rows, (4, 5)).text()
 
 
 def profile(p: Program, *args: Any, repeats: int = 5) -> Profile:
@@ -325,7 +320,8 @@ def profile(p: Program, *args: Any, repeats: int = 5) -> Profile:
     """
     replay: Replay = _with_gradient(p, args) if _has_gradient(p, args) else p
     with _unwatched():
-        nodes, known = recording(replay, args, {}, "profile")
+        plan, known = recording(replay, args, {}, "profile")
+        nodes = plan.nodes
         best = np.full(len(nodes), np.inf)
         for _ in range(max(1, repeats)):
             seconds = np.zeros(len(nodes))

@@ -64,7 +64,7 @@ def _declared(name, value, definition):
             recorded = _is_recorded(g, *inputs)
             with _Recording():
                 xs = [_copy(x, recorded) if need else x for x, need in zip(inputs, needs)]
-                again = _of_dtype(_evaluated(formula, xs, args, kwargs, places, part), y)
+                again = _core.of_dtype(_evaluated(formula, xs, args, kwargs, places, part), y.dtype)
                 live = [x for x, need in zip(xs, needs) if need and x.requires_grad]
                 if not live or not again.requires_grad:
                     return (None,) * len(xs)
@@ -78,7 +78,7 @@ def _declared(name, value, definition):
             recorded = _is_recorded(*given, *inputs)
             with _Recording():
                 xs = [x if t is None else _copy(x, recorded) for x, t in zip(inputs, tangents)]
-                again = _of_dtype(_evaluated(formula, xs, args, kwargs, places, part), y)
+                again = _core.of_dtype(_evaluated(formula, xs, args, kwargs, places, part), y.dtype)
                 pairs = [(x, t) for x, t in zip(xs, tangents) if t is not None and x.requires_grad]
                 if not pairs or not again.requires_grad:
                     return None
@@ -123,12 +123,6 @@ def _evaluated(definition, xs, args, kwargs, places, part):
     for k in part:
         again = again[k]
     return again
-
-
-def _of_dtype(again, y):
-    if again.dtype.kind == "c" and y.dtype.kind == "f":
-        again = _core.real(again)       # NumPy's value had no imaginary part
-    return again if again.dtype == y.dtype else _core.astype(again, y.dtype)
 
 
 # Functions that consist of several others and are recorded as one, except in a trace.

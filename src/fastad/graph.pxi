@@ -250,8 +250,7 @@ cdef class Nodes:
         t = definition(*[floating(values[p]) for p in <tuple>nodes], **params)
         if t is None:               # nothing that has a derivative
             return self.call(i, values)
-        dtype = self.arrays[i][1] if i in self.arrays else F64
-        return t if t.dtype == dtype else astype(t, dtype)
+        return of_dtype(t, self.arrays[i][1] if i in self.arrays else F64)
 
     def again(self, Py_ssize_t i, tuple inputs):
         """The structured primitive of node i of other tensors."""
@@ -542,6 +541,14 @@ def plain_plan(Plan plan not None):
     cdef Plan other = plan.nodes.plan(plan.outer, plan.hooks, True)
     other.result = plan.result
     return other
+
+
+def of_dtype(Tensor t not None, dtype):
+    """What a definition gives, in the dtype of NumPy's own value, which drops imaginary parts that
+    are zero."""
+    if is_complex(t) and dtype.kind == "f":
+        t = c_real(t)
+    return t if t.dtype == dtype else astype(t, dtype)
 
 
 cdef object definition_of(rule):

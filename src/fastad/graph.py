@@ -439,9 +439,9 @@ def defined(g: Graph, leaves: list[Any]) -> Graph:
 
 def _defined_once(g: Graph, leaves: list[Any]) -> Graph:
     def function(*inputs: Any) -> Any:
-        tensors = [_core.as_tensor(x) for x in (*inputs, *g._outer)]
         nodes = g._nodes
-        return nodes.evaluate(dict(zip(nodes.inputs, tensors)), nodes.outputs, define=True)
+        known = arguments.by_node(nodes, inputs, g._outer)
+        return nodes.evaluate(known, nodes.outputs, define=True)
 
     again = record(function, *leaves)
     result = transforms.mapped(g._result, lambda x: again._result[x] if type(x) is int else x)

@@ -47,6 +47,7 @@ from .arguments import (  # noqa: F401  (hooks of Replay)
     _flat,
     _flatten,
     _Out,
+    by_node,
     flatten,
     nested,
     place_buffers,
@@ -188,9 +189,8 @@ class _Recorded:
         found = self.recordings.get(_call_key(*_flatten(args, kwargs, leaves, None)), ())
         failed = None
         for nodes, outer, result in found:
-            tensors = [x if isinstance(x, Tensor) else _core.wrap(x) for x in leaves]
             try:
-                outputs = nodes.evaluate(dict(zip(nodes.inputs, tensors + outer)), nodes.outputs)
+                outputs = nodes.evaluate(by_node(nodes, leaves, outer), nodes.outputs)
             except _core.GuardError as error:
                 failed = error
                 continue

@@ -16,6 +16,7 @@ from .arguments import (
     _prepared,
     _result_tree,
     _warn,
+    by_node,
     nested,
 )
 from .progress import Progress
@@ -107,9 +108,8 @@ _many_nodes = 4_000_000         # take about a second to compile
 def _flipped(replay: Replay, key: Any, leaves: list[Any]) -> str:
     """What Python saw otherwise in the recording before the newest one, and where."""
     for plan in replay.plans.get(key, [])[1:2]:
-        inputs = [_core.wrap(x) for x in leaves] + plan.outer
         try:
-            plan.nodes.evaluate(dict(zip(plan.nodes.inputs, inputs)), plan.nodes.outputs)
+            plan.nodes.evaluate(by_node(plan.nodes, leaves, plan.outer), plan.nodes.outputs)
         except _core.GuardError as error:
             return error.seen
     return ""

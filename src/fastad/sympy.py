@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _core, graph, numpy_api, program, rules, transforms
+from . import _core, arguments, graph, numpy_api, program, rules, transforms
 from ._core import Nodes, Tensor
 from .graph import Graph
 from .program import Program
@@ -616,8 +616,7 @@ def _gradient(
     shape = g._kind(out).shape
 
     def function(*inputs: Any) -> Any:
-        known = [_core.as_tensor(x) for x in (*inputs, *g._outer)]
-        return nodes.evaluate(dict(zip(nodes.inputs, known)), [out])[0]
+        return nodes.evaluate(arguments.by_node(nodes, inputs, g._outer), [out])[0]
 
     if g._kind(out).dtype.kind != "f":
         return None

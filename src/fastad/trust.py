@@ -18,7 +18,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _core, graph, linalg, modes, numpy_api, program, rules, transforms
+from . import (
+    _core,
+    arguments,
+    blame,
+    graph,
+    linalg,
+    modes,
+    numpy_api,
+    program,
+    rules,
+    transforms,
+)
 from ._core import Nodes, Replay, Tensor
 from .graph import Graph
 from .program import Program
@@ -442,7 +453,7 @@ def _kinks(g: Graph, leaves: list[Any], active: list[int]) -> tuple[list[Kink], 
         full: list[Any] = list(leaves)
         for k, x in zip(active, some):
             full[k] = x
-        known = dict(zip(nodes.inputs, [_core.as_tensor(x) for x in (*full, *g._outer)]))
+        known = arguments.by_node(nodes, full, g._outer)
         values = nodes.evaluate(known, list(range(len(nodes))))
         parts = []
         described.clear()
@@ -540,8 +551,9 @@ class Report(NamedTuple):
     unknown: tuple[str, ...]
 
     def __str__(self) -> str:
-        rows = [("", "value", "rounding", "difference", "condition", "")]
-        rows.append(("result", f"{self.value:.17g}", f"{self.bound:.1e}", "", "", ""))
+        from .tables import Table
+
+        rows = [("result", f"{self.value:.17g}", f"{self.bound:.1e}", "", "", "")]
         for name, g in self.gradient.items():
             for k in np.ndindex(np.shape(g)):
                 entry = [np.asarray(x[name])[k] for x in (
@@ -550,12 +562,10 @@ class Report(NamedTuple):
                 note = "no path" if np.asarray(self.unreached[name])[k] else ""
                 rows.append((f"d/d{text}", f"{entry[0]:.17g}", f"{entry[1]:.1e}",
                              f"{entry[2]:.8g}", f"{entry[3]:.2g}", note))
-                if len(rows) > 40:
+                if len(rows) >= 40:
                     break
-        widths = [max(len(row[k]) for row in rows) for k in range(5)]
-        lines = ["  ".join([row[0].ljust(widths[0]),
-                            *[row[k].rjust(widths[k]) for k in range(1, 5)], row[5]]).rstrip()
-                 for row in rows]
+        head = ("", "value", "rounding", "difference", "condition", "")
+        lines = [Table("", head, rows, (0, 5)).text()]
         agree = {True: "agree with the gradient", False: "DO NOT AGREE with the gradient",
                  None: "cannot tell: a kink is too near"}[self.agree]
         lines.append(f"differences {agree}")
@@ -589,8 +599,7 @@ class _Pieces:
         constants = {i: t for i, t in constants.items() if not _is_short(t)}
 
         def function(*inputs: Any) -> Any:
-            tensors = [_core.as_tensor(x) for x in (*inputs, *g._outer)]
-            known = {**constants, **dict(zip(nodes.inputs, tensors))}
+            known = {**constants, **arguments.by_node(nodes, inputs, g._outer)}
             return nodes.evaluate(known, nodes.outputs)[0]
 
         self.function = program._new_replay(function, g)
@@ -727,26 +736,14 @@ def bounded(p: Program, args: tuple[Any, ...]) -> tuple[Replay, list[Any]]:
 
 def _pieces(p: Program, key: Any, args: tuple[Any, ...], leaves: list[Any]) -> _Pieces:
     """Those of the recording that holds for these inputs, kept with the program."""
-    for attempt in range(2):
-        for plan in p.current(key):
-            nodes = plan.nodes
-            known = dict(zip(nodes.inputs, [_core.as_tensor(x) for x in (*leaves, *plan.outer)]))
-            try:
-                nodes.evaluate(known, nodes.outputs)
-            except _core.GuardError:
-                continue
-            if id(plan) not in p.reports:
-                if len(p.reports) > 32:
-                    p.reports.clear()
-                names = graph._input_names(p.source, args, {})
-                g = Graph(p.__name__, nodes, plan.outer, key, plan.result, names)
-                p.reports[id(plan)] = plan, _Pieces(g, leaves)
-            return p.reports[id(plan)][1]
-        if key in p.given_up:
-            raise ValueError(f"report: there is no program of it: {p.given_up[key]}")
-        if not attempt:
-            p(*args)
-    raise ValueError("report: no recording holds for these arguments")
+    plan, _ = blame.recording(p, args, {}, "report")
+    if id(plan) not in p.reports:
+        if len(p.reports) > 32:
+            p.reports.clear()
+        names = graph._input_names(p.source, args, {})
+        g = Graph(p.__name__, plan.nodes, plan.outer, key, plan.result, names)
+        p.reports[id(plan)] = plan, _Pieces(g, leaves)
+    return p.reports[id(plan)][1]
 
 
 def _filled(
