@@ -3,9 +3,20 @@
 import numpy as np
 import numpy.polynomial as series
 import pytest
-from test_transforms import differences
 
 import fastad as ad
+
+
+def slopes(f, x, step=1e-6):
+    """Central differences of a number."""
+    x = np.asarray(x, float)
+    found = np.zeros(x.shape)
+    for place in np.ndindex(x.shape):
+        e = np.zeros(x.shape)
+        e[place] = step
+        found[place] = (f(x + e) - f(x - e)) / (2 * step)
+    return found
+
 
 # ---- roots ---------------------------------------------------------------------------------------
 
@@ -25,7 +36,7 @@ def of_roots(weights):
 ], ids=["real", "complex", "one at 0"])
 def test_roots_have_the_derivatives_of_the_implicit_function_theorem(p, f):
     g = ad.grad(f)(np.array(p))
-    assert np.allclose(g, differences(f, p), atol=1e-7)
+    assert np.allclose(g, slopes(f, p), atol=1e-7)
     v = np.linspace(1.0, 2.0, len(p))
     curved = ad.jvp(ad.grad(f), (np.array(p),), (v,))[1]
     want = (ad.grad(f)(p + 1e-5 * v) - ad.grad(f)(p - 1e-5 * v)) / 2e-5
@@ -88,7 +99,7 @@ def test_roots_of_a_poly1d_have_gradients():
 def test_a_matrix_with_equal_eigenvalues_is_like_any_other():
     a, w = np.eye(3) + np.eye(3, k=1), np.array([0.3, 1.0, -2.0, 0.7])
     g = ad.grad(lambda a: (np.poly(a) * w).sum())(a)
-    assert np.allclose(g, differences(lambda a: ad.poly(ad.tensor(a)).numpy() @ w, a), atol=1e-4)
+    assert np.allclose(g, slopes(lambda a: ad.poly(ad.tensor(a)).numpy() @ w, a), atol=1e-4)
     h = ad.hessian(lambda a: np.poly(a)[3])(a)
     assert np.allclose(h, ad.hessian(lambda a: -ad.linalg.det(a))(a))
 
@@ -199,7 +210,7 @@ def test_series_of_numpy_take_tensors_inside_adapt(name):
     with ad.adapt("numpy.polynomial"):
         value, g = ad.value_and_grad(f)(z)
     assert np.isclose(value, f(z), rtol=1e-14)
-    assert np.allclose(g, differences(f, z), atol=1e-7)
+    assert np.allclose(g, slopes(f, z), atol=1e-7)
 
 
 def test_series_of_numpy_refuse_tensors_that_require_gradients_elsewhere():
